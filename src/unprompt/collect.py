@@ -1,0 +1,95 @@
+"""Ask a model all prompts, once. What is answered is on disk and never asked again.
+
+A store is a folder of Parquet parts named by everything that decides an answer but the prompt (weights, sampling, labels, seed); each row
+carries its prompt's fingerprint. So a run that was killed, one with another `train` section, and one with more inputs all ask only
+what is missing. Prompts are sorted by length and cut into parts in a fixed order, so the parts after a kill are the parts without one.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from unprompt import rundir
+from unprompt.engines import Engine
+from unprompt.recipe import Labels, Sampling
+from unprompt.records import Completion, Prompt
+
+BATCHES_A_PART = 2
+
+
+def key_of(prompt: Prompt) -> str:
+    """Fingerprint of one prompt."""
+    return rundir.fingerprint(prompt.example_id, prompt.context, prompt.content)
+
+
+def missing(prompts: Sequence[Prompt], store: Path) -> list[Prompt]:
+    """The prompts that the store has no completion of."""
+    done = rundir.read_completions(store)
+    return [prompt for prompt in prompts if key_of(prompt) not in done]
+
+
+def collect(
+    engine: Callable[[], Engine],
+    prompts: Sequence[Prompt],
+    lengths: Sequence[int],
+    store: Path,
+    sampling: Sampling,
+    labels: Labels | None,
+    *,
+    seed: int,
+    batch_size: int,
+    prefix_tokens: int,
+    progress: Callable[[int], object] = lambda n: None,
+) -> list[Completion]:
+    """One completion for each prompt, in the prompts' order.
+
+    Args:
+        engine: Gives the engine; called only if something has to be asked.
+        lengths: Each prompt's length in tokens; batches hold prompts of like length.
+        store: Folder of the parts.
+        prefix_tokens: Length of the prefix that all prompts share.
+        progress: Told how many prompts were answered since the last call.
+    """
+    done = rundir.read_completions(store)
+    keys = [key_of(prompt) for prompt in prompts]
+    todo = sorted((i for i, key in enumerate(keys) if key not in done), key=lambda i: (-lengths[i], i))
+    progress(len(prompts) - len(todo))
+    part = len(list(store.glob("part-*.parquet")))
+    size = batch_size * BATCHES_A_PART
+    for start in range(0, len(todo), size):
+        answered: list[tuple[str, Completion]] = []
+        began = time.perf_counter()
+        for first in range(start, min(start + size, len(todo)), batch_size):
+            batch = todo[first : min(first + batch_size, start + size)]
+            found = engine().generate([prompts[i] for i in batch], sampling, labels, seed=seed, prefix_tokens=prefix_tokens)
+            answered += [(keys[i], completion) for i, completion in zip(batch, found, strict=True)]
+            progress(len(batch))
+        took = time.perf_counter() - began
+        rundir.write_completions(store / f"part-{part:05d}.parquet", answered)
+        _note_time(store, len(answered), took)
+        done.update(answered)
+        part += 1
+    return [done[key] for key in keys]
+
+
+def seconds_a_call(store: Path) -> float | None:
+    """Measured seconds for one prompt, batching and prefix cache included; None before the first part."""
+    calls, seconds = _times(store)
+    return seconds / calls if calls else None
+
+
+def _times(store: Path) -> tuple[int, float]:
+    try:
+        calls, seconds = json.loads((store / "seconds.json").read_text())
+        return calls, seconds
+    except (FileNotFoundError, ValueError):
+        return 0, 0.0
+
+
+def _note_time(store: Path, calls: int, seconds: float) -> None:
+    before = _times(store)
+    with rundir.replacing(store / "seconds.json") as partial:
+        partial.write_text(json.dumps([before[0] + calls, before[1] + seconds]))

@@ -1,0 +1,41 @@
+"""Who answers prompts. One protocol, two verbs.
+
+Log-probabilities everywhere are natural logarithms of the model's own distribution at temperature 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from unprompt.recipe import Labels, Sampling
+from unprompt.records import Completion, Prompt, SoftLabels
+
+
+class Engine(Protocol):
+    """Answers prompts and scores answers. Renders chat messages with its own tokenizer."""
+
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, labels: Labels | None, *, seed: int = 0, prefix_tokens: int | None = None
+    ) -> list[Completion]:
+        """Answer each prompt, writing soft labels down on the way.
+
+        Args:
+            prompts: Rendered prompts. They are answered together: a caller chooses how many fit.
+            labels: How to write labels; None for no labels.
+            seed: With the prompt's example id, fixes every draw, whatever else is in the batch.
+            prefix_tokens: Tokens that all prompts of the whole job have in common; None: found from these prompts.
+        """
+        ...
+
+    def score(
+        self,
+        prompts: Sequence[Prompt],
+        completions: Sequence[Sequence[int]],
+        labels: Labels,
+        *,
+        seed: int = 0,
+        prefix_tokens: int | None = None,
+    ) -> list[SoftLabels]:
+        """What the model says about each token of given completions: one soft label a token."""
+        ...

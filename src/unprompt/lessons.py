@@ -1,0 +1,148 @@
+"""Build the transfer set: the student's prompt, then f(y) token for token with the teacher's labels, then the end token."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from unprompt import extract as extract_, prompts as prompts_
+from unprompt.errors import UserError
+from unprompt.recipe import Extract
+from unprompt.records import Completion, Lesson, Prompt, SoftLabels
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass
+class Drops:
+    """What did not become a lesson, and why; what did, but not whole."""
+
+    failed: dict[str, str] = field(default_factory=dict)
+    """Example id -> reason."""
+    cut_at_limit: list[str] = field(default_factory=list)
+    """Examples whose answer `max_new_tokens` cut: taught as far as it goes, without the end token."""
+
+    def reasons(self) -> dict[str, int]:
+        """Reason -> count."""
+        return dict(Counter(self.failed.values()))
+
+
+def token_ends(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[int]:
+    """For each token, the number of characters of the decoded text up to its end, shape (len(ids),)."""
+
+    def decode(tokens: Sequence[int]) -> str:
+        text = tokenizer.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        assert isinstance(text, str)
+        return text
+
+    alone = [decode([token]) for token in ids]
+    if "".join(alone) == decode(ids):
+        return np.cumsum([len(text) for text in alone], dtype=int).tolist()
+    # tokens that decode differently alone (parts of a character, SentencePiece blanks): decode every beginning
+    return [len(decode(ids[: n + 1]).rstrip("�")) for n in range(len(ids))]
+
+
+def token_span(tokenizer: PreTrainedTokenizerBase, completion: Completion, span: extract_.Span) -> tuple[int, int] | str:
+    """The tokens that make up a span of characters, or why no whole tokens do. Blanks at the edges may come along."""
+    text, ends = completion.text, token_ends(tokenizer, completion.token_ids)
+    first, last = span.start, span.end
+    while first < last and text[first].isspace():
+        first += 1
+    while last > first and text[last - 1].isspace():
+        last -= 1
+    start = next((n for n, end in enumerate(ends) if end > first), len(ends))
+    stop = next((n + 1 for n, end in enumerate(ends) if end >= last), len(ends))
+    # blank tokens ahead of the first letter that lie inside the span are part of it
+    while start > 0 and (ends[start - 2] if start > 1 else 0) >= span.start and ends[start - 1] > span.start:
+        start -= 1
+    before = text[(ends[start - 1] if start else 0) : first]
+    whole = tokenizer.decode(list(completion.token_ids[:stop]), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    assert isinstance(whole, str)
+    if before.strip() or whole[last:].strip():
+        return "boundary inside a token"
+    return start, stop
+
+
+def build(
+    prompts: Sequence[Prompt],
+    completions: Sequence[Completion],
+    tokenizer: PreTrainedTokenizerBase,
+    rule: Extract,
+    *,
+    end_token: bool,
+    where: str = "extract",
+    modules: str | None = None,
+) -> tuple[list[Lesson], Drops]:
+    """Lessons from the teacher's completions.
+
+    Args:
+        prompts: The student's prompt for each completion.
+        completions: The teacher's, with labels.
+        tokenizer: The student's.
+        rule: f.
+        end_token: Teach the end token after an answer that is finished. Its label is the teacher's where the teacher itself ended
+            there; else it is certain, since f ends the answer there.
+
+    Returns:
+        The lessons, and what was dropped.
+    """
+    lessons, drops = [], Drops()
+    for prompt, completion in zip(prompts, completions, strict=True):
+        span = extract_.extract(rule, completion.text, completion.stop, where, modules)
+        tokens = token_span(tokenizer, completion, span) if isinstance(span, extract_.Span) else span
+        if isinstance(tokens, str):
+            drops.failed[prompt.example_id] = tokens
+            continue
+        start, stop = tokens
+        assert completion.labels is not None
+        assert isinstance(span, extract_.Span)
+        target, labels = completion.token_ids[start:stop], completion.labels.slice(start, stop)
+        to_the_end = span.end >= len(completion.text.rstrip())
+        if to_the_end and completion.stop == "length":
+            drops.cut_at_limit.append(prompt.example_id)
+        elif end_token:
+            eos = tokenizer.eos_token_id
+            assert isinstance(eos, int)
+            if stop == len(completion.token_ids) - 1 and completion.token_ids[stop] == eos:
+                labels = SoftLabels.concat([labels, completion.labels.slice(stop, stop + 1)])
+            else:
+                labels = labels.then_hard(eos)
+            target = (*target, eos)
+        asked = _student_prompt(tokenizer, prompt)
+        weights = np.concatenate([np.zeros(len(asked)), np.ones(len(target))]).astype(np.float32)
+        lessons.append(Lesson(prompt.example_id, prompt.context, (*asked, *target), len(asked), weights, labels))
+    return lessons, drops
+
+
+def _student_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
+    ids = prompts_.encode(tokenizer, prompt.content, prompt.context)
+    if not ids:
+        raise UserError(
+            "the student's prompt has no tokens",
+            where=f"context {prompt.context}, input {prompt.example_id}",
+            fix="give the template some text",
+        )
+    return ids
+
+
+def refuse_too_many_failures(drops: Drops, inputs: int, max_failed: float, context: str, completions: Sequence[Completion]) -> None:
+    """Stop ahead of training when too many answers could not be used.
+
+    Raises:
+        UserError: With the commonest reason and an answer as it was.
+    """
+    if inputs and len(drops.failed) > max_failed * inputs:
+        reason, count = Counter(drops.failed.values()).most_common(1)[0]
+        id_ = next(id_ for id_, why in drops.failed.items() if why == reason)
+        text = next(c.text for c in completions if c.example_id == id_)
+        raise UserError(
+            f"{len(drops.failed)} of {inputs} answers could not be extracted, more than lessons.max_failed allows ({max_failed:.0%}); most often "
+            f"'{reason}' ({count} times), as in input '{id_}': {text[:80]!r}",
+            where=f"contexts.{context}.extract",
+            fix="change extract, sampling.max_new_tokens or the teacher's prompt; the completions are kept",
+        )

@@ -1,0 +1,28 @@
+"""What an answer is worth: `metric(answer, example) -> float`. One small file a family; a user's own is `package.module:function`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from unprompt import inputs
+from unprompt.errors import UserError
+from unprompt.metrics.match import accuracy, exact_match
+from unprompt.records import Example
+
+Metric = Callable[[str, Example], float]
+"""From the extracted answer and its example (with the gold `target`) to a number, 1 for right where it is a share."""
+
+METRICS: dict[str, Metric] = {"accuracy": accuracy, "exact_match": exact_match}
+
+
+def find(name: str, where: str, modules: str | None = None) -> Metric:
+    """A metric by name or dotted path."""
+    if ":" in name:
+        return inputs.function(name, where, modules)
+    if name not in METRICS:
+        import difflib
+
+        near = difflib.get_close_matches(name, METRICS, 1)
+        fix = f"did you mean '{near[0]}'?" if near else f"use {', '.join(METRICS)} or package.module:function"
+        raise UserError(f"there is no metric '{name}'", where=where, fix=fix)
+    return METRICS[name]

@@ -1,0 +1,26 @@
+"""Is the answer the gold answer?"""
+
+from __future__ import annotations
+
+import string
+
+from unprompt.records import Example
+
+
+def exact_match(answer: str, example: Example) -> float:
+    """1 if the answer is the target, blanks at the ends aside. A target that is a list holds accepted answers."""
+    return float(any(answer.strip() == str(target).strip() for target in _accepted(example)))
+
+
+def accuracy(answer: str, example: Example) -> float:
+    """1 if answer and target are the same label: letter case, blanks and punctuation at the ends aside."""
+    return float(any(normalise(answer) == normalise(str(target)) for target in _accepted(example)))
+
+
+def normalise(text: str) -> str:
+    """Lower case, single blanks, no punctuation at the ends."""
+    return " ".join(text.casefold().split()).strip(string.punctuation + string.whitespace)
+
+
+def _accepted(example: Example) -> list[object]:
+    return list(example.target) if isinstance(example.target, (list, tuple)) else [example.target]

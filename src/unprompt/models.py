@@ -1,0 +1,181 @@
+"""From the recipe's `model:` to a folder, a configuration, a tokenizer, and at last weights. Only `load_weights` costs memory."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unprompt import inputs
+from unprompt.errors import UserError
+from unprompt.recipe import Model
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+def cache_dir() -> Path:
+    """Where converted models are kept: `$UNPROMPT_CACHE`, else the user's cache folder."""
+    home = os.environ.get("UNPROMPT_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unprompt"
+    return Path(home)
+
+
+def identity(model: Model, where: str) -> str:
+    """A string that changes when the weights do: path, sizes and times of local files, or hub id and revision. Reads no weights."""
+    if model.gguf is not None:
+        path = inputs.local_path(model.gguf, where)
+        if not path.is_file():
+            raise UserError("there is no such model file", where=f"{where} ({model.gguf})", fix="check the path")
+        return f"{model.gguf}:{path.stat().st_size}"
+    assert model.name is not None
+    folder = Path(model.name)
+    if folder.is_dir():
+        files = sorted(file for file in folder.iterdir() if file.suffix in (".safetensors", ".json"))
+        listing = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        return f"{folder}:{hashlib.sha256(repr(listing).encode()).hexdigest()[:16]}"
+    return f"{model.name}@{model.revision}"
+
+
+def folder_of(model: Model, where: str) -> str:
+    """A folder (or hub id) that `from_pretrained` loads; a GGUF file is converted into the cache first, once."""
+    if model.gguf is None:
+        assert model.name is not None
+        if model.name.startswith("/") and not Path(model.name, "config.json").is_file():
+            raise UserError("there is no model in this folder (no config.json)", where=f"{where} ({model.name})", fix="check the path")
+        return model.name
+    path = inputs.local_path(model.gguf, where)
+    key = hashlib.sha256(f"{path.name}:{identity(model, where)}".encode()).hexdigest()[:8]
+    target = cache_dir() / "models" / f"{path.stem}-{key}"
+    if not (target / "config.json").is_file():
+        _convert(path, target, where)
+    return str(target)
+
+
+def _convert(gguf: Path, target: Path, where: str) -> None:
+    """Dequantise a GGUF file into safetensors (float32), atomically."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+            for owner, name in ((model, "hf_quantizer"), (model.config, "quantization_config")):  # the weights are plain numbers now
+                if hasattr(owner, name):
+                    delattr(owner, name)
+            model.save_pretrained(partial)
+            tokenizer.save_pretrained(partial)
+        if target.exists():  # another process was faster
+            return
+        partial.rename(target)
+    except OSError as error:
+        raise UserError(
+            f"the GGUF file can't be converted: {error}", where=f"{where} ({gguf})", fix="check the file and the disk"
+        ) from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the bars and notes that transformers prints while loading."""
+    import transformers
+    from transformers.utils import logging
+
+    before, bars = transformers.logging.get_verbosity(), logging.is_progress_bar_enabled()
+    transformers.logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def load_config(model: Model, where: str) -> PretrainedConfig:
+    """The architecture, without weights."""
+    from transformers import AutoConfig
+
+    return _from_pretrained(AutoConfig, model, where)
+
+
+def load_tokenizer(model: Model, where: str) -> PreTrainedTokenizerBase:
+    """The tokenizer, without weights."""
+    from transformers import AutoTokenizer
+
+    tokenizer = _from_pretrained(AutoTokenizer, model, where)
+    if tokenizer.eos_token_id is None:
+        raise UserError("the tokenizer has no end token (EOS)", where=where, fix="set eos_token in its tokenizer_config.json")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_weights(model: Model, where: str) -> PreTrainedModel:
+    """The model in evaluation mode, on its device."""
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    config = load_config(model, where)
+    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    target = device(model)
+    loaded = _from_pretrained(kind, model, where, dtype=dtype(model), use_safetensors=True)
+    return loaded.to(target).eval()
+
+
+def _from_pretrained(kind: Any, model: Model, where: str, **options: Any) -> Any:
+    folder = folder_of(model, where)
+    try:
+        with quiet():
+            return kind.from_pretrained(folder, revision=model.revision or "main", trust_remote_code=model.trust_remote_code, **options)
+    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+        first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise UserError(
+            f"the model can't be loaded: {first[:200]}",
+            where=f"{where} ({folder})",
+            fix="give a hub id, a folder or a GGUF file that exists",
+        ) from None
+
+
+def device(model: Model) -> torch.device:
+    """Where the weights go."""
+    import torch
+
+    if model.device != "auto":
+        return torch.device(model.device)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def dtype(model: Model) -> torch.dtype:
+    """Number format of the weights."""
+    import torch
+
+    if model.dtype != "auto":
+        return getattr(torch, model.dtype)
+    good = device(model).type == "cuda" and torch.cuda.is_bf16_supported()
+    return torch.bfloat16 if good else torch.float32
+
+
+def window(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Longest sequence in tokens that the model can read; None if it has no limit (relative positions, as T5)."""
+    if config.is_encoder_decoder:
+        return None
+    for name in ("max_position_embeddings", "n_positions", "max_seq_len"):
+        if getattr(config, name, None):
+            return int(getattr(config, name))
+    return tokenizer.model_max_length if tokenizer.model_max_length < 10**9 else None
+
+
+def end_ids(tokenizer: PreTrainedTokenizerBase, generation: Any = None) -> set[int]:
+    """Token ids that end an answer: the tokenizer's EOS and those of the generation settings."""
+    eos: Any = getattr(generation, "eos_token_id", None)
+    more = eos if isinstance(eos, (list, tuple)) else [eos]
+    return {int(id_) for id_ in [tokenizer.eos_token_id, *more] if id_ is not None}

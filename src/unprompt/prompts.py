@@ -1,0 +1,105 @@
+"""T: an input seen through a template, as text or chat messages, and then as token ids. Pure; no model needed."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from unprompt.errors import UserError
+from unprompt.recipe import Context, Template
+from unprompt.records import Example, Messages, Prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_JINJA = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, autoescape=False)
+
+
+@functools.lru_cache(maxsize=256)
+def _compile(source: str) -> jinja2.Template:
+    return _JINJA.from_string(source)
+
+
+def render(template: Template, context: str, example: Example, examples: Sequence[dict[str, Any]], where: str) -> Prompt:
+    """T(x).
+
+    Args:
+        template: The recipe's template.
+        context: Name of the context, carried along.
+        example: The input; its fields are the template's variables.
+        examples: The few-shot pool, as `examples`.
+        where: The template's key in the recipe, for messages.
+
+    Raises:
+        UserError: The template is not Jinja2, names a field the input lacks, or fails while rendering.
+    """
+    variables = {"examples": examples, **example.fields}
+
+    def one(source: str) -> str:
+        try:
+            return _compile(source).render(variables)
+        except jinja2.TemplateSyntaxError as error:
+            raise UserError(
+                f"not a Jinja2 template: {error.message}", where=f"{where}, line {error.lineno}", fix="mend the braces"
+            ) from None
+        except jinja2.UndefinedError as error:
+            names = ", ".join(sorted(variables))
+            raise UserError(f"{error.message} in input '{example.id}'", where=where, fix=f"the data has: {names}") from None
+        except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
+            raise UserError(
+                f"failed on input '{example.id}': {type(error).__name__}: {error}", where=where, fix="mend the template"
+            ) from None
+
+    if template.text is not None:
+        return Prompt(example.id, context, one(template.text))
+    assert template.messages is not None
+    return Prompt(example.id, context, tuple({"role": m.role, "content": one(m.content)} for m in template.messages))
+
+
+def render_all(name: str, context: Context, side: str, inputs: Sequence[Example], examples: Sequence[dict[str, Any]]) -> list[Prompt]:
+    """Every input through the context's `teacher` or `student` template (`side`)."""
+    template = context.teacher if side == "teacher" else context.student
+    return [render(template, name, example, examples, f"contexts.{name}.{side}") for example in inputs]
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, content: str | Messages, where: str = "template") -> list[int]:
+    """Token ids of a rendered prompt.
+
+    Plain text gets the tokenizer's own special tokens (a BOS where the model has one). Chat messages go through the model's chat template
+    with its generation prompt; a last message in the role `assistant` is continued instead.
+
+    Raises:
+        UserError: The tokenizer has no chat template, or the template refuses the roles.
+    """
+    if isinstance(content, str):
+        return list(tokenizer(content).input_ids)
+    if not tokenizer.chat_template:
+        raise UserError("this model has no chat template", where=where, fix="write the prompt as plain text, or use a chat model")
+    going_on = content[-1]["role"] == "assistant"
+    try:
+        text = tokenizer.apply_chat_template(
+            [dict(message) for message in content], tokenize=False, add_generation_prompt=not going_on, continue_final_message=going_on
+        )
+    except (jinja2.TemplateError, ValueError) as error:
+        raise UserError(f"the model's chat template refuses it: {error}", where=where, fix="use the roles it knows") from None
+    assert isinstance(text, str)
+    return list(tokenizer(text, add_special_tokens=False).input_ids)
+
+
+def common_prefix(sequences: Sequence[list[int]]) -> int:
+    """Length of the longest common prefix of all sequences, at least one token short of the shortest."""
+    if not sequences:
+        return 0
+    low, high = min(sequences), max(sequences)  # the common prefix of all is that of the lexicographic extremes
+    limit = min(map(len, sequences)) - 1
+    shared = next((n for n, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
+    return max(0, min(shared, limit))
+
+
+def as_text(content: str | Messages) -> str:
+    """A prompt for people to read."""
+    return content if isinstance(content, str) else "\n".join(f"[{m['role']}] {m['content']}" for m in content)

@@ -1,0 +1,450 @@
+"""What a user writes: one YAML file (or the same names from Python) under a strict schema.
+
+The docstring under each field is its reference documentation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+
+from unprompt.errors import UserError
+
+
+class Section(BaseModel):
+    """A part of the recipe: strict, immutable, documented field by field."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+def _from_base(path: str, info: ValidationInfo) -> str:
+    """A path of the recipe, seen from the recipe's own folder; `pkg:` paths stay as they are."""
+    if path.startswith("pkg:"):
+        return path
+    base = Path((info.context or {}).get("base", "."))
+    return str((base / Path(path).expanduser()).resolve())
+
+
+class Model(Section):
+    """Which weights. A bare string is a hub id or a folder."""
+
+    name: str | None = None
+    """Hub id, or a folder in the Hugging Face layout."""
+    gguf: str | None = None
+    """A GGUF file instead: a path, or `pkg:package/file.gguf` for a file inside an installed Python package. Converted to
+    safetensors once, in the user's cache."""
+    revision: str | None = None
+    """Git revision on the hub."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format of the weights. `auto`: bfloat16 on a GPU that has it, else float32."""
+    device: str = "auto"
+    """`cpu`, `cuda`, `cuda:1`, ... `auto`: the first GPU, else the processor."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model. Off unless you trust its author."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, data: Any) -> Any:
+        return {"name": data} if isinstance(data, str) else data
+
+    @field_validator("gguf")
+    @classmethod
+    def _gguf_path(cls, path: str | None, info: ValidationInfo) -> str | None:
+        return _from_base(path, info) if path else path
+
+    @field_validator("name")
+    @classmethod
+    def _folder_path(cls, name: str | None, info: ValidationInfo) -> str | None:
+        if name and (name.startswith((".", "/", "~")) or Path(_from_base(name, info)).is_dir()):
+            return _from_base(name, info)
+        return name
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.name is None) == (self.gguf is None):
+            raise ValueError("give either a hub id or folder (name) or a GGUF file (gguf)")
+        return self
+
+
+class Data(Section):
+    """Rows from a file, an inline list, the hub or a rule. A bare string is a file, a bare list is the rows."""
+
+    file: str | None = None
+    """JSONL (.jsonl, .ndjson), JSON list (.json), CSV (.csv, .tsv) or Parquet (.parquet), seen from the recipe's folder."""
+    rows: tuple[dict[str, Any], ...] | None = None
+    """The rows themselves."""
+    hub: str | None = None
+    """A data set on the Hugging Face hub, read with `datasets`."""
+    rule: str | None = None
+    """`package.module:function`: called with `args`, returns the rows (dictionaries)."""
+    args: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments for `rule`, or for `datasets.load_dataset` with `hub`."""
+    split: str = "train"
+    """Split of a hub data set."""
+    id: str = "id"
+    """Field that holds the row's id. Rows without it are numbered."""
+    target: str = "target"
+    """Field that holds the gold answer, where there is one."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """Take only the first so many rows."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, data: Any) -> Any:
+        if isinstance(data, str):
+            return {"file": data}
+        return {"rows": data} if isinstance(data, (list, tuple)) else data
+
+    @field_validator("file")
+    @classmethod
+    def _file_path(cls, path: str | None, info: ValidationInfo) -> str | None:
+        return _from_base(path, info) if path else path
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if sum(source is not None for source in (self.file, self.rows, self.hub, self.rule)) != 1:
+            raise ValueError("give exactly one of file, rows, hub, rule")
+        return self
+
+
+class Message(Section):
+    """One chat message of a template."""
+
+    role: str
+    """`system`, `user`, `assistant`, or any role the model's chat template knows."""
+    content: str
+    """Jinja2 template of the message's text."""
+
+
+class Template(Section):
+    """T: a Jinja2 text (a bare string) or a list of chat messages, in any roles. Each field of the input is a variable; `examples` is
+    the few-shot pool.
+    """
+
+    text: str | None = None
+    """Jinja2 template of a plain-text prompt."""
+    messages: tuple[Message, ...] | None = None
+    """Chat messages, rendered with the model's own chat template."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, data: Any) -> Any:
+        if isinstance(data, str):
+            return {"text": data}
+        return {"messages": data} if isinstance(data, (list, tuple)) else data
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        if (self.text is None) == (not self.messages):
+            raise ValueError("a template is a text or a list of {role, content} messages")
+        return self
+
+    @model_serializer
+    def _as_written(self) -> Any:
+        return self.text if self.messages is None else [message.model_dump() for message in self.messages]
+
+
+class Extract(Section):
+    """f: which part of the teacher's completion the student learns."""
+
+    keep: str = "whole"
+    """`whole`, `first_line`, `last_line`, or `package.module:function` (text -> the part to keep, or None)."""
+    after: str | None = None
+    """Keep what follows the last occurrence of this text."""
+    regex: str | None = None
+    """Keep the first group (or all) of the first match."""
+    json_field: str | None = Field(default=None, alias="json")
+    """Keep the value of this key of the first JSON object."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, data: Any) -> Any:
+        return {"keep": data} if isinstance(data, str) else data
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if sum(rule is not None for rule in (self.after, self.regex, self.json_field)) > 1:
+            raise ValueError("give one of after, regex, json")
+        if self.keep not in ("whole", "first_line", "last_line") and ":" not in self.keep:
+            near = difflib.get_close_matches(self.keep, ["whole", "first_line", "last_line"], 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ValueError(f"'{self.keep}' is not whole, first_line, last_line or package.module:function{hint}")
+        if self.regex is not None:
+            import regex
+
+            try:
+                regex.compile(self.regex)
+            except regex.error as error:
+                raise ValueError(f"not a regular expression: {error}") from None
+        return self
+
+    @model_serializer
+    def _as_written(self) -> Any:
+        for name, value in (("after", self.after), ("regex", self.regex), ("json", self.json_field)):
+            if value is not None:
+                return {name: value}
+        return self.keep
+
+
+class Context(Section):
+    """The four components of a context (Snell et al. 2022, section 2.1): D, T_teacher, T_student, f."""
+
+    inputs: Data
+    """D: the raw inputs the teacher practises on. No labels needed."""
+    examples: Data | None = None
+    """Few-shot pool: the rows templates see as `examples`."""
+    teacher: Template
+    """T_teacher: the long prompt."""
+    student: Template
+    """T_student: the short prompt, or just the input."""
+    extract: Extract = Extract()
+    """f: the part of the teacher's completion that the student learns."""
+
+
+class Sampling(Section):
+    """How the teacher writes its completions."""
+
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    """0 is greedy. Soft labels are always the model's own distribution at temperature 1."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Nucleus sampling: keep the most probable tokens up to this mass."""
+    max_new_tokens: Annotated[int, Field(ge=1)] = 64
+    """Longest completion in tokens."""
+    stop: tuple[str, ...] = ()
+    """Texts that end a completion (left out of it)."""
+
+
+class Labels(Section):
+    """How a soft label is written down."""
+
+    kind: Literal["sampled", "top_k", "hard"] = "sampled"
+    """`sampled`: an empirical distribution of draws (Snell et al. 2022; unbiased). `top_k`: the k most probable tokens,
+    renormalised (biased: it cuts the tail). `hard`: the token that was sampled."""
+    draws: Annotated[int, Field(ge=1, le=65535)] = 100
+    """Draws for each token, with `sampled`."""
+    k: Annotated[int, Field(ge=1)] = 50
+    """Tokens kept, with `top_k`."""
+
+
+class Lessons(Section):
+    """How completions become lessons."""
+
+    end_token: bool = True
+    """Teach the end-of-answer token after the extracted part, so that the student stops."""
+    max_failed: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Share of inputs whose extraction may fail before the run stops, ahead of training."""
+
+
+class Adapter(Section):
+    """A LoRA adapter on every linear layer (peft)."""
+
+    rank: Annotated[int, Field(ge=1)] = 16
+    """Rank of the update."""
+    alpha: Annotated[float, Field(gt=0)] | None = None
+    """Scale of the update; twice the rank unless given."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout on the adapter's input."""
+    targets: str | tuple[str, ...] = "all-linear"
+    """Names of the layers to adapt."""
+
+
+class Train(Section):
+    """Training, on `transformers.Trainer`."""
+
+    adapter: Adapter | None = Adapter()
+    """LoRA settings; `null` trains all weights."""
+    epochs: Annotated[float, Field(gt=0)] = 2.0
+    """Passes over the lessons."""
+    batch_size: Annotated[int, Field(ge=1)] = 16
+    """Lessons in one step of the optimiser."""
+    micro_batch_size: Annotated[int, Field(ge=1)] | None = None
+    """Lessons in memory at once; the gradient is the same whatever this is. `batch_size` unless given."""
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-4
+    """Highest learning rate (AdamW)."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """How the learning rate falls after the warm-up."""
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Share of the steps over which the learning rate rises."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """AdamW weight decay."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Longest gradient."""
+    save_every: Annotated[int, Field(ge=1)] = 50
+    """Steps between checkpoints."""
+    trainer: dict[str, Any] = Field(default_factory=dict)
+    """Anything else for `transformers.TrainingArguments`, as it is (trackers, FSDP, DeepSpeed, ...)."""
+
+    @model_validator(mode="after")
+    def _whole_micro_batches(self) -> Self:
+        if self.micro_batch_size and self.batch_size % self.micro_batch_size:
+            raise ValueError(f"batch_size {self.batch_size} is not a multiple of micro_batch_size {self.micro_batch_size}")
+        return self
+
+
+class Evaluate(Section):
+    """What the four systems are measured on."""
+
+    data: Data
+    """Held-out examples, with gold answers if a metric needs them."""
+    metrics: tuple[str, ...] = ("accuracy",)
+    """Names of metrics, or `package.module:function`."""
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    """Temperature of the answers that are graded."""
+    max_new_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Longest graded answer in tokens; as in `sampling` unless given."""
+
+
+class Recipe(Section):
+    """All a run needs to know."""
+
+    name: str = "run"
+    """Name of the run; names its folder."""
+    model: Model
+    """The student's weights, and the teacher's unless `teacher_model` is given."""
+    teacher_model: Model | None = None
+    """A bigger teacher."""
+    contexts: Annotated[dict[str, Context], Field(min_length=1)]
+    """What is distilled, by name."""
+    sampling: Sampling = Sampling()
+    """How the teacher writes."""
+    labels: Labels = Labels()
+    """How soft labels are kept."""
+    lessons: Lessons = Lessons()
+    """How completions become lessons."""
+    train: Train = Train()
+    """How the student is trained."""
+    evaluate: Evaluate | None = None
+    """How it is proven; without it there is no table."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Seed of everything random."""
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    """Prompts answered at once."""
+    modules: str = "."
+    """Folder searched first for `package.module:function` names; the recipe's own folder unless given."""
+
+    @field_validator("modules")
+    @classmethod
+    def _modules_path(cls, path: str, info: ValidationInfo) -> str:
+        return _from_base(path, info)
+
+    @model_validator(mode="after")
+    def _modules_default(self, info: ValidationInfo) -> Self:
+        if "modules" not in self.model_fields_set:
+            object.__setattr__(self, "modules", _from_base(".", info))
+        return self
+
+    def to_yaml(self) -> str:
+        """The resolved recipe, every field written out; `load` reads it back."""
+        return yaml.safe_dump(self.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True, width=110)
+
+
+def load(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
+    """Read a recipe file.
+
+    Args:
+        path: The YAML file. Paths in it are seen from its folder.
+        overrides: `a.b=c` settings that win over the file; the value is read as YAML.
+
+    Raises:
+        UserError: The file is missing, is not YAML, or breaks the schema.
+    """
+    path = Path(path)
+    try:
+        data = yaml.safe_load(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise UserError("there is no such recipe", where=str(path), fix="give the path of a YAML recipe") from None
+    except IsADirectoryError:
+        raise UserError("this is a folder, not a recipe", where=str(path), fix="give the path of a YAML recipe") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"not UTF-8 text ({error.reason})", where=str(path), fix="save it as UTF-8") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise UserError(f"not YAML: {getattr(error, 'problem', error)}", where=line, fix="mend the indentation or quotes there") from None
+    if not isinstance(data, dict):
+        raise UserError("a recipe is a mapping of keys", where=str(path), fix="start from `unprompt init PROMPT.txt`")
+    data.setdefault("name", path.stem)
+    for override in overrides:
+        _set(data, override)
+    return parse(data, base=path.resolve().parent, where=str(path))
+
+
+def parse(data: dict[str, Any], base: Path | None = None, where: str = "recipe") -> Recipe:
+    """Check a recipe given as plain data. Errors name the key and the nearest valid one."""
+    try:
+        return Recipe.model_validate(data, context={"base": base or Path.cwd()})
+    except ValidationError as error:
+        raise _explain(error, where) from None
+
+
+def _set(data: dict[str, Any], override: str) -> None:
+    key, sign, text = override.partition("=")
+    if not sign or not key.strip():
+        raise UserError(f"--set takes key=value, not '{override}'", fix="write it as --set train.epochs=3")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"the value is not YAML: {text}", where=f"--set {key}", fix="quote it") from None
+    if isinstance(value, str):  # YAML 1.1 reads 5e-4 as text
+        with contextlib.suppress(ValueError):
+            value = float(value) if not value.isalpha() else value
+    *parents, last = key.strip().split(".")
+    for depth, part in enumerate(parents):
+        nested = data.setdefault(part, {}) if isinstance(data, dict) else None
+        if not isinstance(nested, dict):
+            raise UserError(f"'{'.'.join(parents[: depth + 1])}' is not a section", where=f"--set {override}", fix="set it as a whole")
+        data = nested
+    data[last] = value
+
+
+def _explain(error: ValidationError, where: str) -> UserError:
+    """The first problem in one line; the others are counted."""
+    problems = error.errors()
+    problems.sort(key=lambda p: p["type"] != "extra_forbidden")
+    first = problems[0]
+    loc = [str(part) for part in first["loc"]]
+    key = ".".join(loc) or "recipe"
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    if first["type"] == "extra_forbidden":
+        valid = _keys(Recipe, loc[:-1])
+        near = difflib.get_close_matches(loc[-1], valid, 1, 0.5)
+        fix = f"did you mean '{near[0]}'?" if near else f"valid keys: {', '.join(valid)}"
+        return UserError(f"unknown key '{key}'{more}", where=where, fix=fix)
+    if first["type"] == "missing":
+        return UserError(f"'{key}' is missing{more}", where=where, fix="add it")
+    said = first["msg"].removeprefix("Value error, ")
+    value = first.get("input")
+    shown = f" (it is {value!r})" if isinstance(value, (str, int, float, bool)) and len(str(value)) < 60 else ""
+    return UserError(f"'{key}': {said}{shown}{more}", where=where, fix="mend the value")
+
+
+def _keys(model: type[BaseModel], loc: list[str]) -> list[str]:
+    """Valid keys of the section at `loc`."""
+    for part in loc:
+        info = model.model_fields.get(part)
+        if info is None:
+            continue  # the name of a context, or an index
+        found = list(_models(info.annotation))
+        if found:
+            model = found[0]
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for arg in get_args(annotation) for model in _models(arg)]

@@ -1,0 +1,167 @@
+"""The nouns. Nothing else flows between the stages.
+
+`Example` -> `Prompt` -> `Completion` -> `Lesson`, and `Grade` for what is measured. All are immutable and plain:
+token ids are tuples of int, soft labels are flat NumPy arrays (compressed sparse rows).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Messages = tuple[dict[str, str], ...]
+"""A chat: messages with `role` and `content`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One raw input x drawn from D, with everything its row held.
+
+    Attributes:
+        id: Unique within its data set.
+        fields: The row; templates see each key as a variable.
+        target: The gold answer, if the data has one. Never shown to a template unless it is also a field.
+    """
+
+    id: str
+    fields: dict[str, Any]
+    target: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A rendered template, T(x): plain text or chat messages."""
+
+    example_id: str
+    context: str
+    content: str | Messages
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SoftLabels:
+    """What a teacher said about N tokens: for each, some token ids with probabilities.
+
+    Token n's entries are `ids[offsets[n]:offsets[n + 1]]`, the same slice of `probs`.
+
+    Attributes:
+        ids: Token ids, int32, shape (entries,).
+        probs: Label probability q(v) of each id, float32, shape (entries,); sums to 1 for each token.
+        offsets: Where each token's entries start, int32, shape (N + 1,).
+        teacher_nll: `-sum_v q(v) log p_teacher(v)` of each token in nats, float32, shape (N,): the cross-entropy that a student
+            equal to the teacher has. Subtracting it from the student's cross-entropy gives an unbiased estimate of
+            KL(teacher || student) when the ids were drawn from the teacher, exactly 0 for the teacher itself.
+    """
+
+    ids: NDArray[np.int32]
+    probs: NDArray[np.float32]
+    offsets: NDArray[np.int32]
+    teacher_nll: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.teacher_nll)
+
+    def token(self, n: int) -> list[tuple[int, float]]:
+        """The (id, probability) pairs of token `n`, most probable first."""
+        span = slice(self.offsets[n], self.offsets[n + 1])
+        return sorted(zip(self.ids[span].tolist(), self.probs[span].tolist(), strict=True), key=lambda pair: -pair[1])
+
+    def slice(self, start: int, stop: int) -> SoftLabels:
+        """The labels of tokens `start` to `stop` (exclusive)."""
+        first, last = int(self.offsets[start]), int(self.offsets[stop])
+        return SoftLabels(
+            self.ids[first:last],
+            self.probs[first:last],
+            self.offsets[start : stop + 1] - self.offsets[start],
+            self.teacher_nll[start:stop],
+        )
+
+    def then_hard(self, token_id: int) -> SoftLabels:
+        """These labels followed by one token that is certain (probability 1, teacher's cross-entropy 0)."""
+        return SoftLabels.concat([self, SoftLabels.hard([token_id])])
+
+    @staticmethod
+    def hard(token_ids: list[int] | tuple[int, ...], teacher_nll: NDArray[np.float32] | None = None) -> SoftLabels:
+        """Each token is its own label with probability 1."""
+        n = len(token_ids)
+        return SoftLabels(
+            np.asarray(token_ids, np.int32),
+            np.ones(n, np.float32),
+            np.arange(n + 1, dtype=np.int32),
+            np.zeros(n, np.float32) if teacher_nll is None else teacher_nll,
+        )
+
+    @staticmethod
+    def concat(parts: list[SoftLabels]) -> SoftLabels:
+        """Labels of consecutive tokens, joined."""
+        sizes = [np.diff(part.offsets) for part in parts]
+        return SoftLabels(
+            np.concatenate([p.ids for p in parts]) if parts else np.zeros(0, np.int32),
+            np.concatenate([p.probs for p in parts]) if parts else np.zeros(0, np.float32),
+            np.concatenate([[0], np.cumsum(np.concatenate(sizes))]).astype(np.int32) if parts else np.zeros(1, np.int32),
+            np.concatenate([p.teacher_nll for p in parts]) if parts else np.zeros(0, np.float32),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Completion:
+    """A model's answer to one prompt.
+
+    Attributes:
+        text: Decoded tokens, up to a stop string or the end token (both left out).
+        token_ids: All tokens generated, the end token or stop string included.
+        stop: Why it ended: `end` (the model's end token), `stop` (a stop string) or `length` (max_new_tokens).
+        prompt_tokens: Length of the prompt in the model's tokens.
+        labels: One soft label for each of `token_ids`; None if none were asked for.
+    """
+
+    example_id: str
+    context: str
+    text: str
+    token_ids: tuple[int, ...]
+    stop: str
+    prompt_tokens: int
+    labels: SoftLabels | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lesson:
+    """The one kind of training item.
+
+    Attributes:
+        input_ids: Prompt and target, T tokens.
+        prompt_length: How many of them are the prompt (an encoder-decoder model reads those in its encoder).
+        weights: Weight of predicting each token, float32, shape (T,); 0 = context only. Weights lie behind the prompt.
+        labels: One label for each token whose weight is not 0, in order.
+    """
+
+    example_id: str
+    context: str
+    input_ids: tuple[int, ...]
+    prompt_length: int
+    weights: NDArray[np.float32]
+    labels: SoftLabels
+
+
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """One system's answer to one held-out example, and what it is worth.
+
+    Attributes:
+        system: `teacher`, `before`, `after` or `after_teacher_prompt`.
+        answer: The extracted answer; None if extraction failed (then `failure` says why).
+        metrics: Metric name -> value.
+    """
+
+    example_id: str
+    context: str
+    system: str
+    text: str
+    answer: str | None
+    target: Any
+    prompt_tokens: int
+    completion_tokens: int
+    failure: str | None = None
+    metrics: dict[str, float] = field(default_factory=dict)

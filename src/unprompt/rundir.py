@@ -1,0 +1,287 @@
+"""Files of a run: every write is atomic, every stage says what it was made from.
+
+```
+recipe.yaml   the resolved recipe          completions/KEY/part-*.parquet   what models answered
+state.json    stage -> fingerprint         lessons.parquet, grades.parquet  records
+checkpoints/  while training               student/                         adapter or weights, tokenizer
+report.json, report.md
+```
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from unprompt.errors import UserError
+from unprompt.records import Completion, Example, Grade, Lesson, SoftLabels
+
+
+def fingerprint(*parts: Any) -> str:
+    """12 hex digits that change when any part does. Parts are anything JSON can write, or has a `repr`."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=repr).encode()).hexdigest()[:12]
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def path_digest(path: Path) -> str:
+    """A file's digest; of a folder, its files' names, sizes and times."""
+    if path.is_file():
+        return file_digest(path)
+    listing = [
+        (str(file.relative_to(path)), file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(path.rglob("*")) if file.is_file()
+    ]
+    return fingerprint(listing)
+
+
+def module_digest(dotted: str, folder: str) -> str:
+    """Digest of the source of `package.module:function`, found beside the recipe or among installed modules, without importing it."""
+    name = dotted.partition(":")[0]
+    local = Path(folder, *name.split(".")).with_suffix(".py")
+    if local.is_file():
+        return file_digest(local)
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return "missing"
+    return file_digest(Path(spec.origin)) if spec and spec.origin and Path(spec.origin).is_file() else "missing"
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, renamed onto it at the end: readers see the old file or the new one, never half of one."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if partial.is_dir():
+            shutil.rmtree(partial)
+        yield partial
+        if partial.is_file():
+            with partial.open("rb+") as file:
+                os.fsync(file.fileno())
+        elif path.is_dir():
+            shutil.rmtree(path)
+        partial.replace(path)
+    except OSError as error:
+        raise disk_error(error, path) from None
+
+
+def disk_error(error: OSError, path: Path) -> UserError:
+    """A disk's refusal in one line."""
+    fixes = {
+        errno.ENOSPC: "free some space and run again: what is finished is kept",
+        errno.EDQUOT: "free some space and run again: what is finished is kept",
+        errno.EROFS: "choose another folder with --out",
+        errno.EACCES: "choose another folder with --out",
+        errno.EPERM: "choose another folder with --out",
+    }
+    return UserError(
+        f"can't be written: {error.strerror or error}", where=str(path), fix=fixes.get(error.errno or 0, "check the disk and run again")
+    )
+
+
+class RunDir:
+    """A run's folder."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    @property
+    def completions(self) -> Path:
+        """Folder of all completion stores."""
+        return self.folder / "completions"
+
+    @property
+    def student(self) -> Path:
+        """Folder of the trained student."""
+        return self.folder / "student"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the trainer's checkpoints."""
+        return self.folder / "checkpoints"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder: a second run on it is refused. The lock dies with its process."""
+        path = self.folder / ".lock"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file = path.open("w")
+        except OSError as error:
+            raise disk_error(error, self.folder) from None
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise UserError(
+                    "another run is at work in this folder", where=str(self.folder), fix="wait for it, or choose --out"
+                ) from None
+            yield
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a small file atomically."""
+        with replacing(self.folder / name) as partial:
+            partial.write_text(text, "utf-8")
+
+    def state(self) -> dict[str, str]:
+        """Stage -> fingerprint of what it was made from."""
+        try:
+            return json.loads((self.folder / "state.json").read_text("utf-8"))
+        except (FileNotFoundError, json.JSONDecodeError):
+            return {}
+
+    def finished(self, stage: str, made_from: str) -> bool:
+        """Whether `stage` was finished from just this."""
+        return self.state().get(stage) == made_from
+
+    def finish(self, stage: str, made_from: str) -> None:
+        """Note that `stage` is done."""
+        self.write_text("state.json", json.dumps({**self.state(), stage: made_from}, indent=1))
+
+    def report(self) -> dict[str, Any]:
+        """The finished report.
+
+        Raises:
+            UserError: This is no run, or it has not got that far.
+        """
+        try:
+            return json.loads((self.folder / "report.json").read_text("utf-8"))
+        except FileNotFoundError:
+            raise UserError("there is no finished run here", where=str(self.folder), fix="run `unprompt run RECIPE` first") from None
+
+
+# -- records <-> Parquet ----------------------------------------------------------------------------------------------
+
+_LABELS = {
+    "label_ids": pa.list_(pa.int32()), "label_probs": pa.list_(pa.float32()), "label_sizes": pa.list_(pa.int32()),
+    "teacher_nll": pa.list_(pa.float32()),
+}  # fmt: skip
+_COMPLETION = pa.schema({
+    "example_id": pa.string(), "context": pa.string(), "prompt": pa.string(), "text": pa.string(), "token_ids": pa.list_(pa.int32()),
+    "stop": pa.string(), "prompt_tokens": pa.int32(), **_LABELS,
+})  # fmt: skip
+_LESSON = pa.schema({
+    "example_id": pa.string(), "context": pa.string(), "input_ids": pa.list_(pa.int32()), "prompt_length": pa.int32(),
+    "weights": pa.list_(pa.float32()), **_LABELS,
+})  # fmt: skip
+
+
+def _label_columns(labels: SoftLabels | None) -> dict[str, Any]:
+    if labels is None:
+        return dict.fromkeys(_LABELS)
+    return {"label_ids": labels.ids, "label_probs": labels.probs, "label_sizes": np.diff(labels.offsets), "teacher_nll": labels.teacher_nll}
+
+
+def _labels(row: dict[str, Any]) -> SoftLabels | None:
+    if row["label_ids"] is None:
+        return None
+    offsets = np.concatenate([[0], np.cumsum(row["label_sizes"])]).astype(np.int32)
+    return SoftLabels(
+        np.asarray(row["label_ids"], np.int32),
+        np.asarray(row["label_probs"], np.float32),
+        offsets,
+        np.asarray(row["teacher_nll"], np.float32),
+    )
+
+
+def _write(path: Path, rows: list[dict[str, Any]], schema: pa.Schema | None) -> None:
+    table = pa.Table.from_pylist(rows, schema=schema)
+    with replacing(path) as partial:
+        pq.write_table(table, partial, compression="zstd")
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    try:
+        return pq.read_table(path).to_pylist()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"can't be read: {str(error).splitlines()[0]}", where=str(path), fix="delete this file and run again") from None
+
+
+def write_completions(path: Path, completions: Sequence[tuple[str, Completion]]) -> None:
+    """Write one part: pairs of the prompt's fingerprint and its completion."""
+    _write(
+        path,
+        [
+            {
+                "example_id": c.example_id, "context": c.context, "prompt": prompt, "text": c.text, "token_ids": c.token_ids, "stop": c.stop,
+                "prompt_tokens": c.prompt_tokens, **_label_columns(c.labels),
+            }
+            for prompt, c in completions
+        ],
+        _COMPLETION,
+    )  # fmt: skip
+
+
+def read_completions(store: Path) -> dict[str, Completion]:
+    """All parts of a store: the prompt's fingerprint -> its completion."""
+    found: dict[str, Completion] = {}
+    for part in sorted(store.glob("part-*.parquet")):
+        for row in _read(part):
+            found[row["prompt"]] = Completion(
+                row["example_id"], row["context"], row["text"], tuple(row["token_ids"]), row["stop"], row["prompt_tokens"], _labels(row)
+            )
+    return found
+
+
+def write_lessons(path: Path, lessons: Sequence[Lesson]) -> None:
+    """Write the transfer set."""
+    rows = [
+        {
+            "example_id": x.example_id, "context": x.context, "input_ids": x.input_ids, "prompt_length": x.prompt_length, "weights": x.weights,
+            **_label_columns(x.labels),
+        }
+        for x in lessons
+    ]  # fmt: skip
+    _write(path, rows, _LESSON)
+
+
+def read_lessons(path: Path) -> list[Lesson]:
+    """Read the transfer set."""
+    found = []
+    for row in _read(path):
+        labels = _labels(row)
+        assert labels is not None
+        weights = np.asarray(row["weights"], np.float32)
+        found.append(Lesson(row["example_id"], row["context"], tuple(row["input_ids"]), row["prompt_length"], weights, labels))
+    return found
+
+
+def write_grades(path: Path, grades: Sequence[Grade]) -> None:
+    """Write all grades; targets and metric values as JSON text, since they may be anything."""
+    rows = [
+        {**asdict(g), "target": json.dumps(g.target, ensure_ascii=False, default=str), "metrics": json.dumps(g.metrics)} for g in grades
+    ]
+    schema = pa.schema({
+        f.name: pa.int32() if f.name.endswith("_tokens") else pa.string() for f in fields(Grade)
+    })  # fmt: skip
+    _write(path, rows, schema)
+
+
+def read_grades(path: Path) -> list[Grade]:
+    """Read all grades."""
+    return [Grade(**{**row, "target": json.loads(row["target"]), "metrics": json.loads(row["metrics"])}) for row in _read(path)]
+
+
+def write_examples(path: Path, examples: Sequence[Example]) -> None:
+    """Write inputs as they were read."""
+    rows = [{"id": e.id, "fields": json.dumps(e.fields, ensure_ascii=False, default=str)} for e in examples]
+    _write(path, rows, None)

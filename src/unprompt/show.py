@@ -1,0 +1,94 @@
+"""`unprompt show RUN [ID]`: one example through every stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from unprompt import check, extract as extract_, prompts, recipe, rundir
+from unprompt.collect import key_of
+from unprompt.errors import UserError
+from unprompt.records import Completion, Grade, Lesson, Prompt
+
+_TOP = 5
+
+
+def show(folder: Path, example_id: str | None = None, console: Console | None = None) -> None:
+    """Print what happened to an example.
+
+    Raises:
+        UserError: No run, or no such example.
+    """
+    console = console or Console()
+    files = rundir.RunDir(folder)
+    if not (files.folder / "recipe.yaml").is_file():
+        raise UserError("there is no run here", where=str(folder), fix="run `unprompt run RECIPE` first")
+    plan = recipe.load(files.folder / "recipe.yaml")
+    checked = check.check(plan, estimate=False)
+    stores = [rundir.read_completions(store) for store in sorted(files.completions.glob("*"))]
+    grades = rundir.read_grades(files.folder / "grades.parquet") if (files.folder / "grades.parquet").is_file() else []
+    lessons = rundir.read_lessons(files.folder / "lessons.parquet") if (files.folder / "lessons.parquet").is_file() else []
+    wanted = example_id or next(iter(checked.inputs.values()))[0].id
+    found = False
+    for name in plan.contexts:
+        for part, teacher, student in (
+            ("training input", checked.teacher, checked.student),
+            ("held-out example", checked.held_teacher, checked.held_student),
+        ):
+            sides = {p.example_id: n for n, p in enumerate(teacher[name].prompts)}
+            if wanted not in sides:
+                continue
+            found, at = True, sides[wanted]
+            asked, short = teacher[name].prompts[at], student[name].prompts[at]
+            console.rule(f"{part} {wanted} in context {name}", characters="-")
+            _prompt(console, "teacher's prompt", asked, teacher[name].lengths[at])
+            _prompt(console, "student's prompt", short, student[name].lengths[at])
+            for store in stores:
+                if key_of(asked) in store and store[key_of(asked)].labels is not None:
+                    _completion(console, checked, plan, name, store[key_of(asked)])
+                    break
+            for lesson in lessons:
+                if part == "training input" and lesson.example_id == wanted and lesson.context == name:
+                    _lesson(console, checked, lesson)
+            _grades(console, [g for g in grades if part != "training input" and g.example_id == wanted and g.context == name])
+    if not found:
+        raise UserError(f"there is no example '{wanted}'", where=str(folder), fix="give the id of an input or of a held-out example")
+
+
+def _prompt(console: Console, title: str, prompt: Prompt, tokens: int) -> None:
+    console.print(Text(f"\n{title} ({tokens} tokens)", style="bold"))
+    console.print(Text(prompts.as_text(prompt.content)))
+
+
+def _completion(console: Console, checked: check.Checked, plan: recipe.Recipe, name: str, completion: Completion) -> None:
+    console.print(Text(f"\nteacher's completion ({len(completion.token_ids)} tokens, ended by {completion.stop})", style="bold"))
+    span = extract_.extract(plan.contexts[name].extract, completion.text, completion.stop, "", plan.modules)
+    if isinstance(span, str):
+        console.print(Text(completion.text))
+        console.print(Text(f"not extracted: {span}", style="red"))
+        return
+    shown = Text(completion.text)
+    shown.stylize("bold green", span.start, span.end)
+    console.print(shown)
+    console.print(Text(f"extracted: {completion.text[span.start : span.end]!r}"))
+
+
+def _lesson(console: Console, checked: check.Checked, lesson: Lesson) -> None:
+    console.print(Text("\nlesson: what the student learns, token by token", style="bold"))
+    weighted = [n for n, weight in enumerate(lesson.weights) if weight]
+    for n, place in enumerate(weighted):
+        entries = ", ".join(f"{_token(checked, id_)} {probability:.2f}" for id_, probability in lesson.labels.token(n)[:_TOP])
+        console.print(Text(f"  {_token(checked, lesson.input_ids[place]):20} weight {lesson.weights[place]:g}   {entries}"))
+
+
+def _token(checked: check.Checked, id_: int) -> str:
+    return repr(checked.tokenizer.decode([id_]))
+
+
+def _grades(console: Console, grades: list[Grade]) -> None:
+    for grade in grades:
+        values = ", ".join(f"{metric} {value:g}" for metric, value in grade.metrics.items())
+        answer = repr(grade.answer) if grade.answer is not None else f"not extracted ({grade.failure})"
+        console.print(Text(f"{grade.system:22} {answer} (gold {grade.target!r}) {values}"))
