@@ -35,16 +35,17 @@ class Drops:
 def token_ends(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[int]:
     """For each token, the number of characters of the decoded text up to its end, shape (len(ids),)."""
 
-    def decode(tokens: Sequence[int]) -> str:
-        text = tokenizer.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        assert isinstance(text, str)
-        return text
-
-    alone = [decode([token]) for token in ids]
-    if "".join(alone) == decode(ids):
+    alone = [_decode(tokenizer, [token]) for token in ids]
+    if "".join(alone) == _decode(tokenizer, ids):
         return np.cumsum([len(text) for text in alone], dtype=int).tolist()
     # tokens that decode differently alone (parts of a character, SentencePiece blanks): decode every beginning
-    return [len(decode(ids[: n + 1]).rstrip("�")) for n in range(len(ids))]
+    return [len(_decode(tokenizer, ids[: n + 1]).rstrip("�")) for n in range(len(ids))]
+
+
+def _decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    text = tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    assert isinstance(text, str)
+    return text
 
 
 def token_span(tokenizer: PreTrainedTokenizerBase, completion: Completion, span: extract_.Span) -> tuple[int, int] | str:
@@ -55,15 +56,17 @@ def token_span(tokenizer: PreTrainedTokenizerBase, completion: Completion, span:
         first += 1
     while last > first and text[last - 1].isspace():
         last -= 1
+    begins = [0, *ends]
     start = next((n for n, end in enumerate(ends) if end > first), len(ends))
-    stop = next((n + 1 for n, end in enumerate(ends) if end >= last), len(ends))
-    # blank tokens ahead of the first letter that lie inside the span are part of it
-    while start > 0 and (ends[start - 2] if start > 1 else 0) >= span.start and ends[start - 1] > span.start:
+    # tokens of blanks inside the span belong to it, and so do those that are the first bytes of its first letter
+    while start > 0 and (begins[start - 1] >= span.start or begins[start - 1] == ends[start - 1]):
         start -= 1
-    before = text[(ends[start - 1] if start else 0) : first]
-    whole = tokenizer.decode(list(completion.token_ids[:stop]), skip_special_tokens=False, clean_up_tokenization_spaces=False)
-    assert isinstance(whole, str)
-    if before.strip() or whole[last:].strip():
+    if not text[last:].strip() and completion.stop != "stop":
+        stop = len(ends) - (completion.stop == "end")
+    else:
+        stop = next((n + 1 for n, end in enumerate(ends) if end >= last), len(ends))
+    outside = text[begins[start] : first] + _decode(tokenizer, completion.token_ids[:stop])[last:]
+    if outside.strip():
         return "boundary inside a token"
     return start, stop
 

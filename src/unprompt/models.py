@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -43,43 +44,59 @@ def identity(model: Model, where: str) -> str:
 
 
 def folder_of(model: Model, where: str) -> str:
-    """A folder (or hub id) that `from_pretrained` loads; a GGUF file is converted into the cache first, once."""
+    """A folder (or hub id) that `from_pretrained` loads; of a GGUF file, configuration and tokenizer are converted into the cache first, once."""
     if model.gguf is None:
         assert model.name is not None
         if model.name.startswith("/") and not Path(model.name, "config.json").is_file():
             raise UserError("there is no model in this folder (no config.json)", where=f"{where} ({model.name})", fix="check the path")
         return model.name
-    path = inputs.local_path(model.gguf, where)
-    key = hashlib.sha256(f"{path.name}:{identity(model, where)}".encode()).hexdigest()[:8]
-    target = cache_dir() / "models" / f"{path.stem}-{key}"
+    target = _converted(model, where)
     if not (target / "config.json").is_file():
-        _convert(path, target, where)
+        _convert(model, target, where, weights=False)
     return str(target)
 
 
-def _convert(gguf: Path, target: Path, where: str) -> None:
-    """Dequantise a GGUF file into safetensors (float32), atomically."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def _converted(model: Model, where: str) -> Path:
+    """Where a GGUF file's conversion lies in the cache."""
+    assert model.gguf is not None
+    path = inputs.local_path(model.gguf, where)
+    key = hashlib.sha256(f"{path.name}:{identity(model, where)}".encode()).hexdigest()[:8]
+    return cache_dir() / "models" / f"{path.stem}-{key}"
 
+
+def _convert(model: Model, target: Path, where: str, *, weights: bool) -> None:
+    """Bring a GGUF file into the Hugging Face layout, once: configuration and tokenizer, and later the weights, dequantised into safetensors (float32).
+
+    Files are written aside and moved; `config.json` and `weights.done` come last, so a conversion that was killed starts again.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    from unprompt.progress import say
+
+    assert model.gguf is not None
+    gguf = inputs.local_path(model.gguf, where)
+    say(f"converting the {'weights' if weights else 'tokenizer'} of {gguf.name}, once")
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    last = "weights.done" if weights else "config.json"
     try:
         partial.mkdir(parents=True, exist_ok=True)
-        with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-            model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-            for owner, name in ((model, "hf_quantizer"), (model.config, "quantization_config")):  # the weights are plain numbers now
-                if hasattr(owner, name):
-                    delattr(owner, name)
-            model.save_pretrained(partial)
-            tokenizer.save_pretrained(partial)
-        if target.exists():  # another process was faster
-            return
-        partial.rename(target)
-    except OSError as error:
-        raise UserError(
-            f"the GGUF file can't be converted: {error}", where=f"{where} ({gguf})", fix="check the file and the disk"
-        ) from None
+        with quiet(), contextlib.redirect_stderr(io.StringIO()):  # the converter's own bars
+            if weights:
+                loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+                for owner, name in ((loaded, "hf_quantizer"), (loaded.config, "quantization_config")):  # plain numbers now
+                    if hasattr(owner, name):
+                        delattr(owner, name)
+                loaded.save_pretrained(partial)
+                (partial / last).touch()
+            else:
+                AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(partial)
+                AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(partial)
+        target.mkdir(exist_ok=True)
+        for file in sorted(partial.iterdir(), key=lambda file: file.name == last):
+            file.replace(target / file.name)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"the GGUF file can't be converted: {error}", where=f"{where} ({gguf})", fix="check the file and the disk") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -127,6 +144,8 @@ def load_weights(model: Model, where: str) -> PreTrainedModel:
     config = load_config(model, where)
     kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     target = device(model)
+    if model.gguf is not None and not (_converted(model, where) / "weights.done").is_file():
+        _convert(model, _converted(model, where), where, weights=True)
     loaded = _from_pretrained(kind, model, where, dtype=dtype(model), use_safetensors=True)
     return loaded.to(target).eval()
 

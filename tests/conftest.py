@@ -1,0 +1,105 @@
+"""Tiny random models and a byte-level tokenizer, in the Hugging Face layout, so that a whole run takes seconds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+
+from unprompt.recipe import Recipe, parse
+
+CHAT = "{% for m in messages %}<{{ m.role }}>{{ m.content }}<|end|>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a byte, and three special ones."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {"<|pad|>": 0, "<|end|>": 1, "<|begin|>": 2} | {letter: n + 3 for n, letter in enumerate(alphabet)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<|pad|>", eos_token="<|end|>", bos_token="<|begin|>")
+    fast.chat_template = CHAT
+    return fast
+
+
+def decoder(seed: int = 0, **changes: Any) -> LlamaForCausalLM:
+    torch.manual_seed(seed)
+    size = {
+        "vocab_size": 259, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "max_position_embeddings": 512, "eos_token_id": 1, "bos_token_id": 2, "pad_token_id": 0,
+        "initializer_range": 0.2, **changes,
+    }  # fmt: skip
+    return LlamaForCausalLM(LlamaConfig(**size)).eval()
+
+
+def seq2seq(seed: int = 0) -> T5ForConditionalGeneration:
+    torch.manual_seed(seed)
+    config = T5Config(
+        vocab_size=259, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, dropout_rate=0.0, eos_token_id=1, pad_token_id=0,
+        decoder_start_token_id=0, initializer_factor=1.0,
+    )  # fmt: skip
+    model = T5ForConditionalGeneration(config).eval()
+    torch.nn.init.normal_(model.shared.weight, std=1.0)
+    return model
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return byte_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def decoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("decoder")
+    decoder().save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def seq2seq_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("seq2seq")
+    seq2seq().save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def tiny(decoder_folder: Path) -> Callable[..., Recipe]:
+    """A whole recipe for a tiny model; keyword arguments replace top-level sections."""
+
+    def make(**sections: Any) -> Recipe:
+        return parse(tiny_recipe(decoder_folder) | sections)
+
+    return make
+
+
+def tiny_recipe(folder: Path) -> dict[str, Any]:
+    texts = ["red", "green", "blue", "yellow", "black", "white", "pink", "brown"]
+    return {
+        "name": "tiny",
+        "model": str(folder),
+        "contexts": {
+            "colours": {
+                "inputs": [{"id": f"i{n}", "text": text} for n, text in enumerate(texts)],
+                "teacher": "A long instruction that the student never sees. {{ text }}:",
+                "student": "{{ text }}:",
+                "extract": "whole",
+            }
+        },
+        "sampling": {"temperature": 1.0, "max_new_tokens": 4},
+        "labels": {"kind": "sampled", "draws": 20},
+        "train": {"epochs": 2, "batch_size": 4, "learning_rate": 1e-3, "save_every": 1, "adapter": {"rank": 4}},
+        "evaluate": {"data": {"rows": [{"id": f"h{n}", "text": text, "target": "x"} for n, text in enumerate(["grey", "violet", "gold"])]}},
+        "batch_size": 2,
+    }

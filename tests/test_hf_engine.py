@@ -1,0 +1,111 @@
+"""The default engine: prefix sharing, batching, seeds, stop strings, scoring."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import decoder, seq2seq
+
+from unprompt.engines.hf import HFEngine
+from unprompt.recipe import Labels, Sampling
+from unprompt.records import Completion, Prompt
+
+SHARED = "These are long instructions that stand ahead of every input, word for word the same. "
+TEXTS = ["one", "twenty two", "three hundred thirty three", "4"]
+EVERYTHING = Labels(kind="top_k", k=259)
+
+
+def asked(texts: list[str], shared: str = SHARED) -> list[Prompt]:
+    return [Prompt(str(n), "c", shared + text) for n, text in enumerate(texts)]
+
+
+def same(a: Completion, b: Completion) -> None:
+    assert a.token_ids == b.token_ids
+    assert (a.text, a.stop, a.prompt_tokens) == (b.text, b.stop, b.prompt_tokens)
+    assert a.labels is not None
+    assert b.labels is not None
+    for n in range(len(a.labels)):
+        left, right = dict(a.labels.token(n)), dict(b.labels.token(n))
+        np.testing.assert_allclose([left[k] for k in sorted(left)], [right[k] for k in sorted(right)], atol=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_shared_prefix_changes_nothing(tokenizer: Any, temperature: float) -> None:
+    """Token for token and, through labels over the whole vocabulary, probability for probability."""
+    engine, sampling = HFEngine(decoder(), tokenizer), Sampling(temperature=temperature, max_new_tokens=12)
+    shared = engine.generate(asked(TEXTS), sampling, EVERYTHING)
+    unshared = engine.generate(asked(TEXTS), sampling, EVERYTHING, prefix_tokens=0)
+    alone = [engine.generate([prompt], sampling, EVERYTHING, prefix_tokens=0)[0] for prompt in asked(TEXTS)]
+    for a, b, c in zip(shared, unshared, alone, strict=True):
+        same(a, b)
+        same(a, c)
+
+
+def test_greedy_tokens_are_those_of_transformers_generate(tokenizer: Any) -> None:
+    model = decoder()
+    for prompt, mine in zip(asked(TEXTS), HFEngine(model, tokenizer).generate(asked(TEXTS), Sampling(temperature=0, max_new_tokens=10), None), strict=True):
+        ids = torch.tensor([tokenizer(prompt.content).input_ids])
+        theirs = model.generate(ids, max_new_tokens=10, do_sample=False, attention_mask=torch.ones_like(ids))[0, ids.shape[1] :]
+        assert list(mine.token_ids) == theirs.tolist()
+        assert mine.labels is None
+
+
+def test_greedy_tokens_of_an_encoder_decoder(tokenizer: Any) -> None:
+    model = seq2seq()
+    for prompt, mine in zip(asked(TEXTS), HFEngine(model, tokenizer).generate(asked(TEXTS), Sampling(temperature=0, max_new_tokens=8), EVERYTHING), strict=True):
+        ids = torch.tensor([tokenizer(prompt.content).input_ids])
+        theirs = model.generate(ids, max_new_tokens=8, do_sample=False)[0, 1:]
+        assert list(mine.token_ids) == theirs.tolist()
+
+
+@pytest.mark.parametrize("family", [decoder, seq2seq])
+def test_scoring_gives_the_labels_of_generating(tokenizer: Any, family: Any) -> None:
+    engine = HFEngine(family(), tokenizer)
+    said = engine.generate(asked(TEXTS), Sampling(max_new_tokens=7), EVERYTHING)
+    scored = engine.score(asked(TEXTS), [c.token_ids for c in said], EVERYTHING)
+    for completion, labels in zip(said, scored, strict=True):
+        same(completion, Completion("", "", completion.text, completion.token_ids, completion.stop, completion.prompt_tokens, labels))
+
+
+def test_draws_do_not_depend_on_the_batch(tokenizer: Any) -> None:
+    engine, sampling, labels = HFEngine(decoder(), tokenizer), Sampling(max_new_tokens=6), Labels(draws=30)
+    together = engine.generate(asked(TEXTS), sampling, labels, seed=5)
+    backwards = engine.generate(asked(TEXTS)[::-1], sampling, labels, seed=5)[::-1]
+    for a, b in zip(together, backwards, strict=True):
+        same(a, b)
+    other = engine.generate(asked(TEXTS), sampling, labels, seed=6)
+    assert [c.token_ids for c in other] != [c.token_ids for c in together]
+
+
+def test_draws_follow_the_distribution(tokenizer: Any) -> None:
+    engine = HFEngine(decoder(), tokenizer)
+    exact = dict(engine.generate(asked(["x"]), Sampling(max_new_tokens=1), EVERYTHING)[0].labels.token(0))  # pyright: ignore[reportOptionalMemberAccess]
+    drawn = dict(engine.generate(asked(["x"]), Sampling(max_new_tokens=1), Labels(draws=60000))[0].labels.token(0))  # pyright: ignore[reportOptionalMemberAccess]
+    assert max(abs(drawn.get(id_, 0) - p) for id_, p in exact.items()) < 0.01
+
+
+def test_stop_strings_and_the_end_token(tokenizer: Any) -> None:
+    engine = HFEngine(decoder(), tokenizer)
+    free = engine.generate(asked(["x"]), Sampling(temperature=0, max_new_tokens=20), None)[0]
+    assert free.stop == "length"
+    stop = free.text[3:5]
+    stopped = engine.generate(asked(["x"]), Sampling(temperature=0, max_new_tokens=20, stop=(stop,)), None)[0]
+    assert stopped.stop == "stop"
+    assert stopped.text == free.text[: free.text.find(stop)]
+    model = decoder()
+    with torch.no_grad():
+        model.lm_head.weight[1] = model.lm_head.weight[free.token_ids[2]] * 10
+    ended = HFEngine(model, tokenizer).generate(asked(["x"]), Sampling(temperature=0, max_new_tokens=20), None)[0]
+    assert ended.stop == "end"
+    assert ended.token_ids[-1] == 1
+    assert "<|end|>" not in ended.text
+
+
+def test_nucleus_sampling_keeps_to_the_nucleus(tokenizer: Any) -> None:
+    engine = HFEngine(decoder(), tokenizer)
+    greedy = engine.generate(asked(TEXTS), Sampling(temperature=0, max_new_tokens=5), None)
+    narrow = engine.generate(asked(TEXTS), Sampling(temperature=1, top_p=1e-6, max_new_tokens=5), None)
+    assert [c.token_ids for c in narrow] == [c.token_ids for c in greedy]
