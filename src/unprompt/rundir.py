@@ -43,9 +43,12 @@ def file_digest(path: Path) -> str:
 
 
 def path_digest(path: Path) -> str:
-    """A file's digest; of a folder, its files' names, sizes and times."""
-    if path.is_file():
-        return file_digest(path)
+    """A file's digest; of a folder, its files' names, sizes and times; nothing of what is no path."""
+    try:
+        if path.is_file():
+            return file_digest(path)
+    except OSError:  # a text too long for a path
+        return ""
     listing = [
         (str(file.relative_to(path)), file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(path.rglob("*")) if file.is_file()
     ]
@@ -92,10 +95,16 @@ def disk_error(error: OSError, path: Path) -> UserError:
         errno.EROFS: "choose another folder with --out",
         errno.EACCES: "choose another folder with --out",
         errno.EPERM: "choose another folder with --out",
+        errno.EEXIST: "there is a file where a folder should be: remove it, or choose another folder with --out",
+        errno.ENOTDIR: "there is a file where a folder should be: remove it, or choose another folder with --out",
     }
     return UserError(
         f"can't be written: {error.strerror or error}", where=str(path), fix=fixes.get(error.errno or 0, "check the disk and run again")
     )
+
+
+_WRITES = {"train": ("student", "train_log.json"), "report": ("student", "report.md", "report.json")}
+"""Stage -> what it leaves in the run's folder."""
 
 
 class RunDir:
@@ -150,8 +159,8 @@ class RunDir:
             return {}
 
     def finished(self, stage: str, made_from: str) -> bool:
-        """Whether `stage` was finished from just this."""
-        return self.state().get(stage) == made_from
+        """Whether `stage` was finished from just this, and what it wrote is still there."""
+        return self.state().get(stage) == made_from and all((self.folder / name).exists() for name in _WRITES[stage])
 
     def finish(self, stage: str, made_from: str) -> None:
         """Note that `stage` is done."""

@@ -19,8 +19,10 @@ import torch
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from unprompt import prompts as prompts_
+from unprompt.engines import shared_prefix
 from unprompt.errors import UserError
 from unprompt.models import end_ids
+from unprompt.progress import say
 from unprompt.recipe import Labels, Sampling
 from unprompt.records import Completion, Prompt, SoftLabels
 
@@ -43,6 +45,7 @@ class HFEngine:
         self.adapter = adapter
         self._ends = end_ids(tokenizer, model.generation_config)
         self._prefix: tuple[list[int], DynamicCache] | None = None
+        self._shares: bool | None = None
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, labels: Labels | None, *, seed: int = 0, prefix_tokens: int | None = None
@@ -171,21 +174,30 @@ class HFEngine:
     def _start_decoder(self, ids: list[list[int]], prefix_tokens: int | None) -> tuple[torch.Tensor, Any]:
         device = self.model.device
         shared = prompts_.common_prefix(ids) if prefix_tokens is None else min(prefix_tokens, min(map(len, ids)) - 1)
-        cache = self._prefix_cache(ids[0][:shared]) if shared else DynamicCache(config=self.model.config)
-        if shared and len(ids) > 1:
+        prefix = self._prefix_cache(ids[0][:shared]) if shared else None
+        once = prefix is not None and len(ids) > 1 and self._shares_prefix()  # else its cache is copied for each prompt
+        cache = DynamicCache(config=self.model.config) if once or prefix is None else copy.deepcopy(prefix)
+        if prefix is not None and not once:
             cache.batch_repeat_interleave(len(ids))
         own = [tokens[shared:] for tokens in ids]
         longest = max(map(len, own))
         input_BS = torch.full((len(own), longest), self._pad, dtype=torch.long)
-        mask_BS = torch.zeros((len(own), longest), dtype=torch.long)
+        mask = torch.zeros((len(own), longest), dtype=torch.long)
         for row, tokens in enumerate(own):
             input_BS[row, longest - len(tokens) :] = torch.tensor(tokens)
-            mask_BS[row, longest - len(tokens) :] = 1
-        mask = torch.cat([torch.ones((len(own), shared), dtype=torch.long), mask_BS], 1).to(device)
-        position_BS = (mask.cumsum(1) - 1).clamp(min=0)[:, shared:]
-        out = self.model(
-            input_ids=input_BS.to(device), attention_mask=mask, position_ids=position_BS, past_key_values=cache, use_cache=True, logits_to_keep=1
-        )  # fmt: skip
+            mask[row, longest - len(tokens) :] = 1
+        position_BS = shared + (mask.cumsum(1) - 1).clamp(min=0)
+        if not once:
+            mask = torch.cat([torch.ones((len(own), shared), dtype=torch.long), mask], 1)
+        mask, ahead = mask.to(device), shared if once else 0
+
+        def forward(input_BT: torch.Tensor, position_BT: torch.Tensor, every: bool) -> torch.Tensor:
+            with shared_prefix.attending_to(prefix) if once and prefix else contextlib.nullcontext():
+                logits = self.model(
+                    input_ids=input_BT, attention_mask=mask, position_ids=position_BT, past_key_values=cache, use_cache=True,
+                    logits_to_keep=0 if every else 1,
+                ).logits  # fmt: skip
+            return logits if every else logits[:, -1]
 
         def advance(tokens: torch.Tensor, keep: list[int], every: bool = False) -> torch.Tensor:
             nonlocal mask
@@ -199,16 +211,20 @@ class HFEngine:
             fed = tokens_BT.shape[1]
             if fed == 0:
                 return torch.zeros((len(keep), 0, self.model.config.get_text_config().vocab_size), device=device)
-            start = mask.sum(1, keepdim=True)
+            position_BT = ahead + mask.sum(1, keepdim=True) + torch.arange(fed, device=device)
             mask = torch.cat([mask, torch.ones_like(tokens_BT)], 1)
-            position_BT = start + torch.arange(fed, device=device)
-            out = self.model(
-                input_ids=tokens_BT, attention_mask=mask, position_ids=position_BT, past_key_values=cache, use_cache=True,
-                logits_to_keep=0 if every else 1,
-            )  # fmt: skip
-            return out.logits if every else out.logits[:, -1]
+            return forward(tokens_BT, position_BT, every)
 
-        return out.logits[:, -1], advance
+        return forward(input_BS.to(device), position_BS.to(device), every=False), advance
+
+    def _shares_prefix(self) -> bool:
+        """Whether the prefix's cache can stand once for the whole batch; tried once."""
+        if self._shares is None:
+            reason = shared_prefix.enable(self.model)
+            self._shares = reason is None
+            if reason:
+                say(f"note: the shared prefix is copied for every prompt with this model ({reason}): slower, same answers")
+        return self._shares
 
     def _prefix_cache(self, prefix: list[int]) -> DynamicCache:
         """Key-value cache of a prefix, for one row; computed once for each prefix."""
@@ -217,7 +233,7 @@ class HFEngine:
             cache = DynamicCache(config=self.model.config)
             self.model(input_ids=torch.tensor([prefix], device=self.model.device), past_key_values=cache, use_cache=True, logits_to_keep=1)
             self._prefix = (prefix, cache)
-        return copy.deepcopy(self._prefix[1])
+        return self._prefix[1]
 
     def _start_seq2seq(self, ids: list[list[int]]) -> tuple[torch.Tensor, Any]:
         device = self.model.device
