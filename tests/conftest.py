@@ -9,6 +9,7 @@ from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: threads only get in each other's way
 
 import pytest
 import torch
@@ -46,10 +47,11 @@ def seq2seq(seed: int = 0) -> T5ForConditionalGeneration:
     torch.manual_seed(seed)
     config = T5Config(
         vocab_size=259, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, dropout_rate=0.0, eos_token_id=1, pad_token_id=0,
-        decoder_start_token_id=0, initializer_factor=1.0,
+        decoder_start_token_id=0, initializer_factor=1.0, tie_word_embeddings=False,
     )  # fmt: skip
     model = T5ForConditionalGeneration(config).eval()
     torch.nn.init.normal_(model.shared.weight, std=1.0)
+    torch.nn.init.normal_(model.lm_head.weight, std=0.5)  # so that answers vary
     return model
 
 

@@ -37,11 +37,15 @@ def test_a_shared_prefix_changes_nothing(tokenizer: Any, temperature: float) -> 
     """Token for token and, through labels over the whole vocabulary, probability for probability."""
     engine, sampling = HFEngine(decoder(), tokenizer), Sampling(temperature=temperature, max_new_tokens=12)
     shared = engine.generate(asked(TEXTS), sampling, EVERYTHING)
+    assert engine._shares is True, "the tiny Llama took the slow path"
     unshared = engine.generate(asked(TEXTS), sampling, EVERYTHING, prefix_tokens=0)
     alone = [engine.generate([prompt], sampling, EVERYTHING, prefix_tokens=0)[0] for prompt in asked(TEXTS)]
-    for a, b, c in zip(shared, unshared, alone, strict=True):
+    copied = HFEngine(decoder(), tokenizer)
+    copied._shares = False
+    for a, b, c, d in zip(shared, unshared, alone, copied.generate(asked(TEXTS), sampling, EVERYTHING), strict=True):
         same(a, b)
         same(a, c)
+        same(a, d)
 
 
 def test_greedy_tokens_are_those_of_transformers_generate(tokenizer: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unprompt import evaluate, inputs, models, prompts
@@ -62,6 +63,10 @@ def check(recipe: Recipe, *, estimate: bool = True) -> Checked:
     held_out = inputs.load(recipe.evaluate.data, "evaluate.data", recipe.modules) if recipe.evaluate else []
     if recipe.evaluate:
         evaluate.check(recipe.evaluate, held_out, recipe.modules)
+    if recipe.train.trainer:
+        from unprompt import train
+
+        train.arguments(recipe.train, Path("checkpoints"), recipe.seed)
     rendered = {
         (name, side, part): prompts.render_all(name, context, side, rows, pools[name])
         for name, context in recipe.contexts.items()
@@ -221,7 +226,10 @@ def _estimate(recipe: Recipe, sides: dict[tuple[str, str, str], Side], config: P
     size = _LABEL_BYTES[recipe.labels.kind] * (recipe.labels.k if recipe.labels.kind == "top_k" else 1) * new
     with torch.device("meta"):
         kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-        weights = sum(p.numel() for p in kind.from_config(config).parameters())
+        try:
+            weights = sum(p.numel() for p in kind.from_config(config).parameters())
+        except ValueError:
+            raise UserError(f"a {config.model_type} model does not write text", where="model", fix="name a language model") from None
     held = sum(len(s.prompts) for (_, _, part), s in sides.items() if part == "held")
     new_all = new + evaluated * held * recipe.sampling.max_new_tokens
     seconds = 2 * weights * (read + new_all + 3 * taught) / _speed(models.device(recipe.model), models.dtype(recipe.model))

@@ -83,21 +83,27 @@ def _json(key: str, text: str) -> Span | str:
     if start < 0:
         return "no JSON object"
     try:
-        found, end = decoder.raw_decode(text, start)
+        decoder.raw_decode(text, start)
     except (json.JSONDecodeError, RecursionError):
         return "broken JSON"
-    if key not in found:
-        return f"no key '{key}'"
-    # the value's own place in the text: the last `"key":` whose value is the one that the parser kept
-    for match in reversed(list(regex.finditer(regex.escape(json.dumps(key, ensure_ascii=False)) + r"\s*:\s*", text[:end], pos=start))):
-        try:
-            value, value_end = decoder.raw_decode(text, match.end())
-        except json.JSONDecodeError:
-            continue
-        if value == found[key]:
-            quotes = 1 if isinstance(value, str) else 0
-            return Span(match.end() + quotes, value_end - quotes)
-    return f"no key '{key}'"
+    # walk over the object's own keys; of one that stands twice the last counts, as to any parser
+    spans: dict[str, Span] = {}
+    at = _skip(text, start + 1, "")
+    while text[at] != "}":
+        name, at = decoder.raw_decode(text, at)
+        begin = _skip(text, at, ":")
+        value, end = decoder.raw_decode(text, begin)
+        quotes = 1 if isinstance(value, str) else 0
+        spans[name] = Span(begin + quotes, end - quotes)
+        at = _skip(text, end, ",")
+    return spans.get(key, f"no key '{key}'")
+
+
+def _skip(text: str, at: int, sign: str) -> int:
+    """The place behind blanks, `sign` if it stands there, and blanks."""
+    while text[at].isspace() or text[at] == sign:
+        at += 1
+    return at
 
 
 def _function(keep: Callable[[str], Any], name: str, text: str, where: str) -> Span | str:

@@ -140,9 +140,13 @@ def _parquet(path: Path, where: str) -> Iterator[Any]:
 
 
 def _hub(data: Data, where: str) -> Iterable[Any]:
-    import datasets
-
     assert data.hub is not None
+    try:
+        import datasets
+    except ImportError:
+        raise UserError(
+            "reading from the hub needs the package datasets", where=f"{where} ({data.hub})", fix="pip install 'unprompt[hub]'"
+        ) from None
     try:
         return datasets.load_dataset(data.hub, split=data.split, **data.args)
     except Exception as error:  # datasets raises many kinds: missing, gated, offline, bad split

@@ -57,8 +57,12 @@ def token_span(tokenizer: PreTrainedTokenizerBase, completion: Completion, span:
         last -= 1
     begins = [0, *ends]
     start = next((n for n, end in enumerate(ends) if end > first), len(ends))
-    # tokens of blanks inside the span belong to it, and so do those that are the first bytes of its first letter
-    while start > 0 and (begins[start - 1] >= span.start or begins[start - 1] == ends[start - 1]):
+    # tokens of blanks inside the span belong to it, and so do those that hold the first bytes of its first letter
+
+    def ends_inside_a_letter(n: int) -> bool:
+        return len(_decode(tokenizer, completion.token_ids[: n + 1])) > ends[n]
+
+    while start > 0 and (begins[start - 1] >= span.start or begins[start - 1] == ends[start - 1] or ends_inside_a_letter(start - 1)):
         start -= 1
     if not text[last:].strip() and completion.stop != "stop":
         stop = len(ends) - (completion.stop == "end")

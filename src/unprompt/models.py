@@ -96,7 +96,9 @@ def _convert(model: Model, target: Path, where: str, *, weights: bool) -> None:
         for file in sorted(partial.iterdir(), key=lambda file: file.name == last):
             file.replace(target / file.name)
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"the GGUF file can't be converted: {error}", where=f"{where} ({gguf})", fix="check the file and the disk") from None
+        raise UserError(
+            f"the GGUF file can't be converted: {error}", where=f"{where} ({gguf})", fix="check the file and the disk"
+        ) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -151,10 +153,15 @@ def load_weights(model: Model, where: str) -> PreTrainedModel:
 
 
 def _from_pretrained(kind: Any, model: Model, where: str, **options: Any) -> Any:
+    from safetensors import SafetensorError
+
     folder = folder_of(model, where)
     try:
         with quiet():
             return kind.from_pretrained(folder, revision=model.revision or "main", trust_remote_code=model.trust_remote_code, **options)
+    except SafetensorError as error:
+        fix = "fetch them again; a file of a few lines is a Git LFS pointer"
+        raise UserError(f"the weights are broken: {error}", where=f"{where} ({folder})", fix=fix) from None
     except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
         first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise UserError(
@@ -168,9 +175,18 @@ def device(model: Model) -> torch.device:
     """Where the weights go."""
     import torch
 
-    if model.device != "auto":
-        return torch.device(model.device)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if model.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(model.device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"the device '{model.device}' can't be used: {str(error).splitlines()[0][:80]}",
+            where=f"device of {model.name or model.gguf}",
+            fix="write auto, cpu, cuda or cuda:N for a GPU that is there",
+        ) from None
+    return found
 
 
 def dtype(model: Model) -> torch.dtype:

@@ -291,7 +291,7 @@ def _sources(recipe: Recipe) -> list[str]:
             found.append(rundir.file_digest(path) if path.is_file() else "missing")
         if source.rule:
             named.append(source.rule)
-            paths = (Path(recipe.modules, value) for value in source.args.values() if isinstance(value, str))
-            found += [rundir.path_digest(path) for path in paths if path.exists()]
+            paths = (Path(recipe.modules, value) for value in source.args.values() if isinstance(value, str) and value)
+            found += [rundir.path_digest(path) for path in paths]
     found += [rundir.module_digest(name, recipe.modules) for name in named if ":" in name]
     return found

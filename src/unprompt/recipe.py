@@ -5,8 +5,8 @@ The docstring under each field is its reference documentation.
 
 from __future__ import annotations
 
-import contextlib
 import difflib
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -181,8 +181,8 @@ class Extract(Section):
             raise ValueError("give one of after, regex, json")
         if self.keep not in ("whole", "first_line", "last_line") and ":" not in self.keep:
             near = difflib.get_close_matches(self.keep, ["whole", "first_line", "last_line"], 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise ValueError(f"'{self.keep}' is not whole, first_line, last_line or package.module:function{hint}")
+            hint = f" -> did you mean '{near[0]}'?" if near else ""
+            raise ValueError(f"not whole, first_line, last_line or package.module:function{hint}")
         if self.regex is not None:
             import regex
 
@@ -288,6 +288,11 @@ class Train(Section):
     trainer: dict[str, Any] = Field(default_factory=dict)
     """Anything else for `transformers.TrainingArguments`, as it is (trackers, FSDP, DeepSpeed, ...)."""
 
+    @field_validator("trainer")
+    @classmethod
+    def _trainer_numbers(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return {key: _number(value) for key, value in values.items()}
+
     @model_validator(mode="after")
     def _whole_micro_batches(self) -> Self:
         if self.micro_batch_size and self.batch_size % self.micro_batch_size:
@@ -352,6 +357,19 @@ class Recipe(Section):
         return yaml.safe_dump(self.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True, width=110)
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice in one section, where plain YAML keeps the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(problem=f"the key '{key.value}' stands twice", problem_mark=key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def load(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
     """Read a recipe file.
 
@@ -364,7 +382,7 @@ def load(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recip
     """
     path = Path(path)
     try:
-        data = yaml.safe_load(path.read_text("utf-8"))
+        data = yaml.load(path.read_text("utf-8"), _Loader)
     except FileNotFoundError:
         raise UserError("there is no such recipe", where=str(path), fix="give the path of a YAML recipe") from None
     except IsADirectoryError:
@@ -374,7 +392,7 @@ def load(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recip
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise UserError(f"not YAML: {getattr(error, 'problem', error)}", where=line, fix="mend the indentation or quotes there") from None
+        raise UserError(f"not YAML: {getattr(error, 'problem', error)}", where=line, fix="mend that line") from None
     if not isinstance(data, dict):
         raise UserError("a recipe is a mapping of keys", where=str(path), fix="start from `unprompt init PROMPT.txt`")
     data.setdefault("name", path.stem)
@@ -399,9 +417,7 @@ def _set(data: dict[str, Any], override: str) -> None:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         raise UserError(f"the value is not YAML: {text}", where=f"--set {key}", fix="quote it") from None
-    if isinstance(value, str):  # YAML 1.1 reads 5e-4 as text
-        with contextlib.suppress(ValueError):
-            value = float(value) if not value.isalpha() else value
+    value = _number(value)
     *parents, last = key.strip().split(".")
     for depth, part in enumerate(parents):
         nested = data.setdefault(part, {}) if isinstance(data, dict) else None
@@ -409,6 +425,11 @@ def _set(data: dict[str, Any], override: str) -> None:
             raise UserError(f"'{'.'.join(parents[: depth + 1])}' is not a section", where=f"--set {override}", fix="set it as a whole")
         data = nested
     data[last] = value
+
+
+def _number(value: Any) -> Any:
+    """A number that YAML 1.1 reads as text, as 5e-4."""
+    return float(value) if isinstance(value, str) and re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+", value) else value
 
 
 def _explain(error: ValidationError, where: str) -> UserError:
@@ -426,17 +447,17 @@ def _explain(error: ValidationError, where: str) -> UserError:
         return UserError(f"unknown key '{key}'{more}", where=where, fix=fix)
     if first["type"] == "missing":
         return UserError(f"'{key}' is missing{more}", where=where, fix="add it")
-    said = first["msg"].removeprefix("Value error, ")
+    said, _, fix = first["msg"].removeprefix("Value error, ").partition(" -> ")
     value = first.get("input")
     shown = f" (it is {value!r})" if isinstance(value, (str, int, float, bool)) and len(str(value)) < 60 else ""
-    return UserError(f"'{key}': {said}{shown}{more}", where=where, fix="mend the value")
+    return UserError(f"'{key}': {said}{shown}{more}", where=where, fix=fix or "mend the value")
 
 
 def _keys(model: type[BaseModel], loc: list[str]) -> list[str]:
     """Valid keys of the section at `loc`."""
-    for part in loc:
+    for parent, part in zip(["", *loc], loc, strict=False):
         info = model.model_fields.get(part)
-        if info is None:
+        if info is None or parent == "contexts":
             continue  # the name of a context, or an index
         found = list(_models(info.annotation))
         if found:

@@ -72,7 +72,7 @@ def module_digest(dotted: str, folder: str) -> str:
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, renamed onto it at the end: readers see the old file or the new one, never half of one."""
     partial = path.with_name(f".{path.name}.partial")
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if partial.is_dir():
             shutil.rmtree(partial)
@@ -83,8 +83,21 @@ def replacing(path: Path) -> Iterator[Path]:
         elif path.is_dir():
             shutil.rmtree(path)
         partial.replace(path)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """A disk's refusal as a `UserError`; safetensors and torch raise errors of their own for it."""
+    try:
+        yield
+    except UserError:
+        raise
     except OSError as error:
         raise disk_error(error, path) from None
+    except Exception as error:
+        if not any(sign in str(error) for sign in ("os error", "inline_container", "iostream error")):
+            raise
+        raise disk_error(OSError(errno.ENOSPC, "a file could not be written whole"), path) from None
 
 
 def disk_error(error: OSError, path: Path) -> UserError:

@@ -14,12 +14,14 @@ import torch
 import transformers
 from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from unprompt import rundir
+from unprompt import models, rundir
 from unprompt.errors import UserError
 from unprompt.loss import Batch, batch_kl, collate
 from unprompt.progress import bar
 from unprompt.recipe import Train
 from unprompt.records import Lesson
+
+_MEND_TRAINER = "use arguments of transformers.TrainingArguments, and install what they need"
 
 
 class LessonTrainer(Trainer):
@@ -79,24 +81,29 @@ def train(
     Args:
         made_from: Fingerprint of lessons and settings; checkpoints of another are not resumed.
     """
-    arguments = _arguments(settings, folder.checkpoints, seed)
+    values = arguments(settings, folder.checkpoints, seed)
     start = _resumable(folder.checkpoints, made_from)
     pad = tokenizer.pad_token_id
     assert isinstance(pad, int)
     decoder_start = student.config.decoder_start_token_id if student.config.is_encoder_decoder else None
     transformers.set_seed(seed)
-    trainer = LessonTrainer(
-        student, arguments, train_dataset=list(lessons),  # pyright: ignore[reportArgumentType]
-        data_collator=functools.partial(_as_inputs, pad=pad, decoder_start=decoder_start),
-    )  # fmt: skip
+    try:
+        trainer = LessonTrainer(
+            student, values, train_dataset=list(lessons),  # pyright: ignore[reportArgumentType]
+            data_collator=functools.partial(_as_inputs, pad=pad, decoder_start=decoder_start),
+        )  # fmt: skip
+    except (RuntimeError, ValueError, ImportError) as error:  # a tracker or a launcher that is not there
+        raise UserError(str(error)[:300], where="train.trainer", fix=_MEND_TRAINER) from None
     trainer.remove_callback(PrinterCallback)
     steps = math.ceil(len(lessons) / settings.batch_size) * settings.epochs
     with bar("training, in steps", math.ceil(steps)) as progress:
         trainer.add_callback(_Progress(progress))
         try:
-            trainer.train(resume_from_checkpoint=start)
-        except OSError as error:
-            raise rundir.disk_error(error, folder.checkpoints) from None
+            with rundir.writing(folder.checkpoints):
+                trainer.train(resume_from_checkpoint=start)
+        except torch.OutOfMemoryError:
+            fix = "lower it and run again: the student is the same whatever it is"
+            raise UserError("the GPU's memory is full", where="train.micro_batch_size", fix=fix) from None
     student.eval()
     losses = [
         {key: entry[key] for key in ("step", "loss", "learning_rate", "grad_norm")}
@@ -105,8 +112,9 @@ def train(
     ]
     with rundir.replacing(folder.student) as partial:
         partial.mkdir()
-        student.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
+        with models.quiet():
+            student.save_pretrained(partial)
+            tokenizer.save_pretrained(partial)
     folder.write_text("train_log.json", json.dumps({"steps": trainer.state.global_step, "losses": losses}))
     shutil.rmtree(folder.checkpoints, ignore_errors=True)
 
@@ -126,7 +134,12 @@ def _as_inputs(lessons: list[Lesson], pad: int, decoder_start: int | None) -> di
     return {"batch": collate(lessons, pad, decoder_start)}
 
 
-def _arguments(settings: Train, folder: Path, seed: int) -> TrainingArguments:
+def arguments(settings: Train, folder: Path, seed: int) -> TrainingArguments:
+    """What the trainer is told: the recipe's `train`, and what `train.trainer` says on top.
+
+    Raises:
+        UserError: `train.trainer` says what `TrainingArguments` does not know.
+    """
     micro = settings.micro_batch_size or settings.batch_size
     values: dict[str, Any] = {
         "output_dir": str(folder),
@@ -150,11 +163,12 @@ def _arguments(settings: Train, folder: Path, seed: int) -> TrainingArguments:
         "log_level": "error",
         "disable_tqdm": True,
         **settings.trainer,
+        "logging_first_step": True,  # so that the log is never empty, however few the steps are
     }
     try:
         return TrainingArguments(**values)
-    except (TypeError, ValueError) as error:
-        raise UserError(str(error).splitlines()[0], where="train.trainer", fix="use arguments of transformers.TrainingArguments") from None
+    except (TypeError, ValueError, ImportError) as error:
+        raise UserError(str(error)[:300], where="train.trainer", fix=_MEND_TRAINER) from None
 
 
 def _resumable(folder: Path, made_from: str) -> str | None:

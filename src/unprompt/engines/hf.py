@@ -158,8 +158,11 @@ class HFEngine:
         training = self.model.training
         self.model.eval()
         disable = getattr(self.model, "disable_adapter", None)
-        with contextlib.nullcontext() if self.adapter or disable is None else disable():
-            yield
+        try:
+            with contextlib.nullcontext() if self.adapter or disable is None else disable():
+                yield
+        except torch.OutOfMemoryError:
+            raise UserError("the GPU's memory is full", where="batch_size", fix="lower it: fewer prompts are answered at once") from None
         self.model.train(training)
 
     def _start(self, ids: list[list[int]], prefix_tokens: int | None) -> tuple[torch.Tensor, Any]:

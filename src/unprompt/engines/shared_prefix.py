@@ -33,7 +33,8 @@ _PREFIX: contextvars.ContextVar[_Prefix | None] = contextvars.ContextVar("prefix
 @contextlib.contextmanager
 def attending_to(cache: DynamicCache) -> Iterator[None]:
     """Every forward pass inside sees `cache` (of one row) ahead of each sequence."""
-    token = _PREFIX.set([(layer.keys, layer.values) for layer in cache.layers])  # pyright: ignore[reportArgumentType]
+    layers: Any = cache.layers
+    token = _PREFIX.set([(layer.keys, layer.values) for layer in layers])
     try:
         yield
     finally:
@@ -52,7 +53,7 @@ def forward(
     b, h, q, d = query.shape
     g = keys_GPD.shape[0]
     # the group of query heads that share a key-value head, all sequences and all queries are rows of one product
-    rows_GRD = query.view(b, g, h // g, q, d).permute(1, 0, 2, 3, 4).reshape(g, -1, d)
+    rows_GRD = query.reshape(b, g, h // g, q, d).permute(1, 0, 2, 3, 4).reshape(g, -1, d)
     out_GRD, lse_GR = _attend(rows_GRD, keys_GPD, values_GPD, scale, None)
     out_p = out_GRD.view(g, b, h // g, q, d).transpose(0, 1)
     lse_p = lse_GR.view(g, b, h // g, q).transpose(0, 1)
@@ -61,7 +62,7 @@ def forward(
     if attention_mask is None and q > 1:
         attention_mask = torch.ones(q, s, dtype=torch.bool, device=query.device).tril(s - q)[None, None]
     mask = None if attention_mask is None else attention_mask[..., :s].expand(b, 1, q, s)[:, :, None]
-    grouped = query.view(b, g, (h // g) * q, d)
+    grouped = query.reshape(b, g, (h // g) * q, d)
     mask_rows = None if mask is None else mask.expand(b, 1, h // g, q, s).reshape(b, 1, (h // g) * q, s)
     out_o, lse_o = _attend(grouped, key, value, scale, mask_rows)
     out_o, lse_o = out_o.view(b, g, h // g, q, d), lse_o.view(b, g, h // g, q)
@@ -75,6 +76,10 @@ def _attend(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, mask: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Softmax attention and the log-sum-exp of its scores, over the last two dimensions. A fully masked row gives lse -inf and output 0."""
+    if mask is None and query.device.type == "cpu":
+        four = [tensor if tensor.dim() == 4 else tensor[None] for tensor in (query, key, value)]
+        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*four, scale=scale)  # the same, fused
+        return out.view(query.shape), lse.view(query.shape[:-1])
     scores = torch.matmul(query * scale, key.transpose(-1, -2)).float()
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask

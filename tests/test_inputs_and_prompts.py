@@ -1,0 +1,322 @@
+"""What goes in: rows of every format, templates, and the recipe itself."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+import yaml
+
+from conftest import tiny_recipe
+from unprompt import UserError, inputs, load, parse, prompts
+from unprompt.recipe import Context, Data, Template
+from unprompt.records import Example
+
+ROWS = [{"id": "a", "text": "red, or so", "target": "warm"}, {"id": "b", "text": "grün\n😀", "target": "cold"}]
+EXAMPLES = [Example(row["id"], row, row["target"]) for row in ROWS]
+
+
+@pytest.fixture(autouse=True)
+def _own_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+
+# -- inputs -----------------------------------------------------------------------------------------------------------
+
+
+def separated(separator: str) -> bytes:
+    cells = [ROWS[0].keys(), *(row.values() for row in ROWS)]
+    return "".join(separator.join(f'"{cell}"' for cell in line) + "\r\n" for line in cells).encode()
+
+
+def parquet(path: Path) -> None:
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), path)
+
+
+FORMATS: dict[str, bytes] = {
+    "in.jsonl": b"\n".join(json.dumps(row).encode() for row in ROWS) + b"\n\n",
+    "in.ndjson": b"\xef\xbb\xbf" + b"\r\n".join(json.dumps(row, ensure_ascii=False).encode() for row in ROWS),
+    "in.json": json.dumps(ROWS, indent=2).encode(),
+    "in.csv": b"\xef\xbb\xbf" + separated(","),
+    "in.TSV": separated("\t"),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_files(name: str, tmp_path: Path) -> None:
+    """The same rows, whatever the format; marks of byte order, Windows line ends and empty lines do no harm."""
+    (tmp_path / name).write_bytes(FORMATS[name])
+    assert inputs.load(Data(file=str(tmp_path / name)), "inputs") == EXAMPLES
+    assert inputs.load(Data(file=str(tmp_path / name), limit=1), "inputs") == EXAMPLES[:1]
+
+
+def test_parquet(tmp_path: Path) -> None:
+    parquet(tmp_path / "in.parquet")
+    assert inputs.load(Data(file=str(tmp_path / "in.parquet")), "inputs") == EXAMPLES
+
+
+def test_rows() -> None:
+    assert inputs.load(Data(rows=tuple(ROWS)), "inputs") == EXAMPLES
+
+
+def test_ids_and_targets() -> None:
+    """Rows without an id are numbered, numbers become text, and a target may be anything or nothing."""
+    rows = ({"key": 7, "text": "a", "gold": ["x", "y"]}, {"text": "b"}, {"key": None, "text": "c", "gold": 0})
+    found = inputs.load(Data(rows=rows, id="key", target="gold"), "inputs")
+    assert [example.id for example in found] == ["7", "row-000002", "row-000003"]
+    assert [example.target for example in found] == [["x", "y"], None, 0]
+    assert found[1].fields == {"text": "b"}
+
+
+def test_a_rule_is_called_with_its_arguments_and_only_as_far_as_needed(tmp_path: Path) -> None:
+    (tmp_path / "counting_rule.py").write_text(
+        "def up(start, by=1):\n    while True:\n        yield {'text': start}\n        start += by\n"
+    )
+    data = Data(rule="counting_rule:up", args={"start": 3, "by": 2}, limit=3)
+    assert [example.fields["text"] for example in inputs.load(data, "inputs", str(tmp_path))] == [3, 5, 7]
+
+
+def test_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def load_dataset(path: str, **options: Any) -> list[dict[str, str]]:
+        asked.append((path, options))
+        return ROWS
+
+    monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load_dataset))
+    assert inputs.load(Data(hub="someone/colours", split="test", args={"name": "en"}), "inputs") == EXAMPLES
+    assert asked == [("someone/colours", {"split": "test", "name": "en"})]
+
+
+def test_a_file_in_a_package() -> None:
+    assert inputs.local_path("pkg:yaml/loader.py", "inputs") == Path(yaml.__file__).with_name("loader.py")
+
+
+@pytest.mark.parametrize("path", ["pkg:yaml/../secret", "pkg:/etc/passwd", "pkg:../yaml/a", "pkg:csv/a", "pkg:"])
+def test_only_a_file_in_a_package(path: str) -> None:
+    with pytest.raises(UserError, match="package"):
+        inputs.local_path(path, "inputs")
+
+
+# -- templates --------------------------------------------------------------------------------------------------------
+
+RED = Example("i", {"text": "red", "tags": ["warm", "bright"], "n": 3}, "warm")
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("Colour: {{ text }}", "Colour: red"),
+        ("Colour: {{ text }}\n", "Colour: red"),  # the line end that a YAML block brings along
+        ("Colour: {{ text }}\n\n", "Colour: red\n"),
+        ("{{ text }}:  ", "red:  "),
+        ("{% for e in examples %}{{ e.text }} is {{ e.kind }}\n{% endfor %}{{ text }} is", "blue is cold\npink is warm\nred is"),
+        ("{{ examples[n % 2].text }} {{ tags | join('/') }}", "pink warm/bright"),
+        ("{{ '<b>' }} {{ note | default('-') }} {% raw %}{{ text }}{% endraw %}", "<b> - {{ text }}"),
+        ("no field at all", "no field at all"),
+    ],
+)
+def test_text_templates(template: str, text: str) -> None:
+    pool = [{"text": "blue", "kind": "cold"}, {"text": "pink", "kind": "warm"}]
+    assert prompts.render(Template.model_validate(template), "c", RED, pool, "teacher").content == text
+
+
+def test_chat_templates_take_any_roles() -> None:
+    template = Template.model_validate([{"role": "system", "content": "Be brief.\n"}, {"role": "tool", "content": "{{ text }}"}])
+    found = prompts.render(template, "c", RED, [], "teacher")
+    assert found.content == ({"role": "system", "content": "Be brief."}, {"role": "tool", "content": "red"})
+    assert prompts.as_text(found.content) == "[system] Be brief.\n[tool] red"
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{{ target }}", "'target' is undefined in input 'i'"),  # the gold answer, when it is not a field
+        ("{{ e.text }}", "'e' is undefined"),
+        ("{{ text.nothing.more }}", "has no attribute 'nothing'"),
+        ("{{ n / 0 }}", "ZeroDivisionError"),
+        ("{{ text + n }}", "TypeError"),
+        ("{{ text | shout }}", "No filter named 'shout'"),
+        ("{% include 'secret.txt' %}", "no loader"),
+        ("{{ text.__init__.__globals__ }}", "SecurityError"),
+        ("{{ '%c' | format(1e9) }}", "failed on input 'i'"),
+        ("{{ tags.append('x') }}", "SecurityError"),
+        ("{% for i in range(10**9) %}{% endfor %}", "OverflowError"),
+    ],
+)
+def test_a_template_that_can_not_be_rendered(template: str, said: str) -> None:
+    with pytest.raises(UserError, match=r"contexts\.c\.teacher") as error:
+        prompts.render(Template.model_validate(template), "c", RED, [{}], "contexts.c.teacher")
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_both_sides_of_a_context() -> None:
+    context = Context.model_validate({"inputs": ROWS, "teacher": "Long. {{ text }}", "student": "{{ text }}"})
+    for side, ahead in (("teacher", "Long. "), ("student", "")):
+        found = prompts.render_all("c", context, side, EXAMPLES, [])
+        assert [(p.example_id, p.context, p.content) for p in found] == [(e.id, "c", ahead + e.fields["text"]) for e in EXAMPLES]
+
+
+def test_text_becomes_tokens(tokenizer: Any) -> None:
+    assert tokenizer.decode(prompts.encode(tokenizer, "grün 😀")) == "grün 😀"
+    assert prompts.encode(tokenizer, "") == []
+
+
+@pytest.mark.parametrize(
+    ("roles", "text"),
+    [
+        (["system", "user"], "<system>0<|end|><user>1<|end|><assistant>"),
+        (["user", "assistant", "user"], "<user>0<|end|><assistant>1<|end|><user>2<|end|><assistant>"),
+        (["user", "assistant"], "<user>0<|end|><assistant>1"),  # a beginning of the answer, to go on from
+    ],
+)
+def test_messages_become_tokens(roles: list[str], text: str, tokenizer: Any) -> None:
+    content = tuple({"role": role, "content": str(n)} for n, role in enumerate(roles))
+    assert tokenizer.decode(prompts.encode(tokenizer, content)) == text
+
+
+def test_roles_that_the_chat_template_refuses(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokenizer, "chat_template", "{{ raise_exception('only user and assistant') }}")
+    with pytest.raises(UserError, match="only user and assistant"):
+        prompts.encode(tokenizer, ({"role": "critic", "content": "x"},), "contexts.c.teacher")
+
+
+@pytest.mark.parametrize(
+    ("sequences", "length"),
+    [
+        ([], 0),
+        ([[]], 0),
+        ([[1, 2, 3]], 2),  # one token has to be left to read
+        ([[1, 2], [1, 2]], 1),
+        ([[1, 2, 3], [1, 2]], 1),
+        ([[1, 2, 3], [1, 2, 4], [1, 2, 3, 5]], 2),
+        ([[2, 1], [1, 2]], 0),
+        ([[1], []], 0),
+    ],
+)
+def test_common_prefix(sequences: list[list[int]], length: int) -> None:
+    assert prompts.common_prefix(sequences) == length
+
+
+def test_common_prefix_of_anything() -> None:
+    draw = random.Random(0)
+    for _ in range(300):
+        shared = [draw.randrange(2) for _ in range(draw.randrange(6))]
+        sequences = [shared + [draw.randrange(2) for _ in range(draw.randrange(4))] for _ in range(draw.randint(1, 5))]
+        expected = max(
+            0,
+            min(
+                sum(1 for _ in itertools.takewhile(lambda column: len(set(column)) == 1, zip(*sequences, strict=False))),
+                min(map(len, sequences)) - 1,
+            ),
+        )
+        assert prompts.common_prefix(sequences) == expected, sequences
+
+
+# -- the recipe -------------------------------------------------------------------------------------------------------
+
+EVERYTHING: dict[str, Any] = {
+    "name": "1e5",
+    "model": {"gguf": "weights/small.gguf", "dtype": "float16", "device": "cpu"},
+    "teacher_model": "someone/big",
+    "contexts": {
+        "a": {
+            "inputs": {"file": "in.csv", "id": "key", "target": "gold", "limit": 5},
+            "examples": [{"text": "12e4", "on": "yes", "n": 1.5, "list": [1, None]}],
+            "teacher": [{"role": "system", "content": "Be brief: {{ text }}\n\n  indented\t"}, {"role": "user", "content": "'\"{# #}"}],
+            "student": "{{ text }} 😀 \n",
+            "extract": {"regex": r"(?i)answer:\s*(\w+)"},
+        },
+        "b": {"inputs": {"rule": "m:f", "args": {"x": [1]}}, "teacher": "t", "student": "s", "extract": {"json": "answer"}},
+        "c": {"inputs": {"hub": "someone/colours", "split": "test"}, "teacher": "t", "student": "s", "extract": {"after": "A: "}},
+        "d": {"inputs": "pkg:yaml/a.jsonl", "teacher": "t", "student": "s", "extract": "m:f"},
+    },
+    "sampling": {"stop": ["\n", "  "], "top_p": 0.5},
+    "labels": {"kind": "top_k", "k": 7},
+    "train": {"adapter": None, "learning_rate": "5e-4", "trainer": {"adam_epsilon": "1e-8", "run_name": "7"}},
+    "evaluate": {"data": "held.jsonl", "metrics": []},
+    "seed": 7,
+}
+
+
+@pytest.mark.parametrize("words", [EVERYTHING, tiny_recipe(Path("/models/tiny"))], ids=["everything", "tiny"])
+def test_a_resolved_recipe_is_read_back_as_it_was(words: dict[str, Any], tmp_path: Path) -> None:
+    """From any folder: paths are absolute by then."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "recipe.yaml").write_text(yaml.safe_dump(words), "utf-8")
+    recipe = load(tmp_path / "here" / "recipe.yaml")
+    (tmp_path / "resolved.yaml").write_text(recipe.to_yaml(), "utf-8")
+    assert load(tmp_path / "resolved.yaml") == recipe
+    assert load(tmp_path / "resolved.yaml").to_yaml() == recipe.to_yaml()
+
+
+def test_paths_are_seen_from_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "there" / "model").mkdir(parents=True)
+    words = EVERYTHING | {"teacher_model": "model"}
+    (tmp_path / "there" / "recipe.yaml").write_text(yaml.safe_dump(words), "utf-8")
+    monkeypatch.chdir(tmp_path)
+    recipe, base = load("there/recipe.yaml"), str(tmp_path / "there")
+    assert recipe.model.gguf == f"{base}/weights/small.gguf"
+    assert recipe.teacher_model
+    assert recipe.teacher_model.name == f"{base}/model"  # a folder that is there; any other bare name is a hub id
+    assert recipe.contexts["a"].inputs.file == f"{base}/in.csv"
+    assert recipe.contexts["d"].inputs.file == "pkg:yaml/a.jsonl"
+    assert recipe.modules == base
+    assert load("there/recipe.yaml", ["teacher_model=someone/big"]).teacher_model == parse(EVERYTHING).teacher_model
+    assert (
+        load("there/recipe.yaml", ["teacher_model=../up"]).teacher_model == parse(words | {"teacher_model": f"{tmp_path}/up"}).teacher_model
+    )
+
+
+def test_the_name_is_that_of_the_file_unless_given(tmp_path: Path) -> None:
+    words = tiny_recipe(Path("/models/tiny"))
+    del words["name"]
+    (tmp_path / "colours.v2.yaml").write_text(yaml.safe_dump(words))
+    assert load(tmp_path / "colours.v2.yaml").name == "colours.v2"
+    assert load(tmp_path / "colours.v2.yaml", ["name=other"]).name == "other"
+
+
+OVERRIDES: dict[str, Callable[[Any], bool]] = {
+    "train.learning_rate=5e-4": lambda r: r.train.learning_rate == 5e-4,
+    "train.trainer.adam_epsilon=1e-7": lambda r: r.train.trainer == {"adam_epsilon": 1e-7},
+    "train.trainer={adam_epsilon: 1e-7, run_name: '7'}": lambda r: r.train.trainer == {"adam_epsilon": 1e-7, "run_name": "7"},
+    "train.adapter=null": lambda r: r.train.adapter is None,
+    "train.adapter.rank=2": lambda r: r.train.adapter.rank == 2 and r.train.epochs == 2,
+    "contexts.colours.extract={json: answer}": lambda r: r.contexts["colours"].extract.json_field == "answer",
+    "contexts.colours.inputs.rows=[]": lambda r: False,
+    "contexts.new={inputs: [{text: a}], teacher: t, student: s}": lambda r: list(r.contexts) == ["colours", "new"],
+    "sampling.stop=['\\n', END]": lambda r: r.sampling.stop == ("\\n", "END"),
+    'sampling.stop=["\\n"]': lambda r: r.sampling.stop == ("\n",),
+    "evaluate=null": lambda r: r.evaluate is None,
+    "evaluate.metrics=[]": lambda r: r.evaluate.metrics == (),
+    "name='5'": lambda r: r.name == "5",
+    "name=a=b": lambda r: r.name == "a=b",
+    " seed =3": lambda r: r.seed == 3,
+}
+
+
+@pytest.mark.parametrize("override", OVERRIDES)
+def test_set(override: str, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(tiny_recipe(Path("/models/tiny"))))
+    if override.startswith("contexts.colours.inputs."):  # the recipe has the short form there
+        with pytest.raises(UserError, match=r"'contexts\.colours\.inputs' is not a section"):
+            load(tmp_path / "recipe.yaml", [override])
+    else:
+        assert OVERRIDES[override](load(tmp_path / "recipe.yaml", [override]))
+
+
+def test_later_overrides_win(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(tiny_recipe(Path("/models/tiny"))))
+    recipe = load(tmp_path / "recipe.yaml", ["train.adapter=null", "seed=1", "train.adapter={rank: 3}", "seed=2"])
+    assert recipe.train.adapter
+    assert (recipe.train.adapter.rank, recipe.seed) == (3, 2)
