@@ -34,7 +34,9 @@ def messages(folder: str, part: str) -> Iterator[dict[str, str]]:
     """
     path = Path(__file__).parent / folder / ("test.jsonl" if part == "test" else "train.jsonl")
     if not path.is_file():
-        raise UserError("Banking77 is not there", where=str(path), fix="set contexts.banking.inputs.args.folder (and the two others) to its folder")
+        raise UserError(
+            "Banking77 is not there", where=str(path), fix="set contexts.banking.inputs.args.folder (and the two others) to its folder"
+        )
     with path.open(encoding="utf-8") as file:
         rows = [row for line in file if (row := json.loads(line))["target"] in TOPICS]
     if part == "test":

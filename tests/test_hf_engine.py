@@ -50,7 +50,9 @@ def test_a_shared_prefix_changes_nothing(tokenizer: Any, temperature: float) -> 
 
 def test_greedy_tokens_are_those_of_transformers_generate(tokenizer: Any) -> None:
     model = decoder()
-    for prompt, mine in zip(asked(TEXTS), HFEngine(model, tokenizer).generate(asked(TEXTS), Sampling(temperature=0, max_new_tokens=10), None), strict=True):
+    for prompt, mine in zip(
+        asked(TEXTS), HFEngine(model, tokenizer).generate(asked(TEXTS), Sampling(temperature=0, max_new_tokens=10), None), strict=True
+    ):
         ids = torch.tensor([tokenizer(prompt.content).input_ids])
         theirs = model.generate(ids, max_new_tokens=10, do_sample=False, attention_mask=torch.ones_like(ids))[0, ids.shape[1] :]
         assert list(mine.token_ids) == theirs.tolist()
@@ -59,7 +61,9 @@ def test_greedy_tokens_are_those_of_transformers_generate(tokenizer: Any) -> Non
 
 def test_greedy_tokens_of_an_encoder_decoder(tokenizer: Any) -> None:
     model = seq2seq()
-    for prompt, mine in zip(asked(TEXTS), HFEngine(model, tokenizer).generate(asked(TEXTS), Sampling(temperature=0, max_new_tokens=8), EVERYTHING), strict=True):
+    for prompt, mine in zip(
+        asked(TEXTS), HFEngine(model, tokenizer).generate(asked(TEXTS), Sampling(temperature=0, max_new_tokens=8), EVERYTHING), strict=True
+    ):
         ids = torch.tensor([tokenizer(prompt.content).input_ids])
         theirs = model.generate(ids, max_new_tokens=8, do_sample=False)[0, 1:]
         assert list(mine.token_ids) == theirs.tolist()

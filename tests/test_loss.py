@@ -32,7 +32,9 @@ def full_kl(teacher_NV: torch.Tensor, student_NV: torch.Tensor) -> torch.Tensor:
 def test_top_k_of_everything_is_torchs_kl() -> None:
     torch.manual_seed(0)
     teacher, student = torch.randn(6, 50) * 3, torch.randn(6, 50) * 3
-    torch.testing.assert_close(loss_of(student, labelled(teacher, Labels(kind="top_k", k=50))), full_kl(teacher, student), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        loss_of(student, labelled(teacher, Labels(kind="top_k", k=50))), full_kl(teacher, student), atol=1e-5, rtol=1e-5
+    )
 
 
 def test_sampled_labels_converge_to_the_full_kl() -> None:

@@ -35,7 +35,16 @@ def test_any_split_into_micro_batches_gives_the_same_step(family: Callable[[], A
     results: dict[int, dict[str, torch.Tensor]] = {}
     for micro in (8, 4, 2, 1):
         model = family()
-        settings = Train(adapter=None, epochs=1, batch_size=8, micro_batch_size=micro, learning_rate=0.1, schedule="constant", warmup=0, trainer={"optim": "sgd"})
+        settings = Train(
+            adapter=None,
+            epochs=1,
+            batch_size=8,
+            micro_batch_size=micro,
+            learning_rate=0.1,
+            schedule="constant",
+            warmup=0,
+            trainer={"optim": "sgd"},
+        )
         train.train(model, tokenizer, lessons, settings, rundir.RunDir(tmp_path / str(micro)), seed=0, made_from="x")
         results[micro] = {name: value.detach().clone() for name, value in model.named_parameters()}
     start = dict(family().named_parameters())
@@ -51,7 +60,17 @@ def test_the_step_is_the_gradient_of_weighted_kl_over_total_weight(tokenizer: An
     ((batch_kl(model, batch) * batch.weight_N).sum() / batch.weight_N.sum()).backward()
     want = {name: value.detach() - 0.1 * value.grad for name, value in model.named_parameters() if value.grad is not None}
     trained = decoder()
-    settings = Train(adapter=None, epochs=1, batch_size=8, micro_batch_size=2, learning_rate=0.1, schedule="constant", warmup=0, max_grad_norm=1e9, trainer={"optim": "sgd"})
+    settings = Train(
+        adapter=None,
+        epochs=1,
+        batch_size=8,
+        micro_batch_size=2,
+        learning_rate=0.1,
+        schedule="constant",
+        warmup=0,
+        max_grad_norm=1e9,
+        trainer={"optim": "sgd"},
+    )
     train.train(trained, tokenizer, lessons, settings, rundir.RunDir(tmp_path), seed=0, made_from="x")
     for name, value in trained.named_parameters():
         torch.testing.assert_close(value.detach(), want[name], atol=2e-6, rtol=1e-5)
@@ -59,7 +78,9 @@ def test_the_step_is_the_gradient_of_weighted_kl_over_total_weight(tokenizer: An
 
 @pytest.mark.parametrize("full", [False, True], ids=["adapter", "all-weights"])
 @pytest.mark.parametrize("family", ["decoder_folder", "seq2seq_folder"])
-def test_four_lessons_are_overfitted_and_the_prompt_is_gone(family: str, full: bool, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_four_lessons_are_overfitted_and_the_prompt_is_gone(
+    family: str, full: bool, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     """The teacher answers greedily under a long prompt; the student learns those four answers from the short one."""
     words = tiny_recipe(request.getfixturevalue(family))
     rows = [{"id": f"i{n}", "text": text} for n, text in enumerate(["red", "green", "blue", "yellow"])]
@@ -67,7 +88,13 @@ def test_four_lessons_are_overfitted_and_the_prompt_is_gone(family: str, full: b
     words |= {
         "sampling": {"temperature": 0.0, "max_new_tokens": 5},
         "labels": {"kind": "hard"},
-        "train": {"epochs": 200, "batch_size": 4, "learning_rate": 3e-3 if full else 1e-2, "save_every": 1000, "adapter": None if full else {"rank": 16}},
+        "train": {
+            "epochs": 200,
+            "batch_size": 4,
+            "learning_rate": 3e-3 if full else 1e-2,
+            "save_every": 1000,
+            "adapter": None if full else {"rank": 16},
+        },
         "evaluate": {"data": {"rows": [{**row, "target": "-"} for row in rows]}, "metrics": []},
     }
     run = pipeline.run(parse(words), tmp_path / "run")
@@ -83,7 +110,9 @@ def test_four_lessons_are_overfitted_and_the_prompt_is_gone(family: str, full: b
     assert answer == texts["teacher"][0]
 
 
-def test_a_changed_train_section_reuses_the_completions(tiny: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_train_section_reuses_the_completions(
+    tiny: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from unprompt.engines.hf import HFEngine
 
     asked: list[str] = []
@@ -108,13 +137,17 @@ def test_a_changed_train_section_reuses_the_completions(tiny: Callable[..., Reci
     assert asked == []
 
 
-def test_more_inputs_ask_only_the_new_ones(tiny: Callable[..., Recipe], decoder_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_inputs_ask_only_the_new_ones(
+    tiny: Callable[..., Recipe], decoder_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from unprompt.engines.hf import HFEngine
 
     pipeline.run(tiny(), tmp_path)
     asked: list[str] = []
     plain = HFEngine.generate
-    monkeypatch.setattr(HFEngine, "generate", lambda self, prompts, *a, **k: (asked.extend(p.example_id for p in prompts), plain(self, prompts, *a, **k))[1])
+    monkeypatch.setattr(
+        HFEngine, "generate", lambda self, prompts, *a, **k: (asked.extend(p.example_id for p in prompts), plain(self, prompts, *a, **k))[1]
+    )
     words = tiny_recipe(decoder_folder)
     words["contexts"]["colours"]["inputs"].append({"id": "i8", "text": "grey"})
     pipeline.run(parse(words), tmp_path)

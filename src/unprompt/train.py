@@ -82,6 +82,8 @@ def train(
         made_from: Fingerprint of lessons and settings; checkpoints of another are not resumed.
     """
     values = arguments(settings, folder.checkpoints, seed)
+    steps = math.ceil(math.ceil(len(lessons) / settings.batch_size) * settings.epochs)
+    values.logging_steps = min(values.logging_steps, steps)  # a short training logs its end, too
     start = _resumable(folder.checkpoints, made_from)
     pad = tokenizer.pad_token_id
     assert isinstance(pad, int)
@@ -95,8 +97,7 @@ def train(
     except (RuntimeError, ValueError, ImportError) as error:  # a tracker or a launcher that is not there
         raise UserError(str(error)[:300], where="train.trainer", fix=_MEND_TRAINER) from None
     trainer.remove_callback(PrinterCallback)
-    steps = math.ceil(len(lessons) / settings.batch_size) * settings.epochs
-    with bar("training, in steps", math.ceil(steps)) as progress:
+    with bar("training, in steps", steps) as progress:
         trainer.add_callback(_Progress(progress))
         try:
             with rundir.writing(folder.checkpoints):
