@@ -11,14 +11,16 @@ from unprompt import UserError
 
 TOPICS = {
     "age_limit": "age",
-    "apple_pay_or_google_pay": "mobile",
     "atm_support": "ATM",
     "change_pin": "PIN",
     "exchange_rate": "exchange",
     "lost_or_stolen_phone": "phone",
     "request_refund": "refund",
     "terminate_account": "account",
+    "verify_my_identity": "identity",
 }
+SEED = 2
+"""Which messages stand in the prompt, and in which order: the best of three, measured on training messages only."""
 SHOWN = 6
 """Messages of each intent that stand in the prompt."""
 LONGEST = 90
@@ -42,7 +44,7 @@ def messages(folder: str, part: str) -> Iterator[dict[str, str]]:
     if part == "test":
         yield from ({"id": row["id"], "text": row["input"]["text"], "topic": TOPICS[row["target"]]} for row in rows)
         return
-    draw = random.Random(0)
+    draw = random.Random(SEED)
     draw.shuffle(rows)
     short = [row for row in rows if len(row["input"]["text"]) < LONGEST]
     shown = [row for intent in TOPICS for row in [r for r in short if r["target"] == intent][:SHOWN]]

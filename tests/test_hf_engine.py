@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import decoder, seq2seq
 
+from conftest import decoder, seq2seq
 from unprompt.engines.hf import HFEngine
 from unprompt.recipe import Labels, Sampling
 from unprompt.records import Completion, Prompt

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import decoder, seq2seq
 
+from conftest import decoder, seq2seq
 from unprompt import lessons, train
 from unprompt.engines.hf import HFEngine
 from unprompt.loss import batch_kl, collate

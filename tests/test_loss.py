@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from conftest import decoder
 
+from conftest import decoder
 from unprompt.engines.hf import _Draws, _next_tokens
 from unprompt.loss import batch_kl, collate, label_loss
 from unprompt.recipe import Labels, Sampling

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from conftest import tiny_recipe
 
 STAGES: dict[str, Callable[[Path], bool]] = {

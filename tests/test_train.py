@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import decoder, seq2seq, tiny_recipe
 
+from conftest import decoder, seq2seq, tiny_recipe
 from unprompt import pipeline, recipe, rundir, train
 from unprompt.loss import batch_kl, collate
 from unprompt.recipe import Recipe, Train, parse
