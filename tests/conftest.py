@@ -45,11 +45,11 @@ def decoder(seed: int = 0, **changes: Any) -> LlamaForCausalLM:
 
 def seq2seq(seed: int = 0) -> T5ForConditionalGeneration:
     torch.manual_seed(seed)
-    size: dict[str, Any] = dict(
-        vocab_size=259, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, dropout_rate=0.0, eos_token_id=1, pad_token_id=0,
-        decoder_start_token_id=0, initializer_factor=1.0, tie_word_embeddings=False,
-    )  # fmt: skip
-    model = T5ForConditionalGeneration(config).eval()
+    size: dict[str, Any] = {
+        "vocab_size": 259, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "dropout_rate": 0.0, "eos_token_id": 1,
+        "pad_token_id": 0, "decoder_start_token_id": 0, "initializer_factor": 1.0, "tie_word_embeddings": False,
+    }  # fmt: skip
+    model = T5ForConditionalGeneration(T5Config(**size)).eval()
     torch.nn.init.normal_(model.shared.weight, std=1.0)
     torch.nn.init.normal_(model.lm_head.weight, std=0.5)  # so that answers vary
     return model

@@ -49,7 +49,7 @@ def test_a_shared_prefix_changes_nothing(tokenizer: Any, temperature: float) -> 
 
 
 def test_greedy_tokens_are_those_of_transformers_generate(tokenizer: Any) -> None:
-    model = decoder()
+    model: Any = decoder()
     for prompt, mine in zip(
         asked(TEXTS), HFEngine(model, tokenizer).generate(asked(TEXTS), Sampling(temperature=0, max_new_tokens=10), None), strict=True
     ):
@@ -60,7 +60,7 @@ def test_greedy_tokens_are_those_of_transformers_generate(tokenizer: Any) -> Non
 
 
 def test_greedy_tokens_of_an_encoder_decoder(tokenizer: Any) -> None:
-    model = seq2seq()
+    model: Any = seq2seq()
     for prompt, mine in zip(
         asked(TEXTS), HFEngine(model, tokenizer).generate(asked(TEXTS), Sampling(temperature=0, max_new_tokens=8), EVERYTHING), strict=True
     ):
