@@ -336,9 +336,17 @@ MISTAKES: dict[str, Mistake] = {
         "evaluate.data.target", "example 'h1' has no gold answer in field 'target'", "the data has: colour, id, text",
     ),
     # templates
+    "no examples": (
+        lambda b: b.fails("check", b.context(teacher="{% for e in examples %}{{ e }}{% endfor %}{{ text }}:")),
+        "contexts.colours.teacher", "'examples' is undefined in input 'i0'", "the data has: id, text",
+    ),
+    "adapter targets": (
+        lambda b: b.fails("check", b.recipe(train={"adapter": {"targets": ["qproj"]}})),
+        "train.adapter.targets", "qproj", "name layers that the model has",
+    ),
     "unknown field": (
         lambda b: b.fails("check", b.context(teacher="Colour of {{ txt }}:")),
-        "contexts.colours.teacher", "'txt' is undefined in input 'i0'", "the data has: examples, id, text",
+        "contexts.colours.teacher", "'txt' is undefined in input 'i0'", "the data has: id, text",
     ),
     "broken template": (
         lambda b: b.fails("check", b.context(teacher="{% for e in examples %}{{ e.text }}\n{{ text }}")),
@@ -349,7 +357,7 @@ MISTAKES: dict[str, Mistake] = {
         "contexts.colours.teacher", "SecurityError: access to attribute '__class__'", "mend the template",
     ),
     "template that changes the examples": (
-        lambda b: b.fails("check", b.context(teacher="{{ examples.append(1) }}")),
+        lambda b: b.fails("check", b.context(teacher="{{ examples.append(1) }}", examples=[{"text": "red"}])),
         "contexts.colours.teacher", "SecurityError: access to attribute 'append'", "mend the template",
     ),
     "template that fills the memory": (

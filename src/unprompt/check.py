@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -53,20 +54,16 @@ def check(recipe: Recipe, *, estimate: bool = True) -> Checked:
         UserError: The first thing that is wrong.
     """
     seen: dict[str, list[Example]] = {}
-    pools: dict[str, list[dict[str, Any]]] = {}
+    pools: dict[str, list[dict[str, Any]] | None] = {}
     for name, context in recipe.contexts.items():
         seen[name] = inputs.load(context.inputs, f"contexts.{name}.inputs", recipe.modules)
-        pool = inputs.load(context.examples, f"contexts.{name}.examples", recipe.modules) if context.examples else []
-        pools[name] = [example.fields for example in pool]
+        pool = inputs.load(context.examples, f"contexts.{name}.examples", recipe.modules) if context.examples else None
+        pools[name] = None if pool is None else [example.fields for example in pool]
         if ":" in context.extract.keep:
             inputs.function(context.extract.keep, f"contexts.{name}.extract", recipe.modules)
     held_out = inputs.load(recipe.evaluate.data, "evaluate.data", recipe.modules) if recipe.evaluate else []
     if recipe.evaluate:
         evaluate.check(recipe.evaluate, held_out, recipe.modules)
-    if recipe.train.trainer:
-        from unprompt import train
-
-        train.arguments(recipe.train, Path("checkpoints"), recipe.seed)
     rendered = {
         (name, side, part): prompts.render_all(name, context, side, rows, pools[name])
         for name, context in recipe.contexts.items()
@@ -76,6 +73,8 @@ def check(recipe: Recipe, *, estimate: bool = True) -> Checked:
 
     tokenizer = models.load_tokenizer(recipe.model, "model")
     config = models.load_config(recipe.model, "model")
+    skeleton = _skeleton(config)
+    _check_training(recipe, skeleton)
     teacher_tokenizer, teacher_config = tokenizer, config
     if recipe.teacher_model:
         teacher_tokenizer = models.load_tokenizer(recipe.teacher_model, "teacher_model")
@@ -98,7 +97,7 @@ def check(recipe: Recipe, *, estimate: bool = True) -> Checked:
     overlap = {name: _overlap(name, recipe, rendered, seen[name], held_out, pools[name]) for name in recipe.contexts}
     lines += [line for name in recipe.contexts for line in _about(name, sides, overlap[name])]
     if estimate:
-        lines.append(_estimate(recipe, sides, config))
+        lines.append(_estimate(recipe, sides, sum(p.numel() for p in skeleton.parameters())))
 
     def half(side: str, part: str) -> dict[str, Side]:
         return {name: sides[name, side, part] for name in recipe.contexts}
@@ -166,7 +165,7 @@ def _measure(
 
 def _overlap(
     name: str, recipe: Recipe, rendered: dict[tuple[str, str, str], list[Prompt]], inputs_: Sequence[Example], held_out: Sequence[Example],
-    pool: list[dict[str, Any]],
+    pool: list[dict[str, Any]] | None,
 ) -> dict[str, int]:  # fmt: skip
     """How many inputs stand on both sides, as the student's prompt shows them (letter case and blanks aside)."""
 
@@ -176,7 +175,7 @@ def _overlap(
     trained = {plain(prompt) for prompt in rendered[name, "student", "inputs"]}
     held = [plain(prompt) for prompt in rendered[name, "student", "held"]]
     shown = set()
-    for number, row in enumerate(pool):
+    for number, row in enumerate(pool or ()):
         try:
             shown.add(plain(prompts.render(recipe.contexts[name].student, name, Example(str(number), row), pool, "")))
         except UserError:
@@ -206,11 +205,33 @@ def _about(name: str, sides: dict[tuple[str, str, str], Side], overlap: dict[str
     return lines
 
 
-def _estimate(recipe: Recipe, sides: dict[tuple[str, str, str], Side], config: PretrainedConfig) -> str:
-    """Tokens, label storage and time, from the model's size and a short matrix product on this machine."""
+def _skeleton(config: PretrainedConfig) -> Any:
+    """The model's modules, without memory for their weights."""
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
+    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    with torch.device("meta"):
+        try:
+            return kind.from_config(config)
+        except ValueError:
+            raise UserError(f"a {config.model_type} model does not write text", where="model", fix="name a language model") from None
+
+
+def _check_training(recipe: Recipe, skeleton: Any) -> None:
+    """What the trainer and the adapter would refuse later."""
+    adapter = recipe.train.adapter
+    if not recipe.train.trainer and (adapter is None or adapter.targets == "all-linear"):
+        return
+    from unprompt import train
+
+    train.arguments(recipe.train, Path("checkpoints"), recipe.seed)
+    if adapter is not None:
+        train.attach_adapter(copy.deepcopy(skeleton), recipe.train, recipe.seed)
+
+
+def _estimate(recipe: Recipe, sides: dict[tuple[str, str, str], Side], weights: int) -> str:
+    """Tokens, label storage and time, from the model's size and a short matrix product on this machine."""
     read, asked, taught = 0, 0, 0.0
     evaluated = 2 if recipe.evaluate else 0
     for (_, side, part), s in sides.items():
@@ -224,19 +245,13 @@ def _estimate(recipe: Recipe, sides: dict[tuple[str, str, str], Side], config: P
     new = asked * recipe.sampling.max_new_tokens
     taught += recipe.train.epochs * new
     size = _LABEL_BYTES[recipe.labels.kind] * (recipe.labels.k if recipe.labels.kind == "top_k" else 1) * new
-    with torch.device("meta"):
-        kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-        try:
-            weights = sum(p.numel() for p in kind.from_config(config).parameters())
-        except ValueError:
-            raise UserError(f"a {config.model_type} model does not write text", where="model", fix="name a language model") from None
     held = sum(len(s.prompts) for (_, _, part), s in sides.items() if part == "held")
     new_all = new + evaluated * held * recipe.sampling.max_new_tokens
     seconds = 2 * weights * (read + new_all + 3 * taught) / _speed(models.device(recipe.model), models.dtype(recipe.model))
     spent = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
     return (
         f"estimate: {weights / 1e6:.0f}M weights; {read:,} prompt tokens read (shared prefixes once), at most {new:,} answer tokens collected, "
-        f"{taught:,.0f} trained on; labels at most {size / 1e6:.1f} MB; about {spent} on this machine"
+        f"{taught:,.0f} trained on; labels at most {size / 1e6:.1f} MB; at most {spent} on this machine"
     )
 
 

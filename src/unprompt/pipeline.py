@@ -148,9 +148,7 @@ class _Work:
         from unprompt.collect import collect
 
         recipe = self.recipe
-        key = rundir.fingerprint(
-            FORMAT, self._weights(whose), sampling.model_dump(), _kept(labels), recipe.seed, recipe.batch_size, side.prefix
-        )
+        key = rundir.fingerprint(FORMAT, title, self._weights(whose), sampling.model_dump(), _kept(labels), recipe.seed)
         store = self.files.completions / key
         with bar(title, len(side.prompts)) as progress:
             found = collect(

@@ -24,20 +24,20 @@ def _compile(source: str) -> jinja2.Template:
     return _JINJA.from_string(source)
 
 
-def render(template: Template, context: str, example: Example, examples: Sequence[dict[str, Any]], where: str) -> Prompt:
+def render(template: Template, context: str, example: Example, examples: Sequence[dict[str, Any]] | None, where: str) -> Prompt:
     """T(x).
 
     Args:
         template: The recipe's template.
         context: Name of the context, carried along.
         example: The input; its fields are the template's variables.
-        examples: The few-shot pool, as `examples`.
+        examples: The few-shot pool, as `examples`; None if the context has none, and a template that names it then fails.
         where: The template's key in the recipe, for messages.
 
     Raises:
         UserError: The template is not Jinja2, names a field the input lacks, or fails while rendering.
     """
-    variables = {"examples": examples, **example.fields}
+    variables = example.fields if examples is None else {"examples": examples, **example.fields}
 
     def one(source: str) -> str:
         try:
@@ -60,7 +60,9 @@ def render(template: Template, context: str, example: Example, examples: Sequenc
     return Prompt(example.id, context, tuple({"role": m.role, "content": one(m.content)} for m in template.messages))
 
 
-def render_all(name: str, context: Context, side: str, inputs: Sequence[Example], examples: Sequence[dict[str, Any]]) -> list[Prompt]:
+def render_all(
+    name: str, context: Context, side: str, inputs: Sequence[Example], examples: Sequence[dict[str, Any]] | None
+) -> list[Prompt]:
     """Every input through the context's `teacher` or `student` template (`side`)."""
     template = context.teacher if side == "teacher" else context.student
     return [render(template, name, example, examples, f"contexts.{name}.{side}") for example in inputs]
