@@ -42,6 +42,8 @@ class Checked:
     student: dict[str, Side]
     held_teacher: dict[str, Side]
     held_student: dict[str, Side]
+    over_teachers_prompt: dict[str, Side | None]
+    """The teacher's held-out prompts as the student reads them; None where they are over its window."""
     overlap: dict[str, dict[str, int]]
     lines: list[str] = field(default_factory=list)
     """For the terminal."""
@@ -80,9 +82,16 @@ def check(recipe: Recipe, *, estimate: bool = True) -> Checked:
         teacher_tokenizer = models.load_tokenizer(recipe.teacher_model, "teacher_model")
         teacher_config = models.load_config(recipe.teacher_model, "teacher_model")
         _same_vocabulary(tokenizer, teacher_tokenizer)
-    lines = [_describe("model", recipe.model, tokenizer, config)]
+    chats = any(context.teacher.messages or context.student.messages for context in recipe.contexts.values())
+    lines = [_describe("model", recipe.model, tokenizer, config), *_end_of_answer("model", recipe.model, tokenizer, chats=chats)]
     if recipe.teacher_model:
         lines.append(_describe("teacher", recipe.teacher_model, teacher_tokenizer, teacher_config))
+        lines += _end_of_answer("teacher", recipe.teacher_model, teacher_tokenizer, chats=chats)
+        if teacher_tokenizer.eos_token_id != tokenizer.eos_token_id:
+            lines.append(
+                f"  note: the teacher ends its answers with {teacher_tokenizer.eos_token!r}, the student with {tokenizer.eos_token!r}: "
+                "the student learns its own"
+            )
 
     longest_answer = recipe.sampling.max_new_tokens
     if recipe.evaluate:
@@ -93,7 +102,10 @@ def check(recipe: Recipe, *, estimate: bool = True) -> Checked:
         sides[name, side, part] = _measure(
             asked, *who, f"contexts.{name}.{side}", longest_answer, encoder_decoder=who[1].is_encoder_decoder
         )
-    # the student is also asked with the teacher's prompt, so that must fit its own window
+    over: dict[str, Side | None] = {name: sides[name, "teacher", "held"] for name in recipe.contexts}
+    if recipe.teacher_model:
+        for name in recipe.contexts:
+            over[name] = _under_teachers_prompt(name, rendered[name, "teacher", "held"], tokenizer, config, longest_answer, lines)
     overlap = {name: _overlap(name, recipe, rendered, seen[name], held_out, pools[name]) for name in recipe.contexts}
     lines += [line for name in recipe.contexts for line in _about(name, sides, overlap[name])]
     if estimate:
@@ -104,7 +116,7 @@ def check(recipe: Recipe, *, estimate: bool = True) -> Checked:
 
     return Checked(
         tokenizer, config.is_encoder_decoder, seen, held_out, half("teacher", "inputs"), half("student", "inputs"), half("teacher", "held"),
-        half("student", "held"), overlap, lines,
+        half("student", "held"), over, overlap, lines,
     )  # fmt: skip
 
 
@@ -132,6 +144,37 @@ def _describe(role: str, model: Model, tokenizer: PreTrainedTokenizerBase, confi
         f"{role}: {model.gguf or model.name} ({config.model_type}), window {window or 'unlimited'}, vocabulary {len(tokenizer)}{padded}, "
         f"end token {tokenizer.eos_token!r} ({tokenizer.eos_token_id}), {template}"
     )
+
+
+def _end_of_answer(role: str, model: Model, tokenizer: PreTrainedTokenizerBase, *, chats: bool) -> list[str]:
+    """A note if the chat template ends an answer with a token at which the model does not stop: its answers, and the student's, would run on."""
+    if not chats or not tokenizer.chat_template:
+        return []
+    mark = "unprompt"
+    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": mark}]
+    try:
+        text = tokenizer.apply_chat_template(turns, tokenize=False)
+    except Exception:  # a template may refuse this conversation, and is then not judged by it
+        return []
+    behind = tokenizer(str(text).rpartition(mark)[2].lstrip(), add_special_tokens=False, verbose=False).input_ids
+    ends = models.end_ids(tokenizer, models.load_generation(model, role))
+    if behind and behind[0] not in ends:
+        closing, stops = tokenizer.convert_ids_to_tokens(behind[0]), tokenizer.convert_ids_to_tokens(sorted(ends))
+        return [
+            f"  note: {role}'s chat template ends an answer with {closing!r}, but the model stops at {stops}: set eos_token to {closing!r}"
+        ]
+    return []
+
+
+def _under_teachers_prompt(
+    name: str, asked: list[Prompt], tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, longest_answer: int, lines: list[str]
+) -> Side | None:
+    """The student is also asked with the bigger teacher's prompt, rendered by its own chat template, if that fits its own window."""
+    try:
+        return _measure(asked, tokenizer, config, f"contexts.{name}.teacher", longest_answer, encoder_decoder=config.is_encoder_decoder)
+    except UserError as error:
+        lines.append(f"  note: the student is not asked with the teacher's prompt: {error.what}")
+        return None
 
 
 def _measure(

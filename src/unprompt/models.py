@@ -139,6 +139,16 @@ def load_tokenizer(model: Model, where: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def load_generation(model: Model, where: str) -> Any:
+    """The model's generation settings, or None if it has none of its own."""
+    from transformers import GenerationConfig
+
+    try:
+        return _from_pretrained(GenerationConfig, model, where, code=False)
+    except UserError:
+        return None
+
+
 def load_weights(model: Model, where: str) -> PreTrainedModel:
     """The model in evaluation mode, on its device."""
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
@@ -152,13 +162,15 @@ def load_weights(model: Model, where: str) -> PreTrainedModel:
     return loaded.to(target).eval()
 
 
-def _from_pretrained(kind: Any, model: Model, where: str, **options: Any) -> Any:
+def _from_pretrained(kind: Any, model: Model, where: str, *, code: bool = True, **options: Any) -> Any:
     from safetensors import SafetensorError
 
+    if code:
+        options["trust_remote_code"] = model.trust_remote_code
     folder = folder_of(model, where)
     try:
         with quiet():
-            return kind.from_pretrained(folder, revision=model.revision or "main", trust_remote_code=model.trust_remote_code, **options)
+            return kind.from_pretrained(folder, revision=model.revision or "main", **options)
     except SafetensorError as error:
         fix = "fetch them again; a file of a few lines is a Git LFS pointer"
         raise UserError(f"the weights are broken: {error}", where=f"{where} ({folder})", fix=fix) from None

@@ -176,6 +176,11 @@ class _Work:
         for system in systems:
             whose, prompt = evaluate.SYSTEMS[system]
             side = (self.checked.held_teacher if prompt == "teacher" else self.checked.held_student)[name]
+            if system == "after_teacher_prompt":
+                over = self.checked.over_teachers_prompt[name]
+                if over is None:
+                    continue
+                side = over
             labels = _EVALUATION_LABELS if system == "teacher" else None
             found[system], store = self._collect(f"{name}: {system} on held-out", whose, side, evaluate.sampling_of(self.recipe), labels)
             self._stores[name, system] = store

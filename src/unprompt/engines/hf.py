@@ -176,7 +176,7 @@ class HFEngine:
 
     def _start_decoder(self, ids: list[list[int]], prefix_tokens: int | None) -> tuple[torch.Tensor, Any]:
         device = self.model.device
-        shared = prompts_.common_prefix(ids) if prefix_tokens is None else min(prefix_tokens, min(map(len, ids)) - 1)
+        shared = min(prompts_.common_prefix(ids), len(ids[0]) if prefix_tokens is None else prefix_tokens)
         prefix = self._prefix_cache(ids[0][:shared]) if shared else None
         once = prefix is not None and len(ids) > 1 and self._shares_prefix()  # else its cache is copied for each prompt
         cache = DynamicCache(config=self.model.config) if once or prefix is None else copy.deepcopy(prefix)

@@ -43,7 +43,11 @@ def numbers(
         entry: dict[str, Any] = dict(facts)
         mine = [grade for grade in grades if grade.context == name]
         if mine:
-            entry["systems"] = {s: _system([g for g in mine if g.system == s], mine, seconds[name].get(s)) for s in SYSTEMS}
+            entry["systems"] = {
+                s: _system([g for g in mine if g.system == s], mine, seconds[name].get(s))
+                for s in SYSTEMS
+                if any(g.system == s for g in mine)
+            }
             before, after = entry["systems"]["teacher"]["prompt_tokens"], entry["systems"]["after"]["prompt_tokens"]
             entry["prompt_tokens_saved"] = before - after
             entry["times_fewer_prompt_tokens"] = before / after
