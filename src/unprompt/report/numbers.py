@@ -41,6 +41,8 @@ def numbers(
     found: dict[str, Any] = {"schema": SCHEMA, "name": recipe.name, "contexts": {}}
     for name, facts in contexts.items():
         entry: dict[str, Any] = dict(facts)
+        written = recipe.contexts[name].model_dump(mode="json", by_alias=True)
+        entry["distilled"] = {key: written[key] for key in ("teacher", "student", "extract")}
         mine = [grade for grade in grades if grade.context == name]
         if mine:
             entry["systems"] = {

@@ -42,7 +42,10 @@ def _systems(entry: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def _facts(entry: dict[str, Any]) -> list[str]:
-    lines = []
+    distilled = entry["distilled"]
+    lines = [
+        f"distilled: {_short(distilled['teacher'])} into {_short(distilled['student'])}, keeping {_short(distilled['extract'])} of the answer"
+    ]
     if "gap_closed" in entry:
         gap, kl = entry["gap_closed"], entry["kl_nats_per_token"]
         lines.append(
@@ -68,6 +71,12 @@ def _facts(entry: dict[str, Any]) -> list[str]:
         lines.append(f"answers cut at max_new_tokens: {entry['cut_at_limit']} (taught without an end token)")
     lines.append("overlap: " + "; ".join(f"{count} {what}" for what, count in entry["overlap"].items()))
     return lines
+
+
+def _short(written: Any) -> str:
+    """A template or rule as it is written, on one line; the middle of a long one left out (the whole stands in the recipe below)."""
+    text = " ".join(str(written).split())
+    return f"`{text}`" if len(text) <= 100 else f"`{text[:60]} ... {text[-30:]}`"
 
 
 def markdown(report: dict[str, Any]) -> str:
