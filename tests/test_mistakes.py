@@ -335,6 +335,11 @@ MISTAKES: dict[str, Mistake] = {
         lambda b: b.fails("check", b.recipe(evaluate={"data": [{"id": "h1", "text": "grey", "colour": "g"}]})),
         "evaluate.data.target", "example 'h1' has no gold answer in field 'target'", "the data has: colour, id, text",
     ),
+    "gold answer of another kind": (
+        lambda b: b.fails("check", b.recipe(), "--set", "evaluate.metrics=[numeric_match]"),
+        "evaluate.data.target", "metric 'numeric_match' can't use the gold answer of example 'h0': the target 'x' holds no number",
+        "choose another metric",
+    ),
     # templates
     "no examples": (
         lambda b: b.fails("check", b.context(teacher="{% for e in examples %}{{ e }}{% endfor %}{{ text }}:")),

@@ -26,20 +26,30 @@ def sampling_of(recipe: Recipe) -> Sampling:
 
 
 def check(evaluate: Evaluate, held_out: Sequence[Example], modules: str) -> None:
-    """Before any money is spent: the metrics exist and the gold answers they need are there.
+    """Before any money is spent: the metrics exist, and the gold answers they need are there and such as they can use.
 
     Raises:
-        UserError: An unknown metric, or an example without a target.
+        UserError: An unknown metric, an example without a target, or a target that one of our metrics can't use.
     """
     for name in evaluate.metrics:
         metrics.find(name, "evaluate.metrics", modules)
     lacking = next((e for e in held_out if e.target is None), None)
-    if evaluate.metrics and lacking is not None:
+    if lacking is not None and not metrics.NO_GOLD.issuperset(evaluate.metrics):
         raise UserError(
             f"example '{lacking.id}' has no gold answer in field '{evaluate.data.target}'",
             where="evaluate.data.target",
             fix=f"name the field that holds it (the data has: {', '.join(lacking.fields)}), or set evaluate.metrics to []",
         )
+    for name in (name for name in evaluate.metrics if name in metrics.METRICS):
+        for example in held_out:
+            try:
+                metrics.METRICS[name]("", example)  # ours raise for a target only, never for an answer
+            except ValueError as error:
+                raise UserError(
+                    f"metric '{name}' can't use the gold answer of example '{example.id}': {error}",
+                    where="evaluate.data.target",
+                    fix="mend that gold answer, or choose another metric",
+                ) from error
 
 
 def grade(

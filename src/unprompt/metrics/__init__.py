@@ -7,12 +7,24 @@ from collections.abc import Callable
 from unprompt import inputs
 from unprompt.errors import UserError
 from unprompt.metrics.match import accuracy, exact_match
+from unprompt.metrics.numeric import numeric_match
+from unprompt.metrics.rouge import rouge_l
+from unprompt.metrics.sentiment import sentiment
 from unprompt.records import Example
 
 Metric = Callable[[str, Example], float]
 """From the extracted answer and its example (with the gold `target`) to a number, 1 for right where it is a share."""
 
-METRICS: dict[str, Metric] = {"accuracy": accuracy, "exact_match": exact_match}
+METRICS: dict[str, Metric] = {
+    "accuracy": accuracy,
+    "exact_match": exact_match,
+    "numeric_match": numeric_match,
+    "rouge_l": rouge_l,
+    "sentiment": sentiment,
+}
+
+NO_GOLD = frozenset({"sentiment"})
+"""Metrics that look at the answer alone."""
 
 
 def find(name: str, where: str, modules: str | None = None) -> Metric:

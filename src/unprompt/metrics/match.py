@@ -9,12 +9,12 @@ from unprompt.records import Example
 
 def exact_match(answer: str, example: Example) -> float:
     """1 if the answer is the target, blanks at the ends aside. A target that is a list holds accepted answers."""
-    return float(any(answer.strip() == str(target).strip() for target in _accepted(example)))
+    return float(any(answer.strip() == str(target).strip() for target in accepted(example)))
 
 
 def accuracy(answer: str, example: Example) -> float:
     """1 if answer and target are the same label: letter case, blanks and punctuation at the ends aside."""
-    return float(any(normalise(answer) == normalise(str(target)) for target in _accepted(example)))
+    return float(any(normalise(answer) == normalise(str(target)) for target in accepted(example)))
 
 
 def normalise(text: str) -> str:
@@ -22,5 +22,6 @@ def normalise(text: str) -> str:
     return " ".join(text.casefold().split()).strip(string.punctuation + string.whitespace)
 
 
-def _accepted(example: Example) -> list[object]:
+def accepted(example: Example) -> list[object]:
+    """The answers that count as gold: the target, or each of its entries if it is a list."""
     return list(example.target) if isinstance(example.target, (list, tuple)) else [example.target]

@@ -1,0 +1,61 @@
+"""Is the answer's number the gold number?"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from fractions import Fraction
+
+from unprompt.metrics.match import accepted
+from unprompt.records import Example
+
+_WHOLE = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)"
+_NUMBER = re.compile(
+    rf"""
+    (?P<sign>(?<![\w.)%])[-+\u2212])?               # in "10-5" and "(2)-5" the dash is no sign
+    [$\u20ac\u00a3\u00a5]?
+    (?:(?P<mixed>{_WHOLE})[ ]+(?=\d+/\d))?          # the 1 of "1 3/4"
+    (?P<number>{_WHOLE}(?:\.\d+)?(?:[eE][-+]?\d{{1,3}}(?!\d))?|(?<!\d)\.\d+)
+    (?:/(?P<over>\d+))?
+    """,
+    re.VERBOSE,
+)
+
+
+def numeric_match(answer: str, example: Example) -> float:
+    """1 if the last number of the answer equals the target's last number, exactly: 0.75 is 3/4 and 0.50 is .5, but 0.33 isn't 1/3.
+
+    Read are signs, thousands commas, decimals, exponents, fractions and mixed numbers ("1 3/4"). A currency sign and a percent sign are
+    units and left aside on both sides: 75% is 75, never 0.75. Not read: number words, LaTeX, decimal commas. A target that is a
+    list holds accepted numbers.
+
+    Returns:
+        1 or 0; 0 for an answer without a number.
+
+    Raises:
+        ValueError: A target holds no number.
+    """
+    found = last_number(answer)
+    golds = [(target, last_number(str(target))) for target in accepted(example)]
+    for target, gold in golds:
+        if gold is None:
+            raise ValueError(f"the target {target!r} holds no number")
+    return float(found is not None and any(found == gold for _, gold in golds))
+
+
+def last_number(text: str) -> Fraction | None:
+    """The last number of a text, exact; None if there is none, or if it is a fraction over 0."""
+    found = list(_NUMBER.finditer(text))
+    if not found:
+        return None
+    last = found[-1]
+    over = _exact(last["over"] or "1")
+    if over == 0:
+        return None
+    value = _exact(last["mixed"] or "0") + _exact(last["number"]) / over
+    return -value if last["sign"] in ("-", "\u2212") else value
+
+
+def _exact(digits: str) -> Fraction:
+    # by way of Decimal: int() refuses more than 4,300 digits, which a looping model writes
+    return Fraction(Decimal(digits.replace(",", "")))

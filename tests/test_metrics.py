@@ -1,0 +1,361 @@
+"""Metrics against values computed by hand."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from conftest import decoder, seq2seq
+from unprompt import evaluate, metrics
+from unprompt.engines.hf import HFEngine
+from unprompt.metrics.association import association
+from unprompt.metrics.edits import Kind, Probe, edit_scores, sequence_logprob
+from unprompt.metrics.entropy import from_counts, from_logprobs
+from unprompt.metrics.margins import Margin, correlation, margin
+from unprompt.metrics.numeric import last_number, numeric_match
+from unprompt.metrics.rouge import rouge_l
+from unprompt.metrics.sentiment import NEGATIVE, POSITIVE, polarity, sentiment
+from unprompt.recipe import Data, Evaluate, Labels
+from unprompt.records import Example, Prompt, SoftLabels
+
+
+def gold(target: Any) -> Example:
+    return Example("e", {}, target)
+
+
+def test_metrics_are_found_by_name() -> None:
+    for name, rule in {"rouge_l": rouge_l, "numeric_match": numeric_match, "sentiment": sentiment}.items():
+        assert metrics.find(name, "evaluate.metrics") is rule
+
+
+# -- rouge_l ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "target", "value"),
+    [
+        # longest common subsequence "police the gunman" (kill != killed), 3 of 4 words on both sides
+        ("police kill the gunman", "police ended the gunman", 3 / 4),
+        ("the gunman kill police", "police killed the gunman", 2 / 4),  # only "the gunman" is in order
+        ("the cats were running", "the cat runs", 2 * (3 / 4) / (3 / 4 + 1)),  # the, cat, run of four words, and of three
+        ("", "a word", 0.0),
+        ("?!", "a word", 0.0),
+        ("The Answer.", "the answer", 1.0),
+        ("one two", ["nothing", "one two three four", "one two three"], 2 * 1 * (2 / 3) / (1 + 2 / 3)),
+    ],
+)
+def test_rouge_l(answer: str, target: Any, value: float) -> None:
+    assert rouge_l(answer, gold(target)) == pytest.approx(value)
+
+
+def test_rouge_l_says_that_it_cannot_read_a_script() -> None:
+    with pytest.raises(ValueError, match="no target has a word"):
+        rouge_l("\u4f60\u597d", gold("\u4f60\u597d"))
+
+
+# -- numeric_match ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("The answer is 42.", 42),
+        ("12 + 30 = 42", 42),
+        ("$1,234,567.50 in all", Fraction(123456750, 100)),
+        ("-5", -5), ("\u22125", -5), ("+5", 5), ("-$5", -5), ("$-5", -5), ("x=-5", -5),
+        ("10-5", 5), ("pages 10-20", 20), ("(2)-5", 5), ("5 - 7", 7),
+        ("3/4", Fraction(3, 4)), ("-3/4", Fraction(-3, 4)), ("6/2 cups", 3),
+        ("1 3/4", Fraction(7, 4)), ("-1 3/4", Fraction(-7, 4)), ("1,000 1/2", Fraction(2001, 2)),
+        ("75%", 75), ("12.5 %.", Fraction(25, 2)),
+        (".5", Fraction(1, 2)), ("0.10", Fraction(1, 10)), ("5.", 5), ("1.5e3", 1500), ("2E-2", Fraction(1, 50)),
+        ("1, 2, 3", 3), ("1,2,3", 3), ("2023,500", 500), ("3.14.15", 15), ("in 12/05/2024", 2024),
+        ("#### 18", 18), ("007", 7),
+        ("3/0", None), ("none", None), ("", None),
+    ],
+)  # fmt: skip
+def test_the_last_number(text: str, number: Any) -> None:
+    assert last_number(text) == number
+
+
+def test_a_looping_model_writes_a_number_too_long_for_int() -> None:
+    assert last_number("9" * 6000) == 10**6000 - 1
+
+
+def test_numbers_match_exactly() -> None:
+    assert numeric_match("so 0.75 of it", gold("3/4")) == 1
+    assert numeric_match("0.50", gold(0.5)) == 1
+    assert numeric_match("1,000", gold(1000)) == 1
+    assert numeric_match("20%", gold("20")) == 1
+    assert numeric_match("7", gold(["5", "7"])) == 1
+    assert numeric_match("42, or rather 43", gold("42")) == 0
+    assert numeric_match("0.333333", gold("1/3")) == 0
+    assert numeric_match("0.75", gold("75%")) == 0
+    assert numeric_match("forty-two", gold("42")) == 0
+    with pytest.raises(ValueError, match="the target 'many' holds no number"):
+        numeric_match("1", gold("many"))
+
+
+# -- association --------------------------------------------------------------------------------------------------------
+
+
+def test_association_counts_the_present_and_the_former_assignment() -> None:
+    answers = ["Yes", "no", "yes.", None, "maybe"]
+    found = association(answers, right=["yes", "yes", "yes", "yes", "no"], wrong=["no", "no", "no", "no", "no"])
+    assert found.correct[0] == pytest.approx(2 / 5)
+    assert found.wrong[0] == pytest.approx(1 / 5)
+    assert found.undecided == 1
+    wilson = stats.binomtest(2, 5).proportion_ci(method="wilson")
+    assert found.correct[1:] == pytest.approx((wilson.low, wilson.high))
+
+
+def test_association_takes_other_metrics_and_lists() -> None:
+    found = association(["one two", "x"], right=[["nothing", "one two"], "x"], wrong=["one two three four", "y"], metric=rouge_l)
+    assert found.correct[0] == 1
+    assert found.wrong[0] == pytest.approx((2 * 0.5 / 1.5) / 2)
+
+
+def test_association_refuses_ragged_columns() -> None:
+    with pytest.raises(ValueError, match="2 answers, 1 right and 2 wrong"):
+        association(["a", "b"], ["a"], ["b", "b"])
+    with pytest.raises(ValueError, match="0 answers"):
+        association([], [], [])
+
+
+# -- margins ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_margin_is_a_difference_of_pairs() -> None:
+    found = margin("t", [1, 1, 1, 0], [0, 1, 0, 0], after=[1, 0], before=[0, 0])
+    assert found.in_context[0] == pytest.approx(0.5)
+    assert found.distilled[0] == pytest.approx(0.5)
+    assert found.in_context[1] <= 0.5 <= found.in_context[2]
+    with pytest.raises(ValueError, match="the distillation margin has 2 values against 1"):
+        margin("t", [1], [0], after=[1, 1], before=[0])
+
+
+def margins_of(in_context: list[float], distilled: list[float]) -> list[Margin]:
+    return [Margin(f"t{n}", (x, x, x), (y, y, y)) for n, (x, y) in enumerate(zip(in_context, distilled, strict=True))]
+
+
+def test_correlation_by_hand() -> None:
+    # deviations (-2, -1, 0, 1, 2) and (-1, -2, 0, 2, 1): r = (2 + 2 + 0 + 2 + 2) / 10
+    found = correlation(margins_of([1, 2, 3, 4, 5], [2, 1, 3, 5, 4]))
+    assert found.r == pytest.approx(0.8)
+    t = 0.8 * math.sqrt(3 / (1 - 0.64))
+    assert found.p == pytest.approx(2 * stats.t.sf(t, 3))
+    centre, width = math.atanh(0.8), 1.959963985 / math.sqrt(5 - 3)
+    assert (found.low, found.high) == pytest.approx((math.tanh(centre - width), math.tanh(centre + width)))
+    assert found.tasks == 5
+
+
+def test_correlation_refuses_what_has_none() -> None:
+    with pytest.raises(ValueError, match="four or more tasks, each once; here are 3"):
+        correlation(margins_of([1, 2, 3], [1, 2, 3]))
+    with pytest.raises(ValueError, match="four or more tasks, each once"):
+        correlation(margins_of([1, 2, 3, 4], [1, 2, 3, 4])[:3] + margins_of([9], [9]))
+    with pytest.raises(ValueError, match=r"the distillation margin is 1\.0 for all 4 tasks"):
+        correlation(margins_of([1, 2, 3, 4], [1.0] * 4))
+
+
+# -- entropy ------------------------------------------------------------------------------------------------------------
+
+
+def test_entropy_from_counts() -> None:
+    found = from_counts(["a", "a", "b", "b"])
+    assert found.plug_in == pytest.approx(math.log(2))
+    assert found.miller_madow == pytest.approx(math.log(2) + 1 / 8)
+    assert (found.distinct, found.samples) == (2, 4)
+    sure = from_counts(["a"] * 7)
+    assert (sure.plug_in, sure.miller_madow) == (0, 0)
+    with pytest.raises(ValueError, match="no samples"):
+        from_counts([])
+
+
+def test_entropy_from_logprobs() -> None:
+    mean, low, high = from_logprobs([math.log(0.5), math.log(0.25)])
+    assert mean == pytest.approx(1.5 * math.log(2))
+    assert low <= mean <= high
+    assert from_logprobs([0.0, 0.0, 0.0]) == (0, 0, 0), "a certain output: no entropy, and not Wilson's interval of a share"
+    for wrong in ([], [0.5], [-math.inf], [math.nan]):
+        with pytest.raises(ValueError, match="log-probabilities are finite"):
+            from_logprobs(wrong)
+
+
+def test_both_entropies_estimate_the_same() -> None:
+    """Of a known distribution: log-probabilities without bias, counts below it, Miller-Madow nearer."""
+    random = np.random.default_rng(0)
+    p = random.dirichlet(np.ones(20))
+    truth = float(-(p * np.log(p)).sum())
+    drawn = [random.choice(20, 50, p=p) for _ in range(400)]
+    by_logprob = np.mean([from_logprobs(np.log(p[ids]).tolist())[0] for ids in drawn])
+    counted = [from_counts(ids.tolist()) for ids in drawn]
+    plug_in, corrected = np.mean([c.plug_in for c in counted]), np.mean([c.miller_madow for c in counted])
+    assert abs(by_logprob - truth) < 0.02
+    assert plug_in < truth - 0.1
+    assert abs(corrected - truth) < 0.5 * abs(plug_in - truth)
+
+
+# -- edits --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prefix_tokens", [None, 0])
+def test_sequence_logprob_is_the_models_own(tokenizer: Any, prefix_tokens: int | None) -> None:
+    model: Any = decoder()
+    prompts = [Prompt(str(n), "c", text) for n, text in enumerate(["The Eiffel Tower is in", "The Eiffel Tower stands in the city of"])]
+    objects = [tokenizer(" Rome").input_ids, tokenizer(" Paris, France").input_ids]
+    labels = HFEngine(model, tokenizer).score(prompts, objects, Labels(kind="hard"), prefix_tokens=prefix_tokens)
+    for prompt, ids, label in zip(prompts, objects, labels, strict=True):
+        before = tokenizer(prompt.content).input_ids
+        with torch.inference_mode():
+            logp_TV = model(input_ids=torch.tensor([before + ids])).logits[0].log_softmax(-1)
+        own = sum(float(logp_TV[len(before) + n - 1, token]) for n, token in enumerate(ids))
+        assert sequence_logprob(label) == pytest.approx(own, abs=1e-3)
+
+
+def test_sequence_logprob_of_an_encoder_decoder(tokenizer: Any) -> None:
+    model: Any = seq2seq()
+    ids = tokenizer(" Rome").input_ids
+    [label] = HFEngine(model, tokenizer).score([Prompt("0", "c", "The tower is in")], [ids], Labels(kind="hard"))
+    with torch.inference_mode():
+        logits = model(
+            input_ids=torch.tensor([tokenizer("The tower is in").input_ids]), decoder_input_ids=torch.tensor([[0, *ids[:-1]]])
+        ).logits
+    own = float(logits[0].log_softmax(-1)[range(len(ids)), ids].sum())
+    assert sequence_logprob(label) == pytest.approx(own, abs=1e-3)
+
+
+def test_sequence_logprob_needs_hard_labels() -> None:
+    assert sequence_logprob(SoftLabels.hard([5, 6], np.array([0.5, 1.25], np.float32))) == -1.75
+    spread = SoftLabels(np.array([1, 2], np.int32), np.array([0.5, 0.5], np.float32), np.array([0, 2], np.int32), np.ones(1, np.float32))
+    with pytest.raises(ValueError, match="kind hard"):
+        sequence_logprob(spread)
+
+
+def probe(case: str, kind: Kind, new: float, old: float) -> Probe:
+    return Probe(case, kind, math.log(new), math.log(old))
+
+
+def test_edit_scores_by_hand() -> None:
+    found = edit_scores(
+        [
+            probe("a", "paraphrase", 0.6, 0.1),
+            probe("a", "paraphrase", 0.2, 0.4),
+            probe("b", "paraphrase", 0.3, 0.1),
+            probe("a", "neighbourhood", 0.1, 0.5),
+            probe("b", "neighbourhood", 0.5, 0.1),
+            probe("b", "neighbourhood", 0.3, 0.3),  # a tie is lost
+            probe("c", "attribute", 0.7, 0.2),
+        ]
+    )
+    assert list(found) == ["paraphrase", "neighbourhood", "attribute"]
+    paraphrase, neighbourhood, attribute = found.values()
+    assert paraphrase.score[0] == pytest.approx((1 / 2 + 1) / 2), "the mean over cases, not over prompts"
+    assert paraphrase.magnitude[0] == pytest.approx(((0.5 - 0.2) / 2 + 0.2) / 2)
+    assert (paraphrase.cases, paraphrase.prompts) == (2, 3)
+    assert neighbourhood.score[0] == pytest.approx((1 + 0) / 2), "here the old fact should win"
+    assert neighbourhood.magnitude[0] == pytest.approx((0.4 + (-0.4 + 0) / 2) / 2)
+    assert attribute.score[0] == 1
+    assert attribute.magnitude == pytest.approx((0.5, 0.5, 0.5))
+
+
+def test_edit_scores_see_below_the_smallest_float() -> None:
+    assert edit_scores([Probe("a", "rewrite", -800.0, -900.0)])["rewrite"].score[0] == 1
+    with pytest.raises(ValueError, match="case 'a', rewrite"):
+        edit_scores([Probe("a", "rewrite", 0.3, -1.0)])
+
+
+# -- sentiment ----------------------------------------------------------------------------------------------------------
+
+REVIEWS = [
+    (1, "An absolute triumph: funny, warm and beautifully acted."),
+    (1, "The staff were friendly and the food was delicious."),
+    (1, "I have read it three times and loved it each time."),
+    (1, "Not bad at all for the price."),
+    (1, "It never gets boring, even after two hours."),
+    (1, "Easy to set up and it has worked without a single problem."),
+    (1, "My daughter can't put it down."),
+    (1, "The plot is thin, but the performances are superb and the ending is deeply moving."),
+    (1, "You won't regret buying this."),
+    (1, "Battery life is impressive and the screen is gorgeous."),
+    (1, "Five stars from me!"),
+    (1, "Worth every penny."),
+    (1, "We stayed for a week and would go back tomorrow."),
+    (1, "A charming little hotel with spotless rooms."),
+    (1, "The sound is crisp, and setup took a minute."),
+    (1, "I was sceptical at first, yet it turned out to be the best purchase of the year."),
+    (1, "Hard to find fault with this one."),
+    (1, "Not only useful but also pretty."),
+    (1, "It made me laugh until I cried."),
+    (1, "Nothing short of brilliant."),
+    (0, "A dull, predictable mess from start to finish."),
+    (0, "The waiter was rude and my soup was cold."),
+    (0, "It broke after two days."),
+    (0, "Not worth the money."),
+    (0, "I wanted to like it, but the story goes nowhere."),
+    (0, "This isn't a good film by any measure."),
+    (0, "The acting lacks charm and the jokes fall flat."),
+    (0, "Stopped working within a week and nobody answered my emails."),
+    (0, "I walked out after ten minutes."),
+    (0, "Overpriced, noisy and dirty."),
+    (0, "Great, another sequel nobody asked for."),
+    (0, "The instructions were confusing and the parts didn't fit."),
+    (0, "It could have been so much better."),
+    (0, "I would not recommend this to anyone."),
+    (0, "Save your money and buy something else."),
+    (0, "The worst meal I've had in years."),
+    (0, "Beautiful pictures, terrible script, wooden acting, and a painfully slow second half."),
+    (0, "There is nothing enjoyable about this game."),
+    (0, "The fabric feels cheap and the colour faded in the first wash."),
+    (0, "Hardly the masterpiece that the critics promised."),
+]
+"""(is it favourable?, the sentence). Written before the lexicon was first tried on them; the lexicon wasn't changed after."""
+
+
+def test_sentiment_agrees_as_measured() -> None:
+    """The docstring of `sentiment.py` quotes these counts; a change of the words has to measure and quote anew."""
+    sides = [(sentiment(text) - 0.5) * (1 if favourable else -1) for favourable, text in REVIEWS]
+    right, undecided, wrong = sum(s > 0 for s in sides), sum(s == 0 for s in sides), sum(s < 0 for s in sides)
+    assert (len(sides), right, undecided, wrong) == (40, 27, 10, 3)
+    kinds = {kind: np.mean([sentiment(text) for favourable, text in REVIEWS if favourable == kind]) for kind in (0, 1)}
+    assert kinds[1] - kinds[0] > 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "score"),
+    [
+        ("", 0.5),
+        ("The parcel came on Monday.", 0.5),
+        ("good", 1.0),
+        ("GOOD, bad, ugly", 1 / 3),
+        ("not a very good film", 0.0),
+        ("It isn\u2019t bad", 1.0),
+        ("not here, but good", 1.0),  # the negation ends with its clause
+        ("no doubt the best", 1.0),  # and with the first word it turns over
+        ("not only good", 1.0),
+        ("never ever in my life good", 1.0),  # out of reach
+    ],
+)
+def test_sentiment_by_hand(text: str, score: float) -> None:
+    assert sentiment(text, gold(None)) == pytest.approx(score)
+
+
+def test_stems_and_endings() -> None:
+    assert len(POSITIVE) >= 200
+    assert len(NEGATIVE) >= 200
+    assert not POSITIVE & NEGATIVE
+    assert all(polarity(word) is True for word in [*POSITIVE, "loved", "loving", "happier", "thrilled", "charmingly", "nicest"])
+    assert all(polarity(word) is False for word in [*NEGATIVE, "messier", "dragged", "wasted", "disappointingly", "sadness"])
+    assert all(polarity(word) is None for word in ["hats", "table", "lovage", "pasting", "treaty", "goodbye"])
+
+
+def test_sentiment_needs_no_gold_answer(tmp_path: Any) -> None:
+    asked = Evaluate(data=Data(rows=({"text": "x"},)), metrics=("sentiment",))
+    evaluate.check(asked, [gold(None)], str(tmp_path))
+    with pytest.raises(Exception, match="has no gold answer"):
+        evaluate.check(asked.model_copy(update={"metrics": ("sentiment", "accuracy")}), [gold(None)], str(tmp_path))
