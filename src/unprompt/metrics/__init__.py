@@ -7,12 +7,13 @@ from collections.abc import Callable
 from unprompt import inputs
 from unprompt.errors import UserError
 from unprompt.metrics.match import accuracy, exact_match
+from unprompt.metrics.sql import exact_set_match
 from unprompt.records import Example
 
 Metric = Callable[[str, Example], float]
 """From the extracted answer and its example (with the gold `target`) to a number, 1 for right where it is a share."""
 
-METRICS: dict[str, Metric] = {"accuracy": accuracy, "exact_match": exact_match}
+METRICS: dict[str, Metric] = {"accuracy": accuracy, "exact_match": exact_match, "sql_exact_set": exact_set_match}
 
 
 def find(name: str, where: str, modules: str | None = None) -> Metric:
