@@ -10,6 +10,7 @@ from unprompt.metrics.match import accuracy, exact_match
 from unprompt.metrics.numeric import numeric_match
 from unprompt.metrics.rouge import rouge_l
 from unprompt.metrics.sentiment import sentiment
+from unprompt.metrics.sql import exact_set_match
 from unprompt.records import Example
 
 Metric = Callable[[str, Example], float]
@@ -21,6 +22,7 @@ METRICS: dict[str, Metric] = {
     "numeric_match": numeric_match,
     "rouge_l": rouge_l,
     "sentiment": sentiment,
+    "sql_exact_set": exact_set_match,
 }
 
 NO_GOLD = frozenset({"sentiment"})
