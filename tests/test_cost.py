@@ -153,12 +153,10 @@ def test_a_round_costs_what_it_stands_on(priced: Callable[..., Recipe], tmp_path
     contexts = {
         "one": {"inputs": [{"id": "i1", "text": "red"}, {"id": "i2", "text": "green"}], "teacher": "Long and patient {{ text }}:", "student": "1 {{ text }}:"},
         "two": {
-            "inputs": {"sample": {"seeds": [{"text": "a"}], "template": "x", "count": 2, "max_new_tokens": 2, "stop": ["z"], "tries": 30, "near": 1.0}},
+            "inputs": {"sample": {"seeds": [{"text": "a"}], "template": "x", "count": 2, "max_new_tokens": 6, "stop": list("aeiounrst"), "tries": 30, "near": 1.0}},
             "teacher": "What else is {{ text }}?", "student": "2 {{ text }}:",
         },
     }  # fmt: skip
-    contexts["two"]["inputs"]["sample"]["max_new_tokens"] = 6
-    contexts["two"]["inputs"]["sample"]["stop"] = ["a", "e", "i", "o", "u", "n", "r", "s", "t"]
     rounds = {
         "first": {"contexts": ["one"]}, "second": {"contexts": ["two"]}, "third": {"contexts": ["one"], "start": "base", "teacher": "second"},
         "alone": {"contexts": ["one"], "start": "base"},

@@ -15,10 +15,10 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 import unprompt
 from conftest import byte_tokenizer, decoder, seq2seq
-from unprompt import pipeline, rundir
+from unprompt import check, draw, pipeline, rundir
 from unprompt.engines.hf import HFEngine
 from unprompt.recipe import Data, Labels, Recipe, Sampling, parse
-from unprompt.records import Prompt
+from unprompt.records import Example, Prompt
 
 EVERYTHING = Labels(kind="top_k", k=259)
 MEMBERS = ("one: red\nsky:", "another: green grass\nsky:", "x\nsky:")
@@ -312,15 +312,26 @@ def test_margins_compare_what_two_contexts_bring(decoder_folder: Path, tmp_path:
 # -- inputs -------------------------------------------------------------------------------------------------------------
 
 
-def test_inputs_are_sampled_from_the_model_once(decoder_folder: Path, tmp_path: Path) -> None:
+def test_inputs_are_sampled_from_the_model_once(decoder_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     contexts = recipe(decoder_folder).model_dump(mode="json", by_alias=True)["contexts"]
     sample = {
         "seeds": ROWS, "template": "{% for e in examples %}{{ e.text }}\n{% endfor %}", "count": 6, "per_prompt": 3, "max_new_tokens": 3, "stop": ["e"],
         "near": 1.0, "tries": 60, "temperature": 2.0,
     }  # fmt: skip
+    contexts["one"]["evaluate"] = False
     contexts["one"]["inputs"] = {"mix": [{"data": {"sample": sample}, "share": 3}, {"data": {"rows": ROWS}, "share": 1}]}
     made = recipe(decoder_folder, contexts=contexts)
+    drawn_without: list[list[str]] = []
+
+    def spy(sample: Any, seeds: Any, held: list[Example], *rest: Any) -> Any:
+        drawn_without.append([example.id for example in held])
+        return original(sample, seeds, held, *rest)
+
+    original = draw.draw
+    monkeypatch.setattr(draw, "draw", spy)
+    assert "one" not in check.check(made).overlap, "what stands in for inputs that are not drawn yet overlaps with nothing"
     run = unprompt.run(made, tmp_path / "run")
+    assert drawn_without == [["h0", "h1", "h2"]], "copies of what another context is proven on are left out, too"
     [counts] = run.report["contexts"]["one"]["drawn"].values()
     assert counts["kept"] == 6
     assert run.report["contexts"]["one"]["inputs"] == 8, "6 drawn and 2 others"

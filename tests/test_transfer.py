@@ -114,6 +114,26 @@ def test_a_round_and_a_file_of_ones_choice(ending_folder: Path, tmp_path: Path, 
     assert rows(run.folder / "rounds" / "two" / "transfer.jsonl") == rows(tmp_path / "chats.jsonl")
 
 
+def test_several_answers_to_an_input_and_a_round_that_ends_none(
+    ending_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Completions have ids of their own (`a/2`); whether lessons end with the end token is the round's word, not the recipe's."""
+    rounds = {
+        "ends": {"contexts": ["colours"]},
+        "goes_on": {"contexts": ["colours"], "start": "base", "lessons": {"max_failed": 0.9, "end_token": False}},
+    }
+    words = recipe(ending_folder, rounds).model_dump(mode="json", by_alias=True)
+    words["sampling"] |= {"per_input": 2, "temperature": 1.0}
+    run = unprompt.run(parse(words), tmp_path / "run")
+    counts = {name: len(run.lessons(name)) for name in rounds}
+    assert counts["ends"] > len(words["contexts"]["colours"]["inputs"]), "several answers to one input, or the test proves nothing"
+    for name in rounds:
+        said = command(monkeypatch, "transfer", str(run.folder), "--round", name)
+        written = rows(run.folder / "rounds" / name / "transfer.jsonl")
+        assert f"{len(written)} examples" in said
+        assert len(written) == counts[name] if name == "goes_on" else 0 < len(written) <= counts[name]
+
+
 def test_a_lesson_that_no_chat_can_hold_is_refused() -> None:
     """One with a weight of 0 behind the prompt (a shot), or of another prompt than the student's is now."""
     tokenizer = byte_tokenizer()

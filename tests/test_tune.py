@@ -202,6 +202,21 @@ def test_never_on_the_test_split(tmp_path: Path, wanted: Make) -> None:
     assert f"the file {file} is what context 'colours' is proven on" in line
 
 
+def test_sections_about_other_contexts_are_left_alone(tmp_path: Path, wanted: Make, tiny: Make) -> None:
+    """Judge and further systems may name contexts that the search leaves aside."""
+    colours = tiny().model_dump(mode="json", by_alias=True)["contexts"]["colours"]
+    held = {"data": [{"id": "h", "text": "gold", "target": "y"}], "metrics": ["accuracy"]}
+    recipe = wanted(
+        {
+            "contexts": {"colours": colours, "others": {**colours, "evaluate": held}},
+            "systems": {"plain": {"model": "base", "prompt": "student", "contexts": ["others"]}},
+            "judge": {"contexts": ["others"]},
+            "evaluate": held,
+        }
+    )
+    assert tune.tune(recipe, tmp_path / "out").report["combinations"] == 12
+
+
 @pytest.mark.parametrize(
     ("parts", "said"),
     [

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from unprompt import (
     draw,
@@ -24,7 +24,7 @@ from unprompt import (
     vocabulary,
 )
 from unprompt.errors import UserError
-from unprompt.prompts import Side
+from unprompt.prompts import Reader, Side
 from unprompt.recipe import Model, Recipe, Template
 from unprompt.records import Example, Prompt
 
@@ -68,7 +68,7 @@ class Checked:
     """The same as `choices` in the teacher's tokens."""
     systems: dict[tuple[str, str], Side] = field(default_factory=dict)
     """(Further system, context) -> its held-out prompts, as the model reads them that is asked."""
-    judge: judge.Reader | None = None
+    judge: Reader | None = None
     """Who reads the judge's prompts."""
     prices: dict[str, prices.Price] = field(default_factory=dict)
     """Of `teacher` and `student`."""
@@ -148,11 +148,11 @@ def check(recipe: Recipe, *, estimate: bool = True) -> Checked:
         {name: _tokens(who, found, name) for name, found in written.items()} for who in (tokenizer, teacher_tokenizer)
     )
     longest_answer = max(_longest_answer(recipe, choices), _longest_answer(recipe, teacher_choices))
-    student_reads = _Reader(tokenizer, config, models.window(recipe.model, config, tokenizer))
+    student_reads = Reader(tokenizer, config, models.window(recipe.model, config, tokenizer))
     teacher_reads = student_reads
     if recipe.teacher_model:
         longest = models.window(recipe.teacher_model, teacher_config, teacher_tokenizer)
-        teacher_reads = _Reader(teacher_tokenizer, teacher_config, longest)
+        teacher_reads = Reader(teacher_tokenizer, teacher_config, longest)
     sides: dict[tuple[str, str, str], Side] = {}
     for (name, side, part), asked in rendered.items():
         readers = (
@@ -195,15 +195,13 @@ def check(recipe: Recipe, *, estimate: bool = True) -> Checked:
         asked = [prompts.render(recipe.drift.template, "drift", row, None, "drift.template") for row in rows]
         drift = _measure(asked, student_reads, "drift.template", recipe.drift.max_new_tokens)
     judge_reads = _judge(recipe, teacher_reads, held_out, rendered, lines)
-    overlap = {
-        name: _overlap(name, recipe, rendered, rows, pools[name])
-        for name, rows in seen.items()
-    }  # fmt: skip
+    waiting = draw.sources(recipe)
+    undrawn = {where.split(".")[1] for where in waiting}  # what stands in for their inputs overlaps with itself
+    overlap = {name: _overlap(name, recipe, rendered, rows, pools[name]) for name, rows in seen.items() if name not in undrawn}
     lines += [line for name in recipe.contexts for line in _about(name, recipe, sides, overlap.get(name))]
     idle = [name for name in recipe.contexts if name not in recipe.used and name not in held_out]
     if idle:
         lines.append(f"note: neither taught nor evaluated: {', '.join(idle)}")
-    waiting = draw.sources(recipe)
     if waiting:
         lines.append(f"note: the inputs of {', '.join(waiting)} are yet to be sampled from the model; their seeds stand in for them here")
     if estimate:
@@ -233,19 +231,19 @@ def _prices(recipe: Recipe) -> dict[str, prices.Price]:
 
 def _judge(
     recipe: Recipe,
-    teacher: _Reader,
+    teacher: Reader,
     held_out: dict[str, list[Example]],
     rendered: dict[tuple[str, str, str], list[Prompt]],
     lines: list[str],
-) -> judge.Reader | None:
+) -> Reader | None:
     """Who reads the judge's prompts: the teacher, or a model of its own."""
     if recipe.judge is None:
         return None
-    reader = judge.Reader(*teacher)
+    reader = teacher
     if recipe.judge.model:
         tokenizer, config = models.load_tokenizer(recipe.judge.model, "judge.model"), models.load_config(recipe.judge.model, "judge.model")
         lines.append(_describe("judge.model", recipe.judge.model, tokenizer, config))
-        reader = judge.Reader(tokenizer, config, models.window(recipe.judge.model, config, tokenizer))
+        reader = Reader(tokenizer, config, models.window(recipe.judge.model, config, tokenizer))
     lines.append(judge.check(recipe, held_out, {name: rendered[name, "student", "held"] for name in held_out}, reader))
     return reader
 
@@ -371,7 +369,7 @@ def _end_of_answer(role: str, model: Model, tokenizer: PreTrainedTokenizerBase, 
     return []
 
 
-def _under_teachers_prompt(name: str, asked: list[Prompt], reader: _Reader, longest_answer: int, lines: list[str]) -> Side | None:
+def _under_teachers_prompt(name: str, asked: list[Prompt], reader: Reader, longest_answer: int, lines: list[str]) -> Side | None:
     """The student is also asked with the bigger teacher's prompt, rendered by its own chat template, if that fits its own window."""
     try:
         return _measure(asked, reader, f"contexts.{name}.teacher", longest_answer)
@@ -380,15 +378,7 @@ def _under_teachers_prompt(name: str, asked: list[Prompt], reader: _Reader, long
         return None
 
 
-class _Reader(NamedTuple):
-    """Who reads a prompt, and how much fits."""
-
-    tokenizer: PreTrainedTokenizerBase
-    config: PretrainedConfig
-    window: int | None
-
-
-def _measure(asked: list[Prompt], reader: _Reader, where: str, longest_answer: int) -> Side:
+def _measure(asked: list[Prompt], reader: Reader, where: str, longest_answer: int) -> Side:
     tokenizer, config, window = reader
     encoder_decoder = config.is_encoder_decoder
     ids = [[prompts.encode(tokenizer, content, where) for content in prompt.renderings] for prompt in asked]

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import yaml
@@ -25,22 +25,12 @@ from unprompt import prompts, rundir
 from unprompt.errors import UserError
 from unprompt.metrics.agreement import krippendorff_alpha
 from unprompt.metrics.statistics import bootstrap, by_group
+from unprompt.prompts import Reader
 from unprompt.recipe import Judge, Recipe, Template
 from unprompt.records import Completion, Example, Grade, Prompt
 
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase
-
 DIFFICULTY = "(difficulty)"
 """What stands as the system of a verdict on an input; no system can be called so."""
-
-
-class Reader(NamedTuple):
-    """Who reads the judge's prompts, and how much fits."""
-
-    tokenizer: PreTrainedTokenizerBase
-    config: PretrainedConfig
-    window: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,8 +134,8 @@ class _Work:
 
         recipe, files, counts = self.recipe, {}, {}
         for where, sample in draw.sources(recipe).items():
-            context = where.split(".")[1]
-            seeds, held = inputs.load(sample.seeds, f"{where}.sample.seeds", recipe.modules), self.checked.held_out.get(context, [])
+            context, seeds = where.split(".")[1], inputs.load(sample.seeds, f"{where}.sample.seeds", recipe.modules)
+            held = [example for examples in self.checked.held_out.values() for example in examples]  # other contexts may be proven on them
             sampling = Sampling(temperature=sample.temperature, top_p=sample.top_p, max_new_tokens=sample.max_new_tokens, stop=sample.stop)
             parts = [
                 rundir.FORMAT,
@@ -551,13 +551,9 @@ class _Work:
         for name in self.recipe.contexts:
             contexts[name] = {}
             taught: dict[str, tuple[list[Lesson], Drops]] = {}
-            for (
-                context,
-                whose,
-                *_,
-            ), known in self._taught.items():  # rounds that build their lessons otherwise were taught by the same answers
-                if context == name:
-                    taught.setdefault(whose, known)
+            for key, known in self._taught.items():  # rounds that build their lessons otherwise were taught by the same answers
+                if key[0] == name:
+                    taught.setdefault(key[1], known)
             if taught:
                 drops = [drops for _, drops in taught.values()]
                 contexts[name] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -15,7 +15,7 @@ from unprompt.recipe import Template
 from unprompt.records import Example, Messages, Prompt
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 _JINJA = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, autoescape=False)
 
@@ -178,6 +178,14 @@ def plain(prompt: Prompt) -> str:
 def as_text(content: str | Messages) -> str:
     """A prompt for people to read."""
     return content if isinstance(content, str) else "\n".join(f"[{m['role']}] {m['content']}" for m in content)
+
+
+class Reader(NamedTuple):
+    """Who reads prompts, and how much fits: `window` in tokens, None without a limit."""
+
+    tokenizer: PreTrainedTokenizerBase
+    config: PretrainedConfig
+    window: int | None
 
 
 @dataclass(frozen=True)

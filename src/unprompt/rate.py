@@ -124,8 +124,7 @@ def _key(files: rundir.RunDir, systems: Sequence[str], examples: int | None, low
 
 def _asked(files: rundir.RunDir) -> tuple[recipe.Recipe, dict[tuple[str, str], str]]:
     """The recipe, and (context, held-out example) -> what the student was asked, of contexts whose answers are written."""
-    sampled = files.folder / "resolved.yaml"
-    plan = recipe.load(sampled if sampled.is_file() else files.folder / "recipe.yaml")
+    plan = recipe.load(files.recipe)
     found: dict[tuple[str, str], str] = {}
     for name, side in check.check(plan, estimate=False).held_student.items():
         evaluation = plan.evaluation(name)

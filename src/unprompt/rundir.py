@@ -130,6 +130,12 @@ class RunDir:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
 
+    @property
+    def recipe(self) -> Path:
+        """The resolved recipe; where inputs were sampled, the one that reads them from what was drawn."""
+        sampled = self.folder / "resolved.yaml"
+        return sampled if sampled.is_file() else self.folder / "recipe.yaml"
+
     def round(self, name: str) -> RunDir:
         """Folder of a round: its lessons, log and student. The only round of a recipe without rounds (`after`) has the run's own folder."""
         return self if name == "after" else RunDir(self.folder / "rounds" / name)

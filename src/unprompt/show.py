@@ -23,10 +23,9 @@ def show(folder: Path, example_id: str | None = None, console: Console | None = 
     """
     console = console or Console()
     files = rundir.RunDir(folder)
-    if not (files.folder / "recipe.yaml").is_file():
+    if not files.recipe.is_file():
         raise UserError("there is no run here", where=str(folder), fix="run `unprompt run RECIPE` first")
-    sampled = files.folder / "resolved.yaml"  # the recipe with its inputs drawn
-    plan = recipe.load(sampled if sampled.is_file() else files.folder / "recipe.yaml")
+    plan = recipe.load(files.recipe)
     checked = check.check(plan, estimate=False)
     stores = [rundir.read_completions(store) for store in sorted(files.completions.glob("*"))]
     grades = rundir.read_grades(files.folder / "grades.parquet") if (files.folder / "grades.parquet").is_file() else []

@@ -62,9 +62,9 @@ def export(
     """Lessons as chats.
 
     Args:
-        asked: (Context, example id) -> the student's prompt.
+        asked: (Context, example id, or that of one of its completions) -> the student's prompt.
         tokenizer: The student's.
-        end_token: Lessons of finished answers end with the end token (`lessons.end_token`); one without was cut.
+        end_token: Lessons of finished answers end with the end token (the round's `lessons.end_token`); one without was cut.
 
     Raises:
         UserError: A lesson that is not the student's prompt and one answer.
@@ -219,10 +219,9 @@ def hand_over(folder: Path, round_: str | None, out: Path | None) -> list[str]:
     if out and out.exists():
         raise UserError("there is a file of this name already", where=str(out), fix="choose another name with --out")
     files = rundir.RunDir(folder)
-    if not (files.folder / "recipe.yaml").is_file():
+    if not files.recipe.is_file():
         raise UserError("there is no run here", where=str(folder), fix="run `unprompt run RECIPE` first")
-    sampled = files.folder / "resolved.yaml"  # the recipe with its inputs drawn
-    recipe = recipe_.load(sampled if sampled.is_file() else files.folder / "recipe.yaml")
+    recipe = recipe_.load(files.recipe)
     name = round_ or list(recipe.plan)[-1]
     if name not in recipe.plan:
         raise UserError(f"there is no round '{name}'", where="--round", fix=f"there are: {', '.join(recipe.plan)}")
@@ -231,8 +230,12 @@ def hand_over(folder: Path, round_: str | None, out: Path | None) -> list[str]:
         raise UserError(f"round '{name}' has no lessons yet", where=str(folder), fix="run the recipe to its end first")
     target = out or source.with_name("transfer.jsonl")
     checked = check.check(recipe, estimate=False)
-    asked = {(context, prompt.example_id): prompt for context, side in checked.student.items() for prompt in side.prompts}
-    found = export(rundir.read_lessons(source), asked, checked.tokenizer, end_token=recipe.lessons.end_token)
+    asked = {
+        (context, prompt.example_id): prompt
+        for context, side in checked.student.items()
+        for prompt in prompts.several(side.prompts, recipe.per_input(context))
+    }
+    found = export(rundir.read_lessons(source), asked, checked.tokenizer, end_token=recipe.plan[name].lessons.end_token)
     if not found.chats:
         raise UserError(
             f"all {found.cut} answers were cut at max_new_tokens", where=str(folder), fix="raise sampling.max_new_tokens and run again"

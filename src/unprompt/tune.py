@@ -143,10 +143,9 @@ class _Search:
         """A row as the student's prompt shows it, letter case and blanks aside; None if it lacks the fields, and so can't be one of ours."""
         pool = [{}] if self.context.examples else None
         try:
-            content = prompts.render(self.context.student, "", row, pool, "").content
+            return prompts.plain(prompts.render(self.context.student, "", row, pool, ""))
         except UserError:
             return None
-        return " ".join(prompts.as_text(content).casefold().split())
 
     def _evaluation(self) -> Evaluate:
         """As the context is evaluated, but on the evaluation split, by the one metric."""
@@ -167,8 +166,9 @@ class _Search:
                 "evaluate": self.evaluation.model_copy(update={"max_new_tokens": longest}),
             }
         )
-        alone = {"rounds": {}, "association": None, "margins": None, "drift": None, "tune": None, "evaluate": None, "lessons": Lessons()}
-        found = self.recipe.model_copy(update={**alone, "contexts": {self.wanted.context: context}})
+        others: dict[str, Any] = {"rounds": {}, "systems": {}, "lessons": Lessons()}
+        others |= dict.fromkeys(("association", "margins", "drift", "judge", "cost", "tune", "evaluate"))
+        found = self.recipe.model_copy(update={**others, "contexts": {self.wanted.context: context}})
         return check_.check(found, estimate=False)
 
     def _with(self, variant: str) -> Context:

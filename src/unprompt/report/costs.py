@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from unprompt.cost import WAYS
+from unprompt.report.table import Table
 
 
-def tables(report: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]], list[str]]]:
+def tables(report: dict[str, Any]) -> list[Table]:
     """One for each context: dollars per 1,000 calls of each system, and from how many calls on a student has paid for itself."""
     found = report.get("cost")
     if not found:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-Table = tuple[str, list[str], list[list[str]], list[str]]
+from unprompt.report.table import Table
 
 
 def tables(report: dict[str, Any]) -> list[Table]:

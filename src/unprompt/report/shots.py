@@ -8,8 +8,7 @@ from typing import Any
 
 from unprompt.metrics.statistics import by_group
 from unprompt.records import Grade
-
-_Table = tuple[str, list[str], list[list[str]], list[str]]
+from unprompt.report.table import Table, is_share
 
 
 def figures(grades: Sequence[Grade]) -> dict[str, dict[str, dict[str, Any]]]:
@@ -40,13 +39,13 @@ def _over_draws(draws: Sequence[Sequence[Grade]]) -> dict[str, Any]:
     return found
 
 
-def tables(name: str, entry: dict[str, Any]) -> list[_Table]:
+def tables(name: str, entry: dict[str, Any]) -> list[Table]:
     """A row for each system, a column for each number of shots, of each metric."""
     if "shots" not in entry:
         return []
     systems = entry["shots"]
     counts = list(next(iter(systems.values())))
-    found: list[_Table] = []
+    found: list[Table] = []
     for metric in (m for m in systems["before"][counts[0]] if m not in ("extraction_failures", "answers")):
         rows = [[system, *(_cell(metric, of[count][metric]) for count in counts)] for system, of in systems.items()]
         draws = max(len(of[count][metric]["draws"]) for of in systems.values() for count in counts)
@@ -62,7 +61,7 @@ def tables(name: str, entry: dict[str, Any]) -> list[_Table]:
 
 
 def _cell(metric: str, of: dict[str, Any]) -> str:
-    share = metric != "entropy"
+    share = is_share(metric)
     mean = f"{of['mean']:.1%}" if share else f"{of['mean']:.3f}"
     if of["sd"] is None:
         return mean

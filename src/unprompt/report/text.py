@@ -7,17 +7,13 @@ from typing import Any
 import yaml
 
 from unprompt.report import costs, judged, shots
+from unprompt.report.table import Table, is_share
 
 _TITLES = {
     "teacher": "teacher (teacher prompt)",
     "before": "before (base model, student prompt)",
     "after": "after (student, student prompt)",
 }
-_NATS = frozenset({"entropy", "entity_density"})
-"""Metrics that are no shares."""
-
-Table = tuple[str, list[str], list[list[str]], list[str]]
-"""Title, column names, rows, and the lines that belong beneath."""
 
 
 def tables(report: dict[str, Any]) -> list[Table]:
@@ -38,13 +34,13 @@ def _title(system: str) -> str:
 
 
 def _value(metric: str, m: dict[str, float]) -> str:
-    if metric.removesuffix("_lenient") in _NATS:
+    if not is_share(metric):
         return f"{m['mean']:.3f} [{m['low']:.3f}, {m['high']:.3f}]"
     return f"{m['mean']:.1%} [{m['low']:.1%}, {m['high']:.1%}]"
 
 
 def _change(metric: str, m: dict[str, float]) -> str:
-    if metric.removesuffix("_lenient") in _NATS:
+    if not is_share(metric):
         return f"{m['mean']:+.3f} [{m['low']:+.3f}, {m['high']:+.3f}]"
     return f"{100 * m['mean']:+.1f} [{100 * m['low']:+.1f}, {100 * m['high']:+.1f}]"
 
