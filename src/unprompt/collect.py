@@ -17,7 +17,7 @@ from unprompt.engines import Engine
 from unprompt.recipe import Labels, Sampling
 from unprompt.records import Completion, Prompt
 
-BATCHES_A_PART = 2
+BATCHES_A_PART = 4
 
 
 def key_of(prompt: Prompt) -> str:
@@ -49,7 +49,7 @@ def collect(
 
     Args:
         engine: Gives the engine; called only if something has to be asked.
-        lengths: Each prompt's length in tokens; batches hold prompts of like length.
+        lengths: Each prompt's length in tokens; prompts of like length are answered together.
         store: Folder of the parts.
         prefix_tokens: Length of the prefix that all prompts share; one number for each prompt of an ensemble.
         given: For each prompt a continuation (text, token ids) to score with hard labels, instead of writing one.
@@ -62,34 +62,29 @@ def collect(
     part = len(list(store.glob("part-*.parquet")))
     size = batch_size * BATCHES_A_PART
     for start in range(0, len(todo), size):
-        answered: list[tuple[str, Completion]] = []
         began = time.perf_counter()
-        for first in range(start, min(start + size, len(todo)), batch_size):
-            batch = todo[first : min(first + batch_size, start + size)]
-            asked = [prompts[i] for i in batch]
-            if given is None:
-                found = engine().generate(asked, sampling, labels, seed=seed, prefix_tokens=prefix_tokens)
-            else:
-                found = _score(engine(), asked, [given[i] for i in batch], [lengths[i] for i in batch], seed, prefix_tokens)
-            answered += [(keys[i], completion) for i, completion in zip(batch, found, strict=True)]
-            progress(len(batch))
+        batch = todo[start : start + size]
+        asked = [prompts[i] for i in batch]
+        if given is None:
+            found = engine().generate(
+                asked, sampling, labels, seed=seed, prefix_tokens=prefix_tokens, batch_size=batch_size, progress=progress
+            )
+        else:
+            texts = [given[i] for i in batch]
+            said = engine().score(
+                asked, [ids for _, ids in texts], Labels(kind="hard"), seed=seed, prefix_tokens=prefix_tokens, batch_size=batch_size, progress=progress
+            )  # fmt: skip
+            found = [
+                Completion(p.example_id, p.context, text, tuple(ids), "given", lengths[i], label)
+                for i, p, (text, ids), label in zip(batch, asked, texts, said, strict=True)
+            ]
+        answered = [(keys[i], completion) for i, completion in zip(batch, found, strict=True)]
         took = time.perf_counter() - began
         rundir.write_completions(store / f"part-{part:05d}.parquet", answered)
         _note_time(store, len(answered), took)
         done.update(answered)
         part += 1
     return [done[key] for key in keys]
-
-
-def _score(
-    engine: Engine, prompts: Sequence[Prompt], given: Sequence[tuple[str, Sequence[int]]], lengths: Sequence[int], seed: int,
-    prefix_tokens: Sequence[int],
-) -> list[Completion]:  # fmt: skip
-    said = engine.score(prompts, [ids for _, ids in given], Labels(kind="hard"), seed=seed, prefix_tokens=prefix_tokens)
-    return [
-        Completion(p.example_id, p.context, text, tuple(ids), "given", length, labels)
-        for p, (text, ids), length, labels in zip(prompts, given, lengths, said, strict=True)
-    ]
 
 
 def seconds_a_call(store: Path) -> float | None:

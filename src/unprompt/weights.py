@@ -175,4 +175,5 @@ def _kept(labels: Labels | None) -> Any:
     """The label settings that matter for what is written."""
     if labels is None:
         return None
-    return {"sampled": ["sampled", labels.draws], "top_k": ["top_k", labels.k], "hard": ["hard"]}[labels.kind]
+    settings = {"sampled": [labels.draws], "top_k_tail": [labels.kept, labels.tail], "top_k": [labels.kept], "hard": []}
+    return [labels.kind, *settings[labels.kind]]

@@ -5,7 +5,7 @@ Log-probabilities everywhere are natural logarithms of the model's own distribut
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from unprompt.recipe import Labels, Sampling
@@ -23,15 +23,19 @@ class Engine(Protocol):
         *,
         seed: int = 0,
         prefix_tokens: Sequence[int] | None = None,
+        batch_size: int | None = None,
+        progress: Callable[[int], object] = lambda n: None,
     ) -> list[Completion]:
         """Answer each prompt, writing soft labels down on the way.
 
         Args:
-            prompts: Rendered prompts. They are answered together: a caller chooses how many fit. Of a prompt with several renderings (all
+            prompts: Rendered prompts. Of a prompt with several renderings (all
                 prompts have as many) the probabilities are averaged, and one answer is written from the average.
             labels: How to write labels; None for no labels.
             seed: With the prompt's example id, fixes every draw, whatever else is in the batch.
             prefix_tokens: Tokens that all prompts of the whole job have in common, for each rendering; None: found from these prompts.
+            batch_size: How many are answered at once; those that wait take the places of finished ones. None: all.
+            progress: Told how many prompts were answered since the last call.
         """
         ...
 
@@ -43,6 +47,8 @@ class Engine(Protocol):
         *,
         seed: int = 0,
         prefix_tokens: Sequence[int] | None = None,
+        batch_size: int | None = None,
+        progress: Callable[[int], object] = lambda n: None,
     ) -> list[SoftLabels]:
         """What the model says about each token of given completions: one soft label a token."""
         ...

@@ -5,8 +5,8 @@ the queries of all sequences in one product, and merged by their log-sum-exp (Ju
 
     out = (exp(lse_prefix) * out_prefix + exp(lse_own) * out_own) / (exp(lse_prefix) + exp(lse_own))
 
-It registers as an attention function of transformers, for decoders with plain softmax attention (rotary or learned positions, grouped queries).
-`supported` tries it on the model itself, against the plain path; where it does not give the same, the engine copies the prefix to every sequence instead.
+It registers as an attention function of transformers, for decoders with plain softmax attention (rotary or learned positions, grouped queries, sliding
+windows). `enable` tries it on the model itself, against the plain path.
 
 Shapes: B sequences, H query heads, G key-value heads, Q queries of each, P prefix tokens, S own tokens so far, D head size.
 """
@@ -25,103 +25,108 @@ from transformers.masking_utils import sdpa_mask
 
 NAME = "unprompt_shared_prefix"
 
-_Prefix = list[tuple[torch.Tensor, torch.Tensor]]
-_PREFIX: contextvars.ContextVar[_Prefix | None] = contextvars.ContextVar("prefix", default=None)
-"""Keys and values (1, G, P, D) of every layer, while a batch attends to them."""
+
+class Reading:
+    """Where the queries of one forward pass stand.
+
+    Args:
+        prefix: Keys and values (1, G, P, D) of every layer; None without a prefix.
+        at_BQ: Place of each query behind the prefix; its own keys are those in columns up to it.
+        width: S, the columns of own keys.
+        dtype: Of the masks.
+    """
+
+    def __init__(self, prefix: DynamicCache | None, at_BQ: torch.Tensor, width: int, dtype: torch.dtype) -> None:
+        layers: Any = prefix.layers if prefix else []
+        self.prefix = [(layer.keys, layer.values) for layer in layers]
+        self.length = prefix.get_seq_length() if prefix else 0
+        self._at, self._width, self._dtype = at_BQ, width, dtype
+        self._least = int(at_BQ.min())
+        self._masks: dict[Any, torch.Tensor] = {}
+
+    def own_mask(self, window: int | None, group: int) -> torch.Tensor:
+        """What each query sees of its own keys, additive, (B, 1, group * Q, S)."""
+        if (window, group) not in self._masks:
+            column_S = torch.arange(self._width, device=self._at.device)
+            seen_BQS = column_S <= self._at[..., None]
+            if window is not None:
+                seen_BQS &= column_S > self._at[..., None] - window
+            mask = torch.zeros(seen_BQS.shape, dtype=self._dtype, device=seen_BQS.device).masked_fill(~seen_BQS, -torch.inf)
+            self._masks[window, group] = mask[:, None].repeat(1, 1, group, 1)
+        return self._masks[window, group]
+
+    def prefix_mask(self, window: int | None, group: int) -> tuple[int, torch.Tensor | None]:
+        """The first prefix token that any query sees, and what each sees from there on, additive (1, 1, B * group * Q, P - first); None: everything."""
+        first = 0 if window is None else min(max(0, self._least + self.length - window + 1), self.length)
+        if window is None or int(self._at.max()) + self.length < window or first == self.length:
+            return first, None
+        key = (window, group, "prefix")
+        if key not in self._masks:
+            column_P = torch.arange(first, self.length, device=self._at.device)
+            seen_BQP = column_P > self._at[..., None] + self.length - window
+            mask = torch.zeros(seen_BQP.shape, dtype=self._dtype, device=seen_BQP.device).masked_fill(~seen_BQP, -torch.inf)
+            self._masks[key] = mask[:, None].repeat(1, group, 1, 1).view(1, 1, -1, self.length - first)
+        return first, self._masks[key]
+
+
+_READING: contextvars.ContextVar[Reading | None] = contextvars.ContextVar("reading", default=None)
 
 
 @contextlib.contextmanager
-def attending_to(cache: DynamicCache) -> Iterator[None]:
-    """Every forward pass inside sees `cache` (of one row) ahead of each sequence."""
-    layers: Any = cache.layers
-    token = _PREFIX.set([(layer.keys, layer.values) for layer in layers])
+def reading(state: Reading) -> Iterator[None]:
+    """A forward pass inside attends as `state` says."""
+    token = _READING.set(state)
     try:
         yield
     finally:
-        _PREFIX.reset(token)
+        _READING.reset(token)
 
 
 def forward(
     module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: torch.Tensor | None, **kwargs: Any
 ) -> tuple[torch.Tensor, None]:
-    """The attention function: transformers' own outside of `attending_to`, prefix and own part merged inside. Returns (B, Q, H, D)."""
-    prefix = _PREFIX.get()
-    if prefix is None:
+    """The attention function: transformers' own outside of `reading`, prefix and own part merged inside. Returns (B, Q, H, D)."""
+    state = _READING.get()
+    if state is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-    scale = kwargs.get("scaling") or query.shape[-1] ** -0.5
-    keys_GPD, values_GPD = (tensor[0] for tensor in prefix[module.layer_idx])  # pyright: ignore[reportCallIssue, reportArgumentType]
+    scaling, window = kwargs.get("scaling"), kwargs.get("sliding_window")
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     b, h, q, d = query.shape
-    g = keys_GPD.shape[0]
-    # the group of query heads that share a key-value head, all sequences and all queries are rows of one product
-    rows_GRD = query.reshape(b, g, h // g, q, d).permute(1, 0, 2, 3, 4).reshape(g, -1, d)
-    out_GRD, lse_GR = _attend(rows_GRD, keys_GPD, values_GPD, scale, None)
-    out_p = out_GRD.view(g, b, h // g, q, d).transpose(0, 1)
-    lse_p = lse_GR.view(g, b, h // g, q).transpose(0, 1)
-
-    s = key.shape[2]
-    if attention_mask is None and q > 1:
-        attention_mask = torch.ones(q, s, dtype=torch.bool, device=query.device).tril(s - q)[None, None]
-    mask = None if attention_mask is None else attention_mask[..., :s].expand(b, 1, q, s)[:, :, None]
-    grouped = query.reshape(b, g, (h // g) * q, d)
-    mask_rows = None if mask is None else mask.expand(b, 1, h // g, q, s).reshape(b, 1, (h // g) * q, s)
-    out_o, lse_o = _attend(grouped, key, value, scale, mask_rows)
-    out_o, lse_o = out_o.view(b, g, h // g, q, d), lse_o.view(b, g, h // g, q)
-
+    g = key.shape[1]
+    # the group of query heads that share a key-value head are rows of one product; for the prefix, those of all sequences
+    rows_BGRD = query.reshape(b, g, (h // g) * q, d)
+    out_o, lse_o = _attend(rows_BGRD, key, value, scale, state.own_mask(window, h // g))
+    first, mask = state.prefix_mask(window, h // g)
+    if first == state.length:
+        return out_o.reshape(b, h, q, d).transpose(1, 2).contiguous(), None
+    keys, values = (tensor[0, :, first:] for tensor in state.prefix[module.layer_idx])  # pyright: ignore[reportCallIssue, reportArgumentType]
+    all_GRD = rows_BGRD.transpose(0, 1).reshape(1, g, -1, d)
+    out_p, lse_p = _attend(all_GRD, keys[None], values[None], scale, mask)
+    if mask is not None:  # the fused kernel says 0 of a row that sees nothing
+        lse_p = lse_p.masked_fill(mask.amax(-1) == -torch.inf, -torch.inf)
+    out_p, lse_p = out_p.view(g, b, -1, d).transpose(0, 1), lse_p.view(g, b, -1).transpose(0, 1)
     share = torch.sigmoid(lse_p - lse_o)[..., None].to(query.dtype)
-    out = out_o + share * (out_p - out_o)
-    return out.reshape(b, h, q, d).transpose(1, 2).contiguous(), None
+    return torch.lerp(out_o, out_p, share).reshape(b, h, q, d).transpose(1, 2).contiguous(), None
 
 
 def _attend(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, mask: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Softmax attention and the log-sum-exp of its scores, over the last two dimensions. A fully masked row gives lse -inf and output 0."""
-    if mask is None and query.device.type == "cpu":
-        four = [tensor if tensor.dim() == 4 else tensor[None] for tensor in (query, key, value)]
-        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*four, scale=scale)  # the same, fused
-        return out.view(query.shape), lse.view(query.shape[:-1])
+    """Softmax attention (B, G, R, D) and the log-sum-exp of its scores (B, G, R). A fully masked row gives lse -inf and output 0."""
+    if query.device.type == "cpu":
+        mask = None if mask is None else mask.expand(query.shape[0], 1, query.shape[2], key.shape[2])
+        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, attn_mask=mask, scale=scale)  # the same, fused
     scores = torch.matmul(query * scale, key.transpose(-1, -2)).float()
     if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+        scores = scores + mask
     lse = scores.logsumexp(-1)
     probs = torch.exp(scores - lse.nan_to_num(neginf=0.0)[..., None]).to(value.dtype)
     return torch.matmul(probs, value), lse
 
 
+def _mask(*args: Any, **kwargs: Any) -> torch.Tensor | None:
+    return sdpa_mask(*args, **kwargs) if _READING.get() is None else None
+
+
 AttentionInterface.register(NAME, forward)
-AttentionMaskInterface.register(NAME, sdpa_mask)
-
-
-@torch.no_grad()
-def enable(model: Any) -> str | None:
-    """Switch the model to this attention if it gives what the plain path gives, tried on random tokens.
-
-    Returns:
-        None, or why not; the model is then left as it was.
-    """
-    config = model.config.get_text_config()
-    before = config._attn_implementation
-    if before == NAME:
-        return None
-    if before != "sdpa":
-        return f"its attention is '{before}', not 'sdpa'"
-    if getattr(config, "sliding_window", None) or any("full" not in kind for kind in getattr(config, "layer_types", None) or ()):
-        return "it has layers that do not attend to everything"
-    ids = torch.randint(0, config.vocab_size, (2, 12), generator=torch.Generator().manual_seed(0)).to(model.device)
-    ids[1, :8] = ids[0, :8]
-    try:
-        plain = model(input_ids=ids, use_cache=False).logits[:, 8:].float()
-        model.set_attn_implementation(NAME)
-        cache, own = DynamicCache(config=model.config), DynamicCache(config=model.config)
-        model(input_ids=ids[:1, :8], past_key_values=cache, use_cache=True)
-        with attending_to(cache):
-            given = {"position_ids": torch.arange(8, 12, device=ids.device).expand(2, -1), "attention_mask": torch.ones_like(ids[:, 8:])}
-            shared = model(input_ids=ids[:, 8:], past_key_values=own, use_cache=True, **given).logits.float()
-        near = 1e-4 if model.dtype == torch.float32 else 0.1
-        if torch.allclose(shared, plain, atol=near * float(plain.abs().max()), rtol=0):
-            return None
-        reason = "it gave other numbers"
-    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
-        reason = f"{type(error).__name__}: {error}"
-    model.set_attn_implementation(before)
-    return reason
+AttentionMaskInterface.register(NAME, _mask)

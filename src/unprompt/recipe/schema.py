@@ -477,13 +477,21 @@ class Sampling(Section):
 class Labels(Section):
     """How a soft label is written down."""
 
-    kind: Literal["sampled", "top_k", "hard"] = "sampled"
-    """`sampled`: an empirical distribution of draws (Snell et al. 2022; unbiased). `top_k`: the k most probable tokens,
+    kind: Literal["sampled", "top_k_tail", "top_k", "hard"] = "sampled"
+    """`sampled`: an empirical distribution of draws (Snell et al. 2022; unbiased). `top_k_tail`: the k most probable tokens with their own
+    probabilities, and draws from the rest that share what is left (unbiased, less noise). `top_k`: the k most probable tokens,
     renormalised (biased: it cuts the tail). `hard`: the token that was sampled; the only kind that a teacher with another tokenizer can give."""
     draws: Annotated[int, Field(ge=1, le=65535)] = 100
     """Draws for each token, with `sampled`."""
-    k: Annotated[int, Field(ge=1)] = 50
-    """Tokens kept, with `top_k`."""
+    k: Annotated[int, Field(ge=1)] | None = None
+    """Tokens kept: 50 with `top_k`, 16 with `top_k_tail` unless given."""
+    tail: Annotated[int, Field(ge=1)] = 8
+    """Draws from the rest, with `top_k_tail`."""
+
+    @property
+    def kept(self) -> int:
+        """Tokens kept, with `top_k` and `top_k_tail`."""
+        return self.k or (50 if self.kind == "top_k" else 16)
 
 
 class Weights(Section):
