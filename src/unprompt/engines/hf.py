@@ -93,8 +93,8 @@ class HFEngine:
                 progress(len(running) - len(going))
                 rows = _gaps_closed(going)
                 running = [running[row] for row in rows]
+                together.keep(rows)
                 if running:
-                    together.keep(rows)
                     logits_BV = together.step(next_B[rows])
         said = book.of(len(prompts)) if labels else [None] * len(prompts)
         return [

@@ -206,7 +206,7 @@ class Waves:
 
     def keep(self, rows: Sequence[int]) -> None:
         """See `Sequences.keep`."""
-        if list(rows) != list(range(len(self._mask))):
+        if rows and list(rows) != list(range(len(self._mask))):
             kept = torch.tensor(rows, device=self._mask.device)
             self._cache.batch_select_indices(kept)
             self._mask = self._mask[kept]
