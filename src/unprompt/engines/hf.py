@@ -184,7 +184,7 @@ class HFEngine:
             return sequences.Waves(self.model, None)
         made = sequences.Slots if self._shares_prefix() else sequences.Waves
         shared = min(prompts_.common_prefix(ids), len(ids[0]) if prefix_tokens is None else prefix_tokens)
-        if not shared:
+        if not shared or (made is sequences.Waves and sequences.is_windowed(self.model)):
             return made(self.model, None)
         key = tuple(ids[0][:shared])
         if key not in self._prefixes:
@@ -199,7 +199,8 @@ class HFEngine:
             reason = sequences.slots_work(self.model)
             self._shares = reason is None
             if reason:
-                say(f"note: the shared prefix is copied for every prompt with this model ({reason}): slower, same answers")
+                how = "read again" if sequences.is_windowed(self.model) else "copied"
+                say(f"note: the shared prefix is {how} for every prompt with this model ({reason}): slower, same answers")
         return self._shares
 
 

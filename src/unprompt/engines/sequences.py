@@ -266,6 +266,12 @@ def slots_work(model: Any) -> str | None:
     return reason
 
 
+def is_windowed(model: Any) -> bool:
+    """Whether some layers count padding between prefix and own part as read (sliding windows), so that `Waves` can't copy the prefix."""
+    config = model.config.get_text_config()
+    return bool(getattr(config, "sliding_window", None)) or any("full" not in kind for kind in getattr(config, "layer_types", None) or ())
+
+
 def read_prefix(model: Any, ids: Sequence[int], *, whole: bool) -> DynamicCache:
     """Cache of a prefix, of one row. `whole`: layers with a sliding window keep all of it, as `Slots` need."""
     cache = DynamicCache() if whole else DynamicCache(config=model.config)
