@@ -81,7 +81,9 @@ def test_greedy_answers_are_those_of_transformers(family: str, batch_size: int, 
         assert list(completion.token_ids) == plain(theirs, tokenizer, prompt, 10)
     engine.generate(asked(), Sampling(temperature=0, max_new_tokens=1), None)
     said = capsys.readouterr()
-    assert (said.out + said.err).count("for every prompt with this model") == (family in COPIES), "one line, said once, where the prefix is not shared"
+    assert (said.out + said.err).count("for every prompt with this model") == (family in COPIES), (
+        "one line, said once, where the prefix is not shared"
+    )
     assert engine._shares is (None if family == "t5" else family in SHARES)
 
 

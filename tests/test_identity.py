@@ -14,7 +14,13 @@ from unprompt.loss import batch_kl, collate
 from unprompt.recipe import Extract, Labels, Sampling
 from unprompt.records import Lesson, Prompt
 
-KINDS = [Labels(kind="sampled", draws=7), Labels(kind="top_k", k=5), Labels(kind="top_k", k=1000), Labels(kind="top_k_tail", k=5, tail=3), Labels(kind="hard")]
+KINDS = [
+    Labels(kind="sampled", draws=7),
+    Labels(kind="top_k", k=5),
+    Labels(kind="top_k", k=1000),
+    Labels(kind="top_k_tail", k=5, tail=3),
+    Labels(kind="hard"),
+]
 EQUAL = ["Say it: aa", "Say it: bb", "Say it: cc"]
 RAGGED = ["a", "Say it: bb", "Say it: a much longer input", "Say"]
 

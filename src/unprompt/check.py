@@ -200,6 +200,11 @@ def check(recipe: Recipe, *, estimate: bool = True) -> Checked:
     overlap = {name: _overlap(name, recipe, rendered, rows, pools[name]) for name, rows in seen.items() if name not in undrawn}
     lines += [line for name in recipe.contexts for line in _about(name, recipe, sides, overlap.get(name))]
     idle = [name for name in recipe.contexts if name not in recipe.used and name not in held_out]
+    if recipe.labels.kind == "top_k":
+        lines.append(
+            f"note: labels.kind top_k cuts what lies behind the {recipe.labels.kept} most probable tokens, an error that does not average out: "
+            "top_k_tail keeps it, with fewer numbers"
+        )
     if idle:
         lines.append(f"note: neither taught nor evaluated: {', '.join(idle)}")
     if waiting:

@@ -10,8 +10,8 @@ from unprompt import models
 from unprompt.prompts import Side
 from unprompt.recipe import Recipe
 
-_LABEL_BYTES = {"sampled": 32, "top_k": 8, "hard": 4}
-"""Rough bytes on disk for one answer token (top_k: for each of the k)."""
+_LABEL_BYTES = {"sampled": 24, "top_k_tail": 5, "top_k": 5, "hard": 4}
+"""Rough bytes on disk for one answer token (top_k and top_k_tail: for each entry)."""
 
 
 def estimate(
@@ -69,7 +69,8 @@ def estimate(
         )
         taught += round_.train.epochs * own / (1 - round_.replay.share if round_.replay else 1)
     work += 3 * weights * taught
-    size = _LABEL_BYTES[recipe.labels.kind] * (recipe.labels.k if recipe.labels.kind == "top_k" else 1) * collected * longest
+    entries = {"top_k": recipe.labels.kept, "top_k_tail": recipe.labels.kept + recipe.labels.tail}.get(recipe.labels.kind, 1)
+    size = _LABEL_BYTES[recipe.labels.kind] * entries * collected * longest
     seconds = 2 * work / _speed(models.device(recipe.model), models.dtype(recipe.model))
     spent = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
     both = f"{weights / 1e6:.0f}M weights" + (f", the teacher {teachers / 1e6:.0f}M" if recipe.teacher_model else "")

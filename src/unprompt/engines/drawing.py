@@ -6,6 +6,7 @@ Shapes: B sequences, N tokens, V vocabulary, D draws, E label entries.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -52,7 +53,9 @@ def pick(probs_BV: torch.Tensor, uniform_BD: torch.Tensor) -> torch.Tensor:
     return (block_BD * _BLOCK + inside_BD.clamp(0, _BLOCK - 1)).clamp(max=v - 1)
 
 
-def next_tokens(logits_BV: torch.Tensor, sampling: Sampling, labels: Labels | None, draw: Draws, rows: Sequence[int], book: Book) -> torch.Tensor:
+def next_tokens(
+    logits_BV: torch.Tensor, sampling: Sampling, labels: Labels | None, draw: Draws, rows: Sequence[int], book: Book
+) -> torch.Tensor:
     """Choose each row's next token (B,) and write its label down in `book`."""
     logp_BV = logits_BV.float().log_softmax(-1)
     if sampling.temperature == 0:
@@ -131,5 +134,5 @@ class Book:
         bounds = np.searchsorted(owners[order], np.arange(count + 1))
         return [
             SoftLabels(ids[ends[a] : ends[b]], probs[ends[a] : ends[b]], (ends[a : b + 1] - ends[a]).astype(np.int32), nll[a:b])
-            for a, b in zip(bounds[:-1], bounds[1:], strict=True)
+            for a, b in itertools.pairwise(bounds)
         ]

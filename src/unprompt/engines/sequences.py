@@ -251,7 +251,10 @@ def slots_work(model: Any) -> str | None:
     ids_2S = torch.randint(0, config.vocab_size, (2, size + 4), generator=torch.Generator().manual_seed(0)).to(model.device)
     ids_2S[1, :size] = ids_2S[0, :size]
     try:
-        plain_2V = [model(input_ids=row[None, :end], use_cache=False).logits[0, -1].float() for row, end in zip(ids_2S, (size + 4, size + 2), strict=True)]
+        plain_2V = [
+            model(input_ids=row[None, :end], use_cache=False).logits[0, -1].float()
+            for row, end in zip(ids_2S, (size + 4, size + 2), strict=True)
+        ]
         model.set_attn_implementation(shared_prefix.NAME)
         made = Slots(model, read_prefix(model, ids_2S[0, :size].tolist(), whole=True))
         made.join([ids_2S[0, : size + 3].tolist(), ids_2S[1, : size + 1].tolist()])

@@ -1,0 +1,99 @@
+"""What each kind of label costs and how exact it is: error of the gradient, bytes of an answer token in the store, speed of reading it.
+
+    python benchmarks/labels.py [--inputs 64] [--new-tokens 16]
+
+The teacher is SmolLM2-135M-Instruct behind the quickstart's prompt. The gradient of KL(teacher || student) with respect to a token's logits is
+p_student - q; its error is that of q: |mean of (q - p)| / |mean of (p_student - p)| over all tokens, where the student is the same model without the long
+prompt, and for one token alone |q - p| / |p|. Bytes and speed are those of `rundir.write_completions` and `read_completions`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from collect import asked, load
+
+from unprompt import rundir
+from unprompt.engines.hf import HFEngine
+from unprompt.recipe import Labels, Sampling
+from unprompt.records import SoftLabels
+
+KINDS = [
+    Labels(draws=100), Labels(draws=10), Labels(kind="top_k_tail", k=16, tail=8), Labels(kind="top_k", k=50), Labels(kind="top_k", k=100),
+    Labels(kind="hard"),
+]  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--inputs", type=int, default=64)
+    parser.add_argument("--new-tokens", type=int, default=16)
+    options = parser.parse_args()
+    model, tokenizer = load("float32")
+    prompts, shorts, _ = asked(tokenizer, options.inputs, prefix=0)
+    engine = HFEngine(model, tokenizer)
+    size = model.config.vocab_size
+    written = engine.generate(prompts, Sampling(max_new_tokens=options.new_tokens), None, batch_size=32)
+    given = [c.token_ids for c in written]
+    exact = Labels(kind="top_k", k=size)
+    p, student = (torch.zeros(size, dtype=torch.float64) for _ in range(2))
+    truth: list[SoftLabels] = []
+    for start in range(0, len(prompts), 4):
+        batch = slice(start, start + 4)
+        truth_4 = engine.score(prompts[batch], given[batch], exact)
+        p += sum((_sum(x, size) for x in truth_4), torch.zeros(size))
+        student += sum((_sum(x, size) for x in engine.score(shorts[batch], given[batch], exact)), torch.zeros(size))
+        truth += truth_4 if start < 16 else []
+    scale = float((student - p).norm())
+    print("| labels | error of the mean gradient | error of one token | entries a token | bytes a token | tokens read a second |")
+    print("|---|---|---|---|---|---|")
+    for labels in KINDS:
+        said = engine.score(prompts, given, labels, batch_size=32)
+        q = sum((_sum(x, size) for x in said), torch.zeros(size))
+        tokens = sum(map(len, said))
+        one = [_distance(a, b) for x, y in zip(said, truth, strict=False) for a, b in zip(_tokens(x, size), _tokens(y, size), strict=True)]
+        with tempfile.TemporaryDirectory() as folder:
+            rows = [(str(n), _with(c, label)) for n, (c, label) in enumerate(zip(written, said, strict=True))]
+            rundir.write_completions(Path(folder, "part-00000.parquet"), rows)
+            size_b = Path(folder, "part-00000.parquet").stat().st_size
+            began = time.process_time()
+            rundir.read_completions(Path(folder))
+            took = time.process_time() - began
+        name = {
+            "sampled": f"{labels.draws} draws",
+            "top_k_tail": f"top {labels.kept} and {labels.tail} draws",
+            "top_k": f"top {labels.kept}",
+        }
+        print(
+            f"| {name.get(labels.kind, labels.kind)} | {float((q - p).norm()) / scale:.1%} | {np.mean(one):.1%} | "
+            f"{sum(len(x.ids) for x in said) / tokens:.1f} | {size_b / tokens:.1f} | {tokens / took:,.0f} |"
+        )
+
+
+def _sum(labels: SoftLabels, size: int) -> torch.Tensor:
+    return torch.zeros(size, dtype=torch.float64).index_add_(
+        0, torch.from_numpy(labels.ids).long(), torch.from_numpy(labels.probs).double()
+    )
+
+
+def _tokens(labels: SoftLabels, size: int) -> list[torch.Tensor]:
+    return [_sum(labels.slice(n, n + 1), size) for n in range(len(labels))]
+
+
+def _distance(found: torch.Tensor, truth: torch.Tensor) -> float:
+    return float((found - truth).norm() / truth.norm())
+
+
+def _with(completion, labels: SoftLabels):
+    from dataclasses import replace
+
+    return replace(completion, labels=labels)
+
+
+if __name__ == "__main__":
+    main()
