@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 from unprompt.errors import UserError
 from unprompt.records import Completion, Example, Grade, Lesson, SoftLabels
 
-FORMAT = 1
+FORMAT = 2
 """Version of the files in a run folder; part of every fingerprint."""
 
 
@@ -221,35 +221,56 @@ _LESSON = pa.schema({
 })  # fmt: skip
 
 
+_SPLIT = {f"{name}.list.element": "BYTE_STREAM_SPLIT" for name in ("label_ids", "teacher_nll")}
+"""Columns whose bytes of one rank are written together, which packs better than a dictionary of their values."""
+
+
 def _label_columns(labels: SoftLabels | None) -> dict[str, Any]:
+    """Ids are written as differences from the id before of the same token: small numbers, which pack well."""
     if labels is None:
         return dict.fromkeys(_LABELS)
-    return {"label_ids": labels.ids, "label_probs": labels.probs, "label_sizes": np.diff(labels.offsets), "teacher_nll": labels.teacher_nll}
+    ids = np.diff(labels.ids, prepend=np.int32(0))
+    first = labels.offsets[:-1][np.diff(labels.offsets) > 0]
+    ids[first] = labels.ids[first]
+    return {"label_ids": ids, "label_probs": labels.probs, "label_sizes": np.diff(labels.offsets), "teacher_nll": labels.teacher_nll}
 
 
 def _labels(row: dict[str, Any]) -> SoftLabels | None:
     if row["label_ids"] is None:
         return None
     offsets = np.concatenate([[0], np.cumsum(row["label_sizes"])]).astype(np.int32)
-    return SoftLabels(
-        np.asarray(row["label_ids"], np.int32),
-        np.asarray(row["label_probs"], np.float32),
-        offsets,
-        np.asarray(row["teacher_nll"], np.float32),
-    )
+    sums = np.concatenate([[0], np.cumsum(row["label_ids"], dtype=np.int64)])
+    ids = sums[1:] - np.repeat(sums[offsets[:-1]], np.diff(offsets))
+    return SoftLabels(ids.astype(np.int32), row["label_probs"], offsets, row["teacher_nll"])
 
 
 def _write(path: Path, rows: list[dict[str, Any]], schema: pa.Schema | None) -> None:
     table = pa.Table.from_pylist(rows, schema=schema)
+    packed: dict[str, Any] = {}
+    if "label_ids" in table.column_names:
+        packed = {
+            "use_dictionary": [name for name in table.column_names if f"{name}.list.element" not in _SPLIT],
+            "column_encoding": _SPLIT,
+        }
+        packed["use_dictionary"] += ["label_probs.list.element", "label_sizes.list.element", "token_ids.list.element"]
     with replacing(path) as partial:
-        pq.write_table(table, partial, compression="zstd")
+        pq.write_table(table, partial, compression="zstd", **packed)
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
+    """Rows; labels as arrays."""
     try:
-        return pq.read_table(path).to_pylist()
+        table = pq.read_table(path).combine_chunks()
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"can't be read: {str(error).splitlines()[0]}", where=str(path), fix="delete this file and run again") from None
+    arrays = [name for name in _LABELS if name in table.column_names]
+    rows = table.drop_columns(arrays).to_pylist()
+    for name in arrays if rows else ():
+        column = table[name].chunk(0)
+        there, ends, values = column.is_valid().to_pylist(), column.offsets.to_numpy(), column.values.to_numpy()
+        for row, filled, start, stop in zip(rows, there, ends[:-1], ends[1:], strict=True):
+            row[name] = values[start:stop] if filled else None
+    return rows
 
 
 def write_completions(path: Path, completions: Sequence[tuple[str, Completion]]) -> None:
