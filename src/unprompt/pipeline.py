@@ -120,6 +120,31 @@ def run(recipe: Recipe, folder: str | Path | None = None) -> Run:
         return Run(files.folder, report)
 
 
+def compare(folders: Sequence[Path], out: Path) -> Path:
+    """Write one page of several finished runs.
+
+    Raises:
+        UserError: One is no finished run, or an older version made it.
+    """
+    from unprompt import report
+
+    reports: dict[str, dict[str, Any]] = {}
+    for folder in folders:
+        found = Run.open(folder).report
+        if found["schema"] != report.SCHEMA:
+            raise UserError(
+                f"report.json has schema {found['schema']}, this version writes {report.SCHEMA}", where=str(folder),
+                fix="run its recipe again: only the report is made anew",
+            )  # fmt: skip
+        name = folder.resolve().name
+        reports[name if name not in reports else str(folder)] = found
+    if len(reports) < 2:
+        raise UserError("there is nothing to compare", where="unprompt compare", fix="give the folders of two runs or more")
+    with rundir.replacing(out) as partial:
+        partial.write_text(report.compare(reports), "utf-8")
+    return out
+
+
 class _Work:
     """One run's stages. Each takes records and gives records."""
 

@@ -3,13 +3,14 @@
 from unprompt.report.card import model_card
 from unprompt.report.compare import compare
 from unprompt.report.examples import Examples, HeldOut, held_out
-from unprompt.report.numbers import numbers
+from unprompt.report.numbers import SCHEMA, numbers
 from unprompt.report.page import page, summary
 from unprompt.report.quality import TokenKL
 from unprompt.report.text import markdown, tables
 from unprompt.report.verdict import conclude
 
 __all__ = [
+    "SCHEMA",
     "Examples",
     "HeldOut",
     "TokenKL",

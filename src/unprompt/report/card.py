@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import yaml
@@ -18,10 +19,10 @@ def model_card(report: dict[str, Any], student: str) -> str:
     own = [each for each in report["students"] if each["student"] == student]
     metadata: dict[str, Any] = {
         "library_name": "peft" if adapter else "transformers",
-        "pipeline_tag": "text-generation",
+        "pipeline_tag": "text2text-generation" if "ForSeq2SeqLM" in report["use"][0] else "text-generation",
         "tags": ["context-distillation", "unprompt", *(["lora"] if adapter else [])],
     }
-    if base:
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", base or ""):  # a name on the hub; paths and files are nobody else's
         metadata["base_model"] = base
     results = [_result(each) for each in own if each["metric"]]
     if results:

@@ -61,4 +61,4 @@ def differences(reports: Mapping[str, dict[str, Any]]) -> list[tuple[str, list[s
 def _flat(path: str, value: Any) -> list[tuple[str, str]]:
     if isinstance(value, dict) and value:
         return [pair for key, inner in value.items() for pair in _flat(f"{path}.{key}" if path else str(key), inner)]
-    return [(path, str(value))]
+    return [] if value is None else [(path, str(value))]

@@ -100,7 +100,7 @@ def browser(rows: Sequence[HeldOut], grades: Sequence[Grade], students: Sequence
     """What the page's browser of examples shows, one entry a context, every text made visible.
 
     A prompt is `shared[0] + own + shared[1]`; an example's entry is `[id, target, teacher's own, student's own, answers, pieces, nats]`, an answer
-    `[text, extracted or null, failure or null, value or null, same as the teacher's]` in the order of `systems`.
+    `[text, extracted (1: all of the text, null: nothing), failure or null, value or null, same as the teacher's]` in the order of `systems`.
     """
     answers: dict[str, dict[str, dict[str, Grade]]] = {}
     for g in grades:
@@ -141,7 +141,7 @@ def _answer(grade: Grade | None, teacher: Grade | None, metric: str | None) -> l
     answer = None if grade.answer is None else visible(grade.answer)
     text = visible(grade.text)
     value = None if metric is None else round(grade.metrics[metric], 4)
-    return [text, 1 if answer == text else answer, grade.failure, value, int(teacher is not None and same(grade, teacher))]
+    return [text, 1 if answer == text.strip() else answer, grade.failure, value, int(teacher is not None and same(grade, teacher))]
 
 
 def _shared(texts: Sequence[str]) -> tuple[str, str]:

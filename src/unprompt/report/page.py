@@ -21,8 +21,9 @@ from unprompt.report.text import tables, title_of
 from unprompt.report.visible import embedded, visible
 
 _KINDS = {
-    "percent": lambda v: f"{100 * v:.1f} %",
+    "percent": lambda v: f"{100 * v:.1f}\u00a0%",
     "points": lambda v: f"{100 * v:+.1f}",
+    "hundredths": lambda v: f"{100 * v:g}",
     "value": lambda v: f"{v:.3f}",
     "change": lambda v: f"{v:+.3f}",
     "nats": lambda v: f"{v:.3f}",

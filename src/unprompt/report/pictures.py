@@ -68,8 +68,8 @@ def _positions(report: dict[str, Any], name: str) -> Picture | None:
     ]
     answers = found["answers"]
     left = f" {found['left_out']} further positions, which fewer than 3 answers reach, are left out." if found["left_out"] else ""
-    caption = f"Mean over the answers that are as long: {answers[0]:,} at the first token, {answers[-1]:,} at the last drawn.{left}"
-    drawn = svg.lines(series, "token of the teacher's answer", "KL(teacher || system), nats")
+    caption = f"KL from teacher to system, mean over the answers that are as long: {answers[0]:,} at the first token, {answers[-1]:,} at the last drawn.{left}"
+    drawn = svg.lines(series, "token of the teacher's answer", "KL, nats")
     return Picture(f"Where in the answer they differ{_of(report, name)}", Markup(drawn), caption)
 
 
@@ -80,8 +80,8 @@ def _training(report: dict[str, Any]) -> Picture | None:
     ]
     return Picture(
         "Training",
-        Markup(svg.lines(series, "step", "loss, nats per weighted token")),
-        "KL to the teacher on the lessons, as training went on.",
+        Markup(svg.lines(series, "step", "loss, nats")),
+        "Loss on the lessons as training went on, in nats per weighted token.",
     )
 
 

@@ -20,7 +20,7 @@
     failed: student => student && student[2] !== null,
   };
   const here = () => contexts[state.context];
-  const answer = said => said[1] === null ? null : said[1] === 1 ? said[0] : said[1];
+  const answer = said => said[1] === null ? null : said[1] === 1 ? said[0].trim() : said[1];
   const pair = row => [row[4][here().systems.indexOf(state.student)], row[4][here().systems.indexOf("teacher")]];
   const lower = new Map();
   const searched = row => {
@@ -44,7 +44,8 @@
 
   function shaded(row) {
     const box = el("div");
-    for (const [system, nats] of Object.entries(row[6])) {
+    for (const system of columns().filter(name => name in row[6])) {
+      const nats = row[6][system];
       box.append(el("h4", "", "Teacher's answer, shaded where " + system + " would have said something else (KL, nats)"));
       const line = el("div", "shaded"), inner = el("bdi");
       row[5].forEach((piece, n) => {
@@ -94,7 +95,7 @@
     for (const system of seen) {
       const said = row[4][here().systems.indexOf(system)];
       const text = said ? answer(said) : null;
-      const worse = said && reference && said[3] !== null && said[3] < reference[3];
+      const worse = system === state.student && said && reference && said[3] !== null && said[3] < reference[3];
       button.append(cell(system, text === null ? (said ? "not extracted: " + said[2] : "–") : text, text === null ? " empty" : worse ? " miss" : ""));
     }
     let open = null;
