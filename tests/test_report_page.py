@@ -126,8 +126,22 @@ def test_the_pieces_are_the_teachers_answer(run: unprompt.Run) -> None:
     told = {g.example_id: g.text for g in run.grades if g.system == "teacher"}
     for x in run.examples:
         if x.pieces:
-            assert "".join(x.pieces) == told[x.example_id]
+            if "�" not in told[x.example_id]:  # half a character has no text of its own
+                assert "".join(x.pieces) == told[x.example_id]
             assert all(len(nats) == len(x.pieces) for nats in x.nats.values())
+
+
+def test_a_character_of_several_tokens_is_one_piece(tokenizer: Any) -> None:
+    from unprompt.kl import pieces
+    from unprompt.records import Lesson, SoftLabels
+
+    ids = [*tokenizer("q:").input_ids, *tokenizer("aé€").input_ids]
+    weights = np.asarray([0, 0, 1, 1, 1, 1, 1, 1], np.float32)
+    assert pieces(tokenizer, Lesson("0", "c", tuple(ids), 2, weights, SoftLabels.hard(ids[2:]))) == ["a", "é", "", "€", "", ""]
+    weights[-1] = 0
+    assert pieces(tokenizer, Lesson("0", "c", tuple(ids), 2, weights, SoftLabels.hard(ids[2:-1]))) == ["a", "é", "", "�", "�"], (
+        "torn at the end"
+    )
 
 
 def test_the_last_students_verdict_is_the_runs(run: unprompt.Run) -> None:
@@ -340,7 +354,7 @@ def test_the_page_opens_from_disk_and_its_filters_work(run: unprompt.Run, chromi
     assert page.locator(".ex").count() == run.report["contexts"]["colours"]["systems"]["one"]["outcomes"]["changed"]
     page.locator("[data-filter=all]").click()
     page.locator("#query").fill("violet 4")
-    page.wait_for_function("document.querySelectorAll('.ex').length === 1")
+    pytest.importorskip("playwright.sync_api").expect(page.locator(".ex")).to_have_count(1)
     page.locator(".ex .line").click()
     assert page.locator(".shaded").count() == 2
     page.get_by_text("show the teacher's prompt").click()
