@@ -100,7 +100,7 @@ def browser(rows: Sequence[HeldOut], grades: Sequence[Grade], students: Sequence
     """What the page's browser of examples shows, one entry a context, every text made visible.
 
     A prompt is `shared[0] + own + shared[1]`; an example's entry is `[id, target, teacher's own, student's own, answers, pieces, nats]`, an answer
-    `[text, extracted (1: all of the text, null: nothing), failure or null, value or null, same as the teacher's]` in the order of `systems`.
+    `[text, extracted (1: all of the text, null: nothing), failure or null, value or null, same as the teacher's]` in the order of `systems`; nats are thousandths.
     """
     answers: dict[str, dict[str, dict[str, Grade]]] = {}
     for g in grades:
@@ -124,7 +124,7 @@ def browser(rows: Sequence[HeldOut], grades: Sequence[Grade], students: Sequence
             said = [_answer(given.get(system), given.get("teacher"), metric) for system in systems]
             target = "" if x.target is None else x.target if isinstance(x.target, str) else json.dumps(x.target, ensure_ascii=False)
             pieces = [visible(piece) for piece in x.pieces]
-            nats = {system: [round(v, 4) for v in values] for system, values in x.nats.items()}
+            nats = {system: [round(1000 * v) for v in values] for system, values in x.nats.items()}
             mine = visible(x.student[len(student[0]) : len(x.student) - len(student[1])])
             entries.append([visible(x.example_id), visible(target), None if asked == mine else asked, mine, said, pieces, nats])
         found.append({

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from unprompt.metrics.match import normalise
-from unprompt.metrics.statistics import RESAMPLES, by_group, interval
+from unprompt.metrics.statistics import by_group, interval, resampled_means
 from unprompt.records import Grade
 
 _MOST_LABELS = 40
@@ -43,8 +43,7 @@ def kept(values: Sequence[float], teacher: Sequence[float]) -> dict[str, float] 
     v, t = np.asarray(values, float), np.asarray(teacher, float)
     if t.mean() <= 0:
         return None
-    chosen = np.random.default_rng(0).integers(len(v), size=(RESAMPLES, len(v)))
-    above, below = v[chosen].mean(1), t[chosen].mean(1)
+    above, below = resampled_means(v, t)
     low, high = np.percentile(above[below > 0] / below[below > 0], [2.5, 97.5])
     return {"value": float(v.mean() / t.mean()), "low": float(low), "high": float(high)}
 

@@ -45,7 +45,7 @@
   function shaded(row) {
     const box = el("div");
     for (const system of columns().filter(name => name in row[6])) {
-      const nats = row[6][system];
+      const nats = row[6][system].map(value => value / 1000);
       box.append(el("h4", "", "Teacher's answer, shaded where " + system + " would have said something else (KL, nats)"));
       const line = el("div", "shaded"), inner = el("bdi");
       row[5].forEach((piece, n) => {
