@@ -59,13 +59,18 @@ class Shown:
         if isinstance(value, str):
             return Markup.escape(visible(value))
         pointer = "".join("/" + str(key).replace("~", "~0").replace("/", "~1") for key in _keys(path))
-        return Markup('<data value="{}" data-key="{}">{}</data>').format(repr(value), pointer, _KINDS[kind](value))
+        return Markup('<data value="{}" data-key="{}">{}</data>').format(repr(value), pointer, _text(kind, value))
 
     def interval(self, kind: str, *path: Step) -> Markup:
         """The two ends of an interval, in brackets."""
         if self.find(*path) is None:
             return Markup("")
         return Markup('<span class="ci">[{}, {}]</span>').format(self(kind, *path, "low"), self(kind, *path, "high"))
+
+
+def _text(kind: str, value: float) -> str:
+    text = _KINDS[kind](value)
+    return text if any("1" <= c <= "9" for c in text) else text.replace("-", "")  # no negative nought
 
 
 def _keys(path: Sequence[Step]) -> list[str | int]:

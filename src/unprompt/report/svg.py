@@ -101,7 +101,9 @@ class _Axes:
         self.x_from, self.x_to = min(at) - pad, max(at) + pad
         self._y_ticks = _ticks(min(ys), max(ys))
         self.y_from, self.y_to = min(self._y_ticks[0], min(ys)), max(self._y_ticks[-1], max(ys))
-        self._x_ticks = _decades(min(xs), max(xs)) if self._log else [t for t in _ticks(min(xs), max(xs)) if self.x_from <= t <= self.x_to]
+        whole = all(float(v).is_integer() for v in xs)
+        ticks = _decades(min(xs), max(xs)) if self._log else _ticks(min(xs), max(xs))
+        self._x_ticks = [t for t in ticks if self._log or (self.x_from <= t <= self.x_to and (t.is_integer() or not whole))]
 
     def x(self, value: float) -> float:
         at = math.log10(value) if self._log else value
