@@ -73,13 +73,13 @@ def run(decoder_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> unpro
     from conftest import tiny_recipe
 
     folder = tmp_path_factory.mktemp("page")
-    (folder / "letters.py").write_text(LETTERS)
+    (folder / "page_letters.py").write_text(LETTERS)
     held = [
         {"id": f"h{n}", "text": f"{word} {n}", "target": "yes" if n % 3 else "no"} for n, word in enumerate(["grey", "violet", "gold"] * 6)
     ]
     sections: dict[str, Any] = {
         "modules": str(folder),
-        "evaluate": {"data": {"rows": held}, "metrics": ["letters:first", "accuracy"]},
+        "evaluate": {"data": {"rows": held}, "metrics": ["page_letters:first", "accuracy"]},
         "report": {"self_agreement": 9},
         "rounds": {"one": {"contexts": ["colours"]}, "two": {"contexts": ["colours"], "train": {"learning_rate": 3e-2}}},
     }
@@ -102,7 +102,7 @@ def test_the_numbers_on_the_page_are_those_of_the_report(run: unprompt.Run) -> N
 
 def test_the_numbers_are_those_of_a_few_lines_of_pandas(run: unprompt.Run) -> None:
     pytest.importorskip("pandas")
-    table, metric = run.examples.to_pandas(), "letters:first"
+    table, metric = run.examples.to_pandas(), "page_letters:first"
     assert list(table["id"]) == [f"h{n}" for n in range(18)]
     systems = run.report["contexts"]["colours"]["systems"]
     for system in ("before", "one", "two"):
@@ -181,7 +181,7 @@ def judged(run: unprompt.Run, **changes: Any) -> dict[str, Any]:
     own = entry["systems"]["two"]
     own |= {"examples": changes.get("examples", 400), "extraction_failures": changes.get("failed", 0)}
     mean, low, high = changes.get("change", (0.0, -0.02, 0.02))
-    own["metrics"]["letters:first"]["to_teacher"] = {"mean": mean, "low": low, "high": high}
+    own["metrics"]["page_letters:first"]["to_teacher"] = {"mean": mean, "low": low, "high": high}
     entry["cut_at_limit"] = changes.get("cut", 0)
     entry["overlap"]["held-out inputs among the training inputs"] = changes.get("overlap", 0)
     if "drift" in changes:

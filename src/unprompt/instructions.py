@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -78,7 +78,7 @@ def _without(prompt: Prompt, part: int, item: str) -> Prompt:
 
 
 def bar(
-    text: str, removed: Sequence[Sequence[float]], before: Sequence[Sequence[float]], students: dict[str, Sequence[Sequence[float]]]
+    text: str, removed: Sequence[Sequence[float]], before: Sequence[Sequence[float]], students: Mapping[str, Sequence[Sequence[float]]]
 ) -> dict[str, Any]:
     """How much an instruction matters to the teacher, and how much of that each student has taken in.
 
