@@ -62,7 +62,7 @@ def z_model() -> Any:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=259, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, num_key_value_heads=1,
-        head_dim=8, max_position_embeddings=256, eos_token_id=1, bos_token_id=2, pad_token_id=0, rope_theta=1e15, tie_word_embeddings=False,
+        head_dim=8, max_position_embeddings=256, eos_token_id=1, bos_token_id=2, pad_token_id=0, rope_parameters={"rope_type": "default", "rope_theta": 1e15}, tie_word_embeddings=False,
     )  # fmt: skip
     model: Any = LlamaForCausalLM(config).eval()
     ids = byte_tokenizer()("Zyn").input_ids
