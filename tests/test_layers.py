@@ -20,7 +20,7 @@ ORDER = [
     {"prompts", "extract", "rundir", "loss", "metrics", "prices"},
     {"models"},
     {"draw", "engines", "systems", "vocabulary"},
-    {"collect", "lessons", "shots", "rationales", "evaluate", "cost", "judge"},
+    {"collect", "lessons", "shots", "rationales", "evaluate", "cost", "judge", "kl", "instructions"},
     {"train", "report", "estimate"},
     {"check", "weights"},
     {"pipeline"},
@@ -66,7 +66,7 @@ def test_torch_is_not_imported_early(code: str) -> None:
 
 def test_help_names_every_command() -> None:
     done = subprocess.run([sys.executable, "-m", "unprompt", "--help"], capture_output=True, text=True, check=True)
-    for command in ("run", "check", "show", "transfer", "init", "demo", "tune", "library", "cost", "rate"):
+    for command in ("run", "check", "show", "transfer", "init", "demo", "tune", "library", "cost", "rate", "compare"):
         assert f"  {command}" in done.stdout
 
 

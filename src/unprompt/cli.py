@@ -63,6 +63,18 @@ def show(
 
 
 @app.command()
+def compare(
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the page goes.")] = Path("compare.html"),
+) -> None:
+    """Several runs in one page: their students side by side, and what differs in their recipes."""
+    from unprompt import pipeline
+    from unprompt.progress import say
+
+    say(f"done: {pipeline.compare(folders, out)}")
+
+
+@app.command()
 def init(
     prompt: Annotated[Path, typer.Argument(metavar="PROMPT.txt", help="A text file with the long prompt.")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the recipe goes.")] = Path("recipe.yaml"),
@@ -195,7 +207,7 @@ def _show_run(finished: Any) -> None:
     for line in finished.report["use"]:
         console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
     state = "nothing has changed since this run, so nothing was done" if finished.unchanged else "done"
-    console.print(f"\n{state}: {finished.folder}/report.md, report.json", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"\n{state}: {finished.folder}/report.html, report.md, report.json", highlight=False, markup=False, soft_wrap=True)
 
 
 def main() -> None:

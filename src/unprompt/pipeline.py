@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from unprompt.judge import Verdict
     from unprompt.lessons import Drops
     from unprompt.metrics.association import Association
+    from unprompt.report import Examples, TokenKL
     from unprompt.shots import Packed
     from unprompt.vocabulary import Pair
 
@@ -35,7 +36,7 @@ _EVALUATION_LABELS = Labels(kind="sampled", draws=100)
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run.
+    """A finished run; in a notebook it shows its verdict.
 
     Attributes:
         folder: Where everything is.
@@ -50,7 +51,30 @@ class Run:
     @property
     def grades(self) -> list[Grade]:
         """Every system's answer to every held-out example."""
-        return rundir.read_grades(self.folder / "grades.parquet")
+        path = self.folder / "grades.parquet"
+        return rundir.read_grades(path) if path.is_file() else []
+
+    @property
+    def examples(self) -> Examples:
+        """The held-out examples with every system's answer; `.to_pandas()` gives a table."""
+        from unprompt.report import Examples, HeldOut
+
+        rows = rundir.read_rows(self.folder / "examples.parquet")
+        return Examples([HeldOut.from_row(row) for row in rows], self.grades)
+
+    @staticmethod
+    def open(folder: str | Path) -> Run:
+        """A finished run, from its folder.
+
+        Raises:
+            UserError: There is none.
+        """
+        return Run(Path(folder), rundir.RunDir(folder).report(), unchanged=True)
+
+    def _repr_html_(self) -> str:
+        from unprompt import report
+
+        return report.summary(self.report)
 
     def lessons(self, round_: str = "after") -> list[Lesson]:
         """The transfer set of a round."""
@@ -94,6 +118,31 @@ def run(recipe: Recipe, folder: str | Path | None = None) -> Run:
         files.finish("report", everything)
         _refuse_drift(recipe, report)
         return Run(files.folder, report)
+
+
+def compare(folders: Sequence[Path], out: Path) -> Path:
+    """Write one page of several finished runs.
+
+    Raises:
+        UserError: One is no finished run, or an older version made it.
+    """
+    from unprompt import report
+
+    reports: dict[str, dict[str, Any]] = {}
+    for folder in folders:
+        found = Run.open(folder).report
+        if found["schema"] != report.SCHEMA:
+            raise UserError(
+                f"report.json has schema {found['schema']}, this version writes {report.SCHEMA}", where=str(folder),
+                fix="run its recipe again: only the report is made anew",
+            )  # fmt: skip
+        name = folder.resolve().name
+        reports[name if name not in reports else str(folder)] = found
+    if len(reports) < 2:
+        raise UserError("there is nothing to compare", where="unprompt compare", fix="give the folders of two runs or more")
+    with rundir.replacing(out) as partial:
+        partial.write_text(report.compare(reports), "utf-8")
+    return out
 
 
 class _Work:
@@ -404,12 +453,13 @@ class _Work:
                     found += evaluate.grade_choices(system, name, rows, both["right"], both["wrong"], evaluation)
         return found
 
-    def kl(self) -> dict[str, dict[str, list[float]]]:
-        """Context -> `before` and each round -> KL(teacher || system) of each held-out input, on what the teacher answered there."""
-        from unprompt import lessons
+    def kl(self) -> dict[str, dict[str, TokenKL]]:
+        """Context -> `before` and each round -> KL(teacher || system) on what the teacher answered to each held-out input, token by token."""
+        from unprompt import kl, lessons
+        from unprompt.report import TokenKL
 
         recipe, checked = self.recipe, self.checked
-        held = {}
+        held: dict[str, list[Lesson]] = {}
         for name in checked.held_out:
             if (name, "teacher") in self._answers:
                 pair = self._pair(recipe.taught_by(name)[0] or "teacher")
@@ -425,15 +475,17 @@ class _Work:
                     checked.held_student[name].prompts, answers, checked.tokenizer, recipe.contexts[name].extract,
                     end_token=False, where=f"contexts.{name}.extract", modules=recipe.modules,
                 )  # fmt: skip
-        values: dict[str, dict[str, list[float]]] = {name: {} for name, found in held.items() if found}
+        values: dict[str, dict[str, TokenKL]] = {name: {} for name, found in held.items() if found}
+        written = {name: [kl.pieces(checked.tokenizer, lesson) for lesson in held[name]] for name in values}
         for system, whose in (("before", "base"), *((name, name) for name in recipe.plan)):
             for name in values:
-                values[name][system] = self._kl(f"{name}: KL of {system}", whose, held[name])
+                nats = self._kl(f"{name}: KL of {system}", whose, held[name])
+                values[name][system] = TokenKL([lesson.example_id for lesson in held[name]], written[name], nats)
         return values
 
-    def _kl(self, title: str, whose: str, lessons: Sequence[Lesson]) -> list[float]:
-        """KL from the lessons' labels to these weights, in nats per token of each lesson; kept in the run's folder."""
-        from unprompt import train
+    def _kl(self, title: str, whose: str, lessons: Sequence[Lesson]) -> list[list[float]]:
+        """KL from the lessons' labels to these weights, in nats, of each token of each lesson; kept in the run's folder."""
+        from unprompt import kl
 
         key = rundir.fingerprint(
             rundir.FORMAT,
@@ -441,14 +493,64 @@ class _Work:
             self.weights.identity(whose),
             [[x.input_ids, x.labels.ids.tolist(), x.labels.probs.tolist()] for x in lessons],
         )
-        path = self.files.folder / "kl" / f"{key}.json"
+        path = self.files.folder / "kl" / f"{key}.tokens.json"
         if not path.is_file():
             engine = self.weights.engine(whose)
             with bar(title, len(lessons)) as progress, engine.ready():
-                found = train.mean_kl(engine.model, self.checked.tokenizer, lessons, self.recipe.batch_size, progress)
+                found = kl.token_kl(engine.model, engine.tokenizer, lessons, self.recipe.batch_size, progress)
             with rundir.replacing(path) as partial:
                 partial.write_text(json.dumps(found))
         return json.loads(path.read_text())
+
+    def instructions(self, kl: dict[str, dict[str, TokenKL]]) -> dict[str, dict[str, Any]]:
+        """Context -> how much each instruction of the teacher's prompt matters to it, and how much of that the students have taken in."""
+        from unprompt import instructions, lessons
+
+        recipe, checked, found = self.recipe, self.checked, {}
+        for name, systems in kl.items():
+            items = instructions.find(checked.held_teacher[name].prompts) if recipe.report.instructions else []
+            if not items:
+                continue
+            whose = recipe.taught_by(name)[0] or "teacher"
+            bigger = recipe.teacher_model if whose == "teacher" else None
+            tokenizer = models.load_tokenizer(bigger, "teacher_model") if bigger else checked.tokenizer
+            place = {id_: n for n, id_ in enumerate(systems["before"].example_ids[: recipe.report.instructions])}
+            asked = [n for n, prompt in enumerate(checked.held_teacher[name].prompts) if prompt.example_id in place]
+            answers = [self._answers[name, "teacher"][n] for n in asked]
+            bars = []
+            for number, item in enumerate(items, 1):
+                built, _ = lessons.build(
+                    [item.without[n] for n in asked], answers, tokenizer, recipe.contexts[name].extract,
+                    end_token=False, where=f"contexts.{name}.extract", modules=recipe.modules,
+                )  # fmt: skip
+                removed = self._kl(f"{name}: teacher without instruction {number}", whose, built)
+                at = [place[lesson.example_id] for lesson in built]
+                own = {system: [values.nats[n] for n in at] for system, values in systems.items()}
+                bars.append(instructions.bar(item.text, removed, own.pop("before"), own))
+            found[name] = {"examples": len(asked), "bars": sorted(bars, key=lambda each: -each["matters"]["mean"])}
+        return found
+
+    def self_agreement(self) -> dict[str, dict[str, float]]:
+        """Context -> how often two answers of the teacher to one held-out input, written as `sampling` says, are the same."""
+        from unprompt.metrics.statistics import interval
+        from unprompt.report import quality
+
+        recipe, checked, found = self.recipe, self.checked, {}
+        for name, side in checked.held_teacher.items():
+            rows, evaluation = checked.held_out[name][: recipe.report.self_agreement], recipe.evaluation(name)
+            if not rows or (name, "teacher") not in self._answers:
+                continue
+            assert evaluation
+            whose = recipe.taught_by(name)[0] or "teacher"
+            answers, _ = self.weights.collect(
+                f"{name}: teacher against itself", whose, side.only(range(len(rows)), 2), recipe.sampling, None
+            )
+            rule = recipe.contexts[name].extract
+            plain = evaluation.model_copy(update={"metrics": ()})
+            first, second = (evaluate.grade("teacher", name, rule, rows, answers[k::2], plain, recipe.modules) for k in (0, 1))
+            values = [float(quality.same(a, b)) for a, b in zip(first, second, strict=True)]
+            found[name] = {**dict(zip(("mean", "low", "high"), interval(values), strict=True)), "examples": len(values)}
+        return found
 
     def association(self) -> dict[str, Association]:
         """Every context's student prompt on every other's held-out examples, before and after each round (only of contexts named there)."""
@@ -493,7 +595,7 @@ class _Work:
             raise UserError(
                 "the base model answers none of these inputs", where="drift.inputs", fix="give other inputs, or another template"
             )
-        return {name: self._kl(f"drift: KL of {name}", name, found) for name in self.recipe.plan}
+        return {name: [sum(own) / len(own) for own in self._kl(f"drift: KL of {name}", name, found)] for name in self.recipe.plan}
 
     def judge(self, grades: list[Grade]) -> list[Verdict]:
         """The judge's verdicts on the graded answers, and on how difficult the held-out examples are."""
@@ -536,13 +638,13 @@ class _Work:
     def report(
         self,
         grades: list[Grade],
-        kl: dict[str, dict[str, list[float]]],
+        kl: dict[str, dict[str, TokenKL]],
         associations: dict[str, Association],
         drift: dict[str, list[float]],
         drawn: dict[str, dict[str, int]],
         verdicts: list[Verdict],
     ) -> dict[str, Any]:
-        """Write report.json, report.md and the records behind them."""
+        """Write report.html, report.json, report.md, the model cards, and the records behind them."""
         from unprompt import report
         from unprompt.collect import seconds_a_call
 
@@ -582,10 +684,23 @@ class _Work:
             found["judge"] = judge.summary(self.recipe, verdicts)
         if self.recipe.cost:
             found["cost"] = self._cost(grades)
+        for section, values in (("instructions", self.instructions(kl)), ("self_agreement", self.self_agreement())):
+            for name, figures in values.items():
+                found["contexts"][name][section] = figures
+        report.conclude(found)
+        shown = [
+            each
+            for name, rows in checked.held_out.items()
+            for each in report.held_out(name, rows, checked.held_student[name], checked.held_teacher.get(name), kl.get(name, {}))
+        ]
+        rundir.write_rows(files.folder / "examples.parquet", [each.row() for each in shown])
         if grades:
             rundir.write_grades(files.folder / "grades.parquet", grades)
-        files.write_text("report.md", report.markdown(found))
         files.write_text("report.json", json.dumps(found, indent=1, ensure_ascii=False))
+        for name in self.recipe.plan:
+            rundir.RunDir(files.round(name).student).write_text("README.md", report.model_card(found, name))
+        files.write_text("report.md", report.markdown(found))
+        files.write_text("report.html", report.page(found, shown, grades))
         return found
 
 

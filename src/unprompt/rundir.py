@@ -2,10 +2,10 @@
 
 ```
 recipe.yaml   the resolved recipe          completions/KEY/part-*.parquet   what models answered
-state.json    stage -> fingerprint         lessons.parquet, grades.parquet  records
+state.json    stage -> fingerprint         lessons.parquet, grades.parquet, examples.parquet  records
 checkpoints/  while training               student/                         adapter or weights, tokenizer
 inputs/       sampled inputs               rounds/NAME/                     lessons, log and student of a named round
-report.json, report.md                     transfer.jsonl                   a hand-over
+report.html, .json, .md                     transfer.jsonl                   a hand-over
 ```
 """
 
@@ -29,7 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from unprompt.errors import UserError
-from unprompt.records import Completion, Example, Grade, Lesson, SoftLabels
+from unprompt.records import Completion, Grade, Lesson, SoftLabels
 
 FORMAT = 2
 """Version of the files in a run folder; part of every fingerprint."""
@@ -120,7 +120,7 @@ def disk_error(error: OSError, path: Path) -> UserError:
     )
 
 
-_WRITES = {"train": ("student", "train_log.json"), "report": ("report.md", "report.json")}
+_WRITES = {"train": ("student", "train_log.json"), "report": ("report.html", "report.md", "report.json")}
 """Stage -> what it leaves in the run's folder."""
 
 
@@ -338,7 +338,12 @@ def read_grades(path: Path) -> list[Grade]:
     return [Grade(**{**row, "target": json.loads(row["target"]), "metrics": json.loads(row["metrics"])}) for row in _read(path)]
 
 
-def write_examples(path: Path, examples: Sequence[Example]) -> None:
-    """Write inputs as they were read."""
-    rows = [{"id": e.id, "fields": json.dumps(e.fields, ensure_ascii=False, default=str)} for e in examples]
-    _write(path, rows, None)
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows of plain values; nothing, if there are none."""
+    if rows:
+        _write(path, rows, None)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Read such rows."""
+    return _read(path) if path.is_file() else []

@@ -737,6 +737,20 @@ class Cost(Section):
         return _from_base(path, info) if path else path
 
 
+class Report(Section):
+    """What the report's verdict is held to, and what is measured for the report alone."""
+
+    margin: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """How much worse than the teacher the student may be on the first metric: 0.05 is 5 points of 100."""
+    failures: Annotated[float, Field(ge=0, le=1)] = 0.02
+    """Share of the student's answers that may fail extraction, and of the teacher's that may be cut, before the verdict is `look closer`."""
+    instructions: Annotated[int, Field(ge=0)] = 32
+    """Held-out examples of each context on which every bulleted or numbered instruction of the teacher's prompt is left out in turn: one pass of
+    the teacher over these examples for each instruction. 0: none."""
+    self_agreement: Annotated[int, Field(ge=0)] = 0
+    """Held-out examples of each context that the teacher answers twice as `sampling` says, to see how often it agrees with itself. 0: none."""
+
+
 class Recipe(Section):
     """All a run needs to know."""
 
@@ -775,6 +789,8 @@ class Recipe(Section):
     """A language model that rates the graded answers."""
     cost: Cost | None = None
     """Dollars a call, and the break-even."""
+    report: Report = Report()
+    """The verdict's margin, and what is measured for the report alone."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of everything random."""
     batch_size: Annotated[int, Field(ge=1)] = 32

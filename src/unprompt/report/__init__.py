@@ -1,6 +1,26 @@
-"""Numbers to pages: `numbers` computes everything once, `markdown` and `table` show it."""
+"""Numbers to pages: `numbers` computes everything once, `conclude` judges it; `page`, `markdown`, `model_card` and `tables` show it."""
 
-from unprompt.report.numbers import numbers
+from unprompt.report.card import model_card
+from unprompt.report.compare import compare
+from unprompt.report.examples import Examples, HeldOut, held_out
+from unprompt.report.numbers import SCHEMA, numbers
+from unprompt.report.page import page, summary
+from unprompt.report.quality import TokenKL
 from unprompt.report.text import markdown, tables
+from unprompt.report.verdict import conclude
 
-__all__ = ["markdown", "numbers", "tables"]
+__all__ = [
+    "SCHEMA",
+    "Examples",
+    "HeldOut",
+    "TokenKL",
+    "compare",
+    "conclude",
+    "held_out",
+    "markdown",
+    "model_card",
+    "numbers",
+    "page",
+    "summary",
+    "tables",
+]

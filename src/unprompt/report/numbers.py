@@ -13,11 +13,13 @@ from unprompt.metrics.margins import correlation, margin
 from unprompt.metrics.statistics import by_group, gap_closed, interval, paired_difference
 from unprompt.recipe import Recipe
 from unprompt.records import Grade
-from unprompt.report import shots
+from unprompt.report import quality, shots
+from unprompt.report.quality import TokenKL
+from unprompt.report.table import is_share
 from unprompt.systems import described
 
-SCHEMA = 1
-"""Version of `report.json`."""
+SCHEMA = 2
+"""Version of `report.json` (docs/report.md). It rises when a key goes or changes its meaning; new keys may come without."""
 _PACKAGES = ("unprompt", "torch", "transformers", "peft", "accelerate", "tokenizers")
 
 
@@ -25,7 +27,7 @@ def numbers(
     recipe: Recipe,
     contexts: dict[str, dict[str, Any]],
     grades: Sequence[Grade],
-    kl: Mapping[str, Mapping[str, Sequence[float]]],
+    kl: Mapping[str, Mapping[str, TokenKL]],
     seconds: Mapping[str, Mapping[str, float | None]],
     rounds: dict[str, dict[str, Any]],
     folder: str,
@@ -39,7 +41,7 @@ def numbers(
     Args:
         contexts: For each context what collecting and extraction gave: counts, drops, overlap; empty for one that is only evaluated.
         grades: Of all systems.
-        kl: Context -> `before` and rounds -> KL(teacher || system) of each held-out example, nats per token.
+        kl: Context -> `before` and rounds -> KL(teacher || system) on each held-out example's answer.
         seconds: Context -> system -> measured seconds a call.
         rounds: Round -> what it was taught, steps, first and last loss.
         folder: Where the last round's student lies, as the printed commands name it.
@@ -63,11 +65,13 @@ def numbers(
         behind = shots.figures([grade for grade in grades if grade.context == name and "@" in grade.system])
         if behind:
             entry["shots"] = behind
-        for system, values in kl.get(name, {}).items():
+        if kl.get(name):
+            entry["kl_by_position"] = quality.positions({system: found.nats for system, found in kl[name].items()})
+        for system, values in ((system, found.means()) for system, found in kl.get(name, {}).items()):
             known = entry["systems"][system]
             known["kl_nats_per_token"] = {"mean": sum(values) / len(values), "examples": len(values)}
             if system != "before":
-                closed, low, high = gap_closed(kl[name]["before"], values)
+                closed, low, high = gap_closed(kl[name]["before"].means(), values)
                 known["gap_closed"] = {"value": closed, "low": low, "high": high}
         found["contexts"][name] = entry
     found["rounds"] = rounds
@@ -104,6 +108,7 @@ def _system(own: list[Grade], all_: list[Grade], seconds: float | None) -> dict[
         if teacher:
             reference = [teacher[g.example_id].metrics[metric] for g in own]
             metrics[metric]["to_teacher"] = _mean(paired_difference(by_group(values, groups), by_group(reference, groups)))
+            metrics[metric]["kept"] = quality.kept(by_group(values, groups), by_group(reference, groups)) if is_share(metric) else None
     return {
         "examples": len(own),
         "groups": len(set(groups)) if groups[0] is not None else None,
@@ -112,6 +117,9 @@ def _system(own: list[Grade], all_: list[Grade], seconds: float | None) -> dict[
         "completion_tokens": sum(g.completion_tokens for g in own) / len(own),
         "seconds_per_call": seconds,
         "extraction_failures": sum(g.failure is not None for g in own),
+        **({"agreement": quality.agreement(own, teacher)} if teacher and own[0].system != "teacher" else {}),
+        **({"outcomes": quality.outcomes(own, teacher)} if teacher and own[0].system != "teacher" else {}),
+        "confusion": quality.confusion(own),
         **({"lenient_failures": sum(g.lenient_answer is None for g in own)} if any(m.endswith("_lenient") for m in metrics) else {}),
     }
 

@@ -27,9 +27,10 @@ def tables(report: dict[str, Any]) -> list[Table]:
     return [*found, *(table for table in compared if table), *judged.tables(report), *costs.tables(report)]
 
 
-def _title(system: str) -> str:
+def title_of(system: str) -> str:
+    """A system in words."""
     if system.endswith("_teacher_prompt"):
-        return f"{_title(system.removesuffix('_teacher_prompt')).split(' (')[0]}, with the teacher prompt"
+        return f"{title_of(system.removesuffix('_teacher_prompt')).split(' (')[0]}, with the teacher prompt"
     return _TITLES.get(system, f"{system} (student, student prompt)")
 
 
@@ -58,7 +59,7 @@ def _systems(entry: dict[str, Any], titles: dict[str, str]) -> tuple[list[str], 
     columns += ["prompt tokens", "completion tokens", "seconds/call"]
     rows = []
     for system, values in entry["systems"].items():
-        row = [titles.get(system) or _title(system)]
+        row = [titles.get(system) or title_of(system)]
         for metric in names:
             m = values["metrics"][metric]
             row.append(_value(metric, m))
@@ -138,7 +139,7 @@ def _grid(report: dict[str, Any], titles: dict[str, str]) -> Table | None:
     rows = []
     for system in dict.fromkeys(system for systems in shown.values() for system in systems):
         found = [(next(iter(systems["before"]["metrics"])), systems.get(system)) for systems in shown.values()]
-        rows.append([titles.get(system) or _title(system), *(_value(metric, s["metrics"][metric]) if s else "-" for metric, s in found)])
+        rows.append([titles.get(system) or title_of(system), *(_value(metric, s["metrics"][metric]) if s else "-" for metric, s in found)])
     return (
         "Systems",
         ["system", *(f"{name}: {next(iter(systems['before']['metrics']))} [95 %]" for name, systems in shown.items())],
