@@ -5,10 +5,7 @@ Shapes: B lessons, T their longest, S tokens of all, N weighted tokens, H query 
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
 import itertools
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -18,9 +15,6 @@ from unprompt.fast.numbers import product_dtype
 from unprompt.loss import Batch
 
 NAME = "unprompt_packed"
-
-_LENGTHS: contextvars.ContextVar[list[int]] = contextvars.ContextVar("lengths")
-"""Lengths of the lessons in the row, while a model runs on it."""
 
 
 class Row(NamedTuple):
@@ -53,16 +47,6 @@ def pack(batch: Batch) -> Row:
     )
 
 
-@contextlib.contextmanager
-def lessons_of(lengths: list[int]) -> Iterator[None]:
-    """Every forward pass inside is on one row of lessons of these lengths."""
-    token = _LENGTHS.set(lengths)
-    try:
-        yield
-    finally:
-        _LENGTHS.reset(token)
-
-
 def forward(
     module: torch.nn.Module,
     query: torch.Tensor,
@@ -72,13 +56,23 @@ def forward(
     dropout: float = 0.0,
     scaling: float | None = None,
     sliding_window: int | None = None,
+    lesson_lengths: list[int] | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention within each lesson, from (1, H or G, S, D) to (1, S, H, D): one call for all lessons of a length, on views, without a mask."""
+    """Causal attention within each lesson, from (1, H or G, S, D) to (1, S, H, D): one call for all lessons of a length, on views, without a mask.
+
+    Args:
+        lesson_lengths: Of the lessons in the row; the model is called with it and passes it on.
+
+    Raises:
+        ValueError: The model does not.
+    """
+    if lesson_lengths is None:
+        raise ValueError("it does not pass the lengths of lessons on to its attention")
     kind, dtype = query.dtype, product_dtype(query)
     query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     found, start = [], 0
-    for length, run in itertools.groupby(_LENGTHS.get()):
+    for length, run in itertools.groupby(lesson_lengths):
         count = len(list(run))
         q, k, v = (t[0, :, start : start + count * length].unflatten(1, (count, length)).transpose(0, 1) for t in (query, key, value))
         band = None

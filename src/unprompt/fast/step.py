@@ -26,8 +26,8 @@ class Step:
     def __call__(self, batch: Batch) -> torch.Tensor:
         """Sum over the weighted tokens of weight * KL(teacher || student), in nats."""
         row = packing.pack(batch)
-        with packing.lessons_of(row.lengths):
-            hidden_1SH = self._body(input_ids=row.ids_S[None], position_ids=row.position_S[None], use_cache=False).last_hidden_state
+        given = {"input_ids": row.ids_S[None], "position_ids": row.position_S[None], "lesson_lengths": row.lengths}
+        hidden_1SH = self._body(**given, use_cache=False).last_hidden_state
         return head.weighted_loss(hidden_1SH[0, row.at_N], self._head, self._cap, batch)
 
 
