@@ -15,7 +15,7 @@ import torch
 from unprompt.fast.numbers import product_dtype
 from unprompt.loss import Batch
 
-CHUNK_BYTES = 64 * 2**20
+CHUNK_BYTES = 32 * 2**20
 """Of float32 logits in memory at once."""
 
 
