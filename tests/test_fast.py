@@ -214,7 +214,7 @@ def test_which_path_a_training_takes(
 def test_fast_plain_and_checkpointed_trainings_end_alike(tokenizer: Any, tmp_path: Path) -> None:
     found: dict[str, dict[str, torch.Tensor]] = {}
     for name, given in (("fast", {}), ("plain", {"fast": False}), ("checkpointed", {"checkpointing": True})):
-        settings = Train(batch_size=4, epochs=3, learning_rate=1e-2, **given)
+        settings = Train.model_validate({"batch_size": 4, "epochs": 3, "learning_rate": 1e-2, **given})
         model = train.attach_adapter(decoder(), settings, 0)
         train.train(model, tokenizer, ragged_lessons(), settings, rundir.RunDir(tmp_path / name), seed=0, made_from="x")
         found[name] = {key: value.detach().clone() for key, value in model.named_parameters() if value.requires_grad}

@@ -38,33 +38,37 @@ def enabled(student: Any, probe: Batch) -> Iterator[Step | str]:
     Args:
         probe: On which it is tried: it must give the plain path's loss (to 1e-4 in float32, 5e-2 in 16 bits, relative).
     """
+    with contextlib.ExitStack() as undo:
+        found = _switched_on(student, probe, undo)
+        if isinstance(found, str):
+            undo.close()
+        yield found
+
+
+@torch.no_grad()
+def _switched_on(student: Any, probe: Batch, undo: contextlib.ExitStack) -> Step | str:
     model = student.get_base_model() if hasattr(student, "peft_config") else student
     config = model.config.get_text_config()
-    before, training = config._attn_implementation, student.training
-    with contextlib.ExitStack() as undo, torch.no_grad():
-        reason = _unknown(model, config)
-        if reason is None:
-            undo.callback(student.train, training)
-            student.eval()  # without dropout, and no random numbers used up
-            try:
-                want = (batch_kl(student, probe) * probe.weight_N).sum()
-                model.set_attn_implementation(packing.NAME)
-                undo.callback(model.set_attn_implementation, before)
-                step = Step(student)
-                undo.enter_context(adapter.fused(student, lambda: step(probe)))
-                got = step(probe)
-                near = 1e-4 if model.dtype == torch.float32 else 5e-2
-                if not torch.allclose(got, want, rtol=near, atol=near * float(probe.weight_N.sum())):
-                    reason = f"it gave other numbers ({got:.6g} for {want:.6g})"
-            except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
-                reason = f"{type(error).__name__}: {str(error).splitlines()[0][:120] if str(error) else ''}"
-            student.train(training)
-        with torch.enable_grad():
-            if reason is None:
-                yield step
-            else:
-                undo.close()
-                yield reason
+    reason = _unknown(model, config)
+    if reason is not None:
+        return reason
+    near = 1e-4 if model.dtype == torch.float32 else 5e-2
+    training = student.training
+    student.eval()  # without dropout, and no random numbers used up
+    try:
+        want = (batch_kl(student, probe) * probe.weight_N).sum()
+        undo.callback(model.set_attn_implementation, config._attn_implementation)
+        model.set_attn_implementation(packing.NAME)
+        step = Step(student)
+        undo.enter_context(adapter.fused(student, lambda: step(probe)))
+        got = step(probe)
+    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
+        return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:120]}"
+    finally:
+        student.train(training)
+    if not torch.allclose(got, want, rtol=near, atol=near * float(probe.weight_N.sum())):
+        return f"it gave other numbers ({got:.6g} for {want:.6g})"
+    return step
 
 
 def _unknown(model: Any, config: Any) -> str | None:
