@@ -160,18 +160,17 @@ class Contender:
         from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportMissingImports]
 
         rows = [{"input_ids": list(x.input_ids), "completion_mask": [int(w > 0) for w in x.weights]} for x in self.lessons] * 64
-        loss: dict[str, float] = {}
+        began: dict[str, float] = {}
 
         class Turns(transformers.TrainerCallback):
             def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
                 if not sys.stdin.readline():
                     os._exit(0)
                 start_peak()
-                loss["began"] = time.perf_counter()
+                began["wall"], began["cpu"] = time.perf_counter(), time.process_time()
 
             def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-                seconds = time.perf_counter() - loss["began"]
-                answer(json.dumps({"seconds": seconds, "peak": resident("VmHWM"), "loss": None}))
+                answer(measured(began["wall"], began["cpu"]))
 
         with tempfile.TemporaryDirectory() as folder:
             config = SFTConfig(
@@ -189,13 +188,18 @@ class _nothing:
     def __exit__(self, *given: object) -> None: ...
 
 
-def timed(run: Callable[[], float]) -> str:
+def timed(run: Callable[[], object]) -> str:
     start_peak()
-    began = time.perf_counter()
-    loss = run()
+    wall, cpu = time.perf_counter(), time.process_time()
+    run()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return json.dumps({"seconds": time.perf_counter() - began, "peak": resident("VmHWM"), "loss": loss})
+    return measured(wall, cpu)
+
+
+def measured(wall: float, cpu: float) -> str:
+    """What a step took since then: seconds, processor seconds (which a busy machine disturbs less), and its peak memory."""
+    return json.dumps({"seconds": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "peak": resident("VmHWM")})
 
 
 def best_product(dtype: torch.dtype, device: torch.device) -> float:
@@ -271,27 +275,37 @@ def ask(process: Any, line: str | None) -> dict[str, Any]:
     raise SystemExit(f"a contender stopped: {process.args}")
 
 
+def stop(process: Any) -> None:
+    process.stdin.close()
+    process.wait()
+
+
 def compare(dtype: str, batch: int, given: argparse.Namespace) -> None:
     """Print one table's rows."""
-    running = {name: start(name, dtype, batch, given) for name in given.contenders}
     same = "-"
-    if "gkd" in running and "ours" in running:
+    if {"gkd", "ours"} <= set(given.contenders):  # in processes of their own: dense labels leave memory behind
         with tempfile.TemporaryDirectory() as folder:
             for name in ("gkd", "ours"):
-                ask(running[name][0], f"gradient {folder}")
+                process, _ = start(name, dtype, batch, given)
+                ask(process, f"gradient {folder}")
+                stop(process)
             theirs, own = (np.load(Path(folder, f"{name}.npy")) for name in ("gkd", "ours"))
         far = float(np.linalg.norm(theirs[1:] - own[1:]) / np.linalg.norm(theirs[1:]))
         same = f"loss {theirs[0]:.5f} and {own[0]:.5f}, gradients {far:.1e} apart"
         assert far < NEAR[dtype], f"not the same gradient: {same}"
+    running = {name: start(name, dtype, batch, given) for name in given.contenders}
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in running}
     for repeat in range(given.repeats + 1):
         for name, (process, _) in running.items():
             said = ask(process, "step")
+            print(
+                f"{dtype}, {batch} lessons, {name}: {said['seconds']:.2f} s, {said['cpu']:.2f} s of processor, {said['peak']:.0f} MB",
+                file=sys.stderr,
+            )
             if repeat:  # the first is a warm-up
                 found[name].append(said)
     for process, _ in running.values():
-        process.stdin.close()
-        process.wait()
+        stop(process)
     rate = {name: sorted(batch / x["seconds"] for x in said) for name, said in found.items()}
     extra = {name: max(x["peak"] for x in said) - running[name][1] for name, said in found.items()}
     for name, values in rate.items():
