@@ -19,7 +19,7 @@ ORDER = [
     {"inputs"},
     {"prompts", "extract", "rundir", "loss", "metrics", "prices"},
     {"models"},
-    {"draw", "engines", "systems", "vocabulary"},
+    {"draw", "engines", "fast", "systems", "vocabulary"},
     {"collect", "lessons", "shots", "rationales", "evaluate", "cost", "judge", "kl", "instructions"},
     {"train", "report", "estimate"},
     {"check", "weights"},

@@ -8,15 +8,15 @@ import numpy as np
 import torch
 
 from conftest import decoder
-from unprompt.engines.hf import _Draws, _next_tokens
+from unprompt.engines.drawing import Draws, next_tokens
 from unprompt.loss import batch_kl, collate, label_loss
 from unprompt.recipe import Labels, Sampling
 from unprompt.records import Lesson, SoftLabels
 
 
 def labelled(teacher_NV: torch.Tensor, labels: Labels) -> SoftLabels:
-    draw = _Draws([f"token {n}" for n in range(len(teacher_NV))])
-    return SoftLabels.concat(_next_tokens(teacher_NV, Sampling(temperature=0), labels, draw, range(len(teacher_NV)))[1])
+    draw = Draws([f"token {n}" for n in range(len(teacher_NV))])
+    return SoftLabels.concat(next_tokens(teacher_NV, Sampling(temperature=0), labels, draw, range(len(teacher_NV)))[1])
 
 
 def loss_of(student_NV: torch.Tensor, labels: SoftLabels) -> torch.Tensor:

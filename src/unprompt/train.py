@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import math
@@ -16,10 +17,10 @@ import transformers
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from unprompt import models, rundir
+from unprompt import fast, models, rundir
 from unprompt.errors import UserError
 from unprompt.loss import Batch, batch_kl, collate
-from unprompt.progress import bar
+from unprompt.progress import bar, say
 from unprompt.recipe import Train
 from unprompt.records import Lesson
 
@@ -30,6 +31,8 @@ class LessonTrainer(Trainer):
     """Loss = sum of w * KL over the weighted tokens / total weight of the global batch, so that micro-batches do not change the gradient."""
 
     loss_is_scaled_for_ga = True
+    step: fast.Step | None = None
+    """The same loss, faster; None where the student or the trainer's settings can't."""
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
         total = torch.stack([batch["batch"].weight_N.sum() for batch in batch_samples]).sum().to(device)
@@ -42,7 +45,10 @@ class LessonTrainer(Trainer):
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
         """Weighted KL of a micro-batch in nats, over the global batch's weight (times the processes, since gradients are averaged over them)."""
         batch: Batch = inputs["batch"]
-        loss = (batch_kl(model, batch) * batch.weight_N).sum()
+        if self.step is not None:  # noqa: SIM108, the second line is the equation
+            loss = self.step(batch)
+        else:
+            loss = (batch_kl(model, batch) * batch.weight_N).sum()
         return loss / num_items_in_batch * self.args.world_size
 
 
@@ -104,7 +110,15 @@ def train(
     trainer.remove_callback(PrinterCallback)
     clock = _Clock(start)
     trainer.add_callback(clock)
-    with bar("training, in steps", steps) as progress:
+    with contextlib.ExitStack() as undo, bar("training, in steps", steps) as progress:
+        if settings.fast:
+            shortest = sorted(lessons, key=lambda lesson: len(lesson.input_ids))
+            probe = collate([shortest[0], *shortest[:2]], pad, decoder_start).to(values.device)
+            reason = _plain_only(trainer) or undo.enter_context(fast.enabled(student, probe))
+            if isinstance(reason, str):
+                _say_once(f"training takes the plain path: {reason}")
+            else:
+                trainer.step = reason
         trainer.add_callback(_Progress(progress))
         trainer.add_callback(_NextEpoch(taught))
         try:
@@ -114,6 +128,8 @@ def train(
             fix = "lower it and run again: the student is the same whatever it is"
             raise UserError("the GPU's memory is full", where="train.micro_batch_size", fix=fix) from None
     student.eval()
+    if values.gradient_checkpointing:
+        student.gradient_checkpointing_disable()
     losses = [
         {key: entry[key] for key in ("step", "loss", "learning_rate", "grad_norm")}
         for entry in trainer.state.log_history
@@ -127,6 +143,19 @@ def train(
     folder.write_text("train_seconds.json", json.dumps(clock.seconds()))
     folder.write_text("train_log.json", json.dumps({"steps": trainer.state.global_step, "losses": losses}))
     shutil.rmtree(folder.checkpoints, ignore_errors=True)
+
+
+def _plain_only(trainer: Trainer) -> str | None:
+    """Why the trainer has to call the student itself; None if it need not."""
+    args = trainer.args
+    if args.world_size > 1 or args.n_gpu > 1 or trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
+        return "the trainer wraps the model (several devices, FSDP or DeepSpeed)"
+    if args.bf16 or args.fp16:
+        return "train.trainer asks for mixed precision"
+    return "train.trainer asks for torch.compile" if args.torch_compile else None
+
+
+_say_once = functools.cache(say)
 
 
 class _Epochs(Dataset[Lesson]):
@@ -215,6 +244,7 @@ def arguments(settings: Train, folder: Path, seed: int) -> TrainingArguments:
         "dataloader_pin_memory": torch.cuda.is_available(),
         "log_level": "error",
         "disable_tqdm": True,
+        **({"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}} if settings.checkpointing else {}),
         **settings.trainer,
         "logging_first_step": True,  # so that the log is never empty, however few the steps are
     }

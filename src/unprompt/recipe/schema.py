@@ -585,6 +585,10 @@ class Train(Section):
     """Longest gradient."""
     save_every: Annotated[int, Field(ge=1)] = 50
     """Steps between checkpoints."""
+    fast: bool = True
+    """Lessons packed into one row, logits at weighted tokens only, LoRA layers in few products. Same gradient; where a model can't, the plain path is taken and said."""
+    checkpointing: bool = False
+    """Recompute each layer in the backward pass instead of keeping what it computed: less memory, about a third more time."""
     trainer: dict[str, Any] = Field(default_factory=dict)
     """Anything else for `transformers.TrainingArguments`, as it is (trackers, FSDP, DeepSpeed, ...)."""
 
