@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from conftest import decoder
-from unprompt.engines.drawing import Draws, next_tokens
+from unprompt.engines.drawing import Book, Draws, next_tokens
 from unprompt.loss import batch_kl, collate, label_loss
 from unprompt.recipe import Labels, Sampling
 from unprompt.records import Lesson, SoftLabels
@@ -16,7 +16,9 @@ from unprompt.records import Lesson, SoftLabels
 
 def labelled(teacher_NV: torch.Tensor, labels: Labels) -> SoftLabels:
     draw = Draws([f"token {n}" for n in range(len(teacher_NV))])
-    return SoftLabels.concat(next_tokens(teacher_NV, Sampling(temperature=0), labels, draw, range(len(teacher_NV)))[1])
+    book = Book()
+    next_tokens(teacher_NV, Sampling(temperature=0), labels, draw, range(len(teacher_NV)), book)
+    return SoftLabels.concat(book.of(len(teacher_NV)))
 
 
 def loss_of(student_NV: torch.Tensor, labels: SoftLabels) -> torch.Tensor:
