@@ -17,7 +17,7 @@ from unprompt.engines import Engine
 from unprompt.recipe import Labels, Sampling
 from unprompt.records import Completion, Prompt
 
-BATCHES_A_PART = 4
+BATCHES_A_PART = 2
 
 
 def key_of(prompt: Prompt) -> str:
