@@ -21,7 +21,7 @@ ORDER = [
     {"models"},
     {"draw", "engines", "systems", "vocabulary"},
     {"collect", "lessons", "shots", "rationales", "evaluate", "cost", "judge"},
-    {"train", "report", "estimate"},
+    {"train", "report", "estimate", "served"},
     {"check", "weights"},
     {"pipeline"},
     {"show", "starter", "demo", "transfer", "tune", "rate"},

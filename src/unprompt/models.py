@@ -28,7 +28,13 @@ def cache_dir() -> Path:
 
 
 def identity(model: Model, where: str) -> str:
-    """A string that changes when the weights do: path, sizes and times of local files, or hub id and revision. Reads no weights."""
+    """A string that changes when the weights do: path, sizes and times of local files, or hub id and revision; of a server, its address and what
+    it is asked for. Reads no weights.
+    """
+    if model.server is not None:
+        server = model.server
+        read_by = identity(server.tokenizer, f"{where}.server.tokenizer") if server.tokenizer else ""
+        return json.dumps([server.url, server.model, server.api, read_by, server.extra], sort_keys=True)
     if model.gguf is not None:
         path = inputs.local_path(model.gguf, where)
         if not path.is_file():
