@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -90,11 +91,9 @@ def serving(answer: Answer) -> Iterator[tuple[str, list[Asked]]]:
 def around(model: Any, tokenizer: Any, window: int = 512) -> Answer:
     """A server of this model: its own answers, tokens, log-probabilities and counts."""
     engine, lock = HFEngine(model, tokenizer), threading.Lock()
-    bytes_of = {letter: byte for letter, byte in _letters().items()}
+    bytes_of = _letters()
 
     def token(id_: int, q: float) -> dict[str, Any]:
-        import math
-
         piece = tokenizer.convert_ids_to_tokens(id_)
         raw = piece.encode() if piece.startswith("<|") else bytes([bytes_of[piece]])
         return {"token": tokenizer.decode([id_]), "bytes": list(raw), "logprob": math.log(q)}

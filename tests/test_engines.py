@@ -111,11 +111,11 @@ def test_chat_roles_are_told_apart(engine: Engine) -> None:
 
 
 def test_an_empty_prompt_is_refused(engine: Engine) -> None:
-    with pytest.raises(UserError, match="input 0: (the prompt has no tokens|a chat endpoint takes messages)"):
+    with pytest.raises(UserError, match=r"input 0: (the prompt has no tokens|a chat endpoint takes messages)"):
         engine.generate(asked([""]), GREEDY, None)
 
 
 def test_a_prompt_over_the_window_is_refused_by_name(engine: Engine, contents: list[Any]) -> None:
     long: Any = "x" * 600 if isinstance(contents[0], str) else ({"role": "user", "content": "x" * 600},)
-    with pytest.raises(UserError, match="input 1.*(context length|window)"):
+    with pytest.raises(UserError, match=r"input 1.*(context length|window)"):
         engine.generate(asked([contents[0], long]), GREEDY, None)
