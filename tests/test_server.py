@@ -145,6 +145,7 @@ def test_nobody_there() -> None:
         (said(choices=[{"text": 7, "finish_reason": "stop"}]), "the answer's text is '7'"),
         (said(choices=[{"text": "", "finish_reason": "tool_calls"}]), "finish_reason 'tool_calls'"),
         ([1, 2], "the reply is"),
+        (Sent(b"null"), "choices is 'None'"),
         ({"error": {"message": "no such thing"}}, "the server refused: .*no such thing"),
         (Sent({"error": "prompt too long"}, 400), "HTTP 400.*prompt too long"),
         (Sent({"error": "who are you"}, 401), "HTTP 401.*check the key"),
@@ -160,6 +161,18 @@ def test_what_asking_again_can_not_mend_is_one_error_that_names_the_input(reply:
 @pytest.mark.parametrize("name", ["tiny-model-2026-01-31", "tiny-model@main", "Tiny-Model", None])
 def test_a_date_or_revision_behind_the_name_is_the_same_model(name: str | None) -> None:
     assert ask(lambda *_: said(model=name), asked(1))[0][0].text == "yes"
+
+
+def test_half_a_letter_in_the_answer_is_read() -> None:
+    raw = json.dumps(said("TEXT")).replace("TEXT", "a\\ud83d").encode()
+    assert ask(lambda *_: Sent(raw), asked(1), Labels(kind="hard"))[0][0].text == "a\ufffd"
+
+
+def test_an_answer_with_the_key_in_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNPROMPT_TEST_KEY", KEY)
+    for raw in (json.dumps(said(KEY)), json.dumps(said("TEXT")).replace("TEXT", "\\u0073" + KEY[1:])):
+        stopped = refused(lambda *_, raw=raw: Sent(raw.encode()), "the server's answer holds the API key", api_key_env="UNPROMPT_TEST_KEY")
+        assert KEY not in str(stopped)
 
 
 def test_answers_on_their_way_are_kept_when_one_is_refused() -> None:
@@ -199,8 +212,8 @@ def test_why_an_answer_ended(stops: tuple[str, ...], more: dict[str, Any], finis
 # -- labels -------------------------------------------------------------------------------------------------------------
 
 
-def token(text: str, logp: float = -0.5, top: Any = None, **more: Any) -> dict[str, Any]:
-    return {"token": text, "logprob": logp, "top_logprobs": [token(t, p) | {"top_logprobs": None} for t, p in top or [(text, logp)]]} | more
+def token(text: str, logp: Any = -0.5, top: Any = None, **more: Any) -> dict[str, Any]:
+    return {"token": text, "logprob": logp, "top_logprobs": [{"token": t, "logprob": p} for t, p in top or [(text, logp)]]} | more
 
 
 def with_tokens(text: str, *tokens: Any, count: int | None = None) -> dict[str, Any]:
@@ -349,6 +362,7 @@ def test_parts_of_a_store_are_never_overwritten(tmp_path: Path) -> None:
         ({"teacher_model": {"server": SECTION | {"url": f"https://x/v1?key={KEY}"}}}, "no plain http"),
         ({"teacher_model": {"server": SECTION | {"api_key": KEY}}}, "did you mean 'api_key_env'"),
         ({"teacher_model": {"server": SECTION | {"extra": {"seed": 3}}}}, "'seed' is set by the recipe"),
+        ({"teacher_model": {"server": SECTION | {"extra": {"x": float("nan")}}}}, "can't be sent as JSON"),
         ({"teacher_model": {"server": SECTION | {"budget": {}}}}, "a budget of nothing"),
         ({"teacher_model": {"server": SECTION | {"budget": {"dollars": 1}}}}, "nobody knows what 'tiny-model' costs"),
         ({"teacher_model": {"server": SECTION, "dtype": "float16"}}, "a server has its weights elsewhere -> leave out dtype"),

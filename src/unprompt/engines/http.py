@@ -70,8 +70,10 @@ class Endpoint:
                 last = f"nothing within {server.timeout:g} s"
                 continue
             except httpx2.HTTPError as error:
-                last = self._redacted(f"{type(error).__name__}: {error}"[:200])
+                last = self._redacted(f"{type(error).__name__}: {error}")[:200]
                 continue
+            except httpx2.InvalidURL as error:
+                raise UserError(f"no address: {error}", where=f"{self._where}.url", fix="write it as http://localhost:8000/v1") from None
             if status in _AGAIN or status >= 500:
                 wait = max(wait, self._retry_after(headers.get("retry-after"), where))
                 last = f"HTTP {status}: {self._redacted(text)[:200]}"
@@ -85,12 +87,15 @@ class Endpoint:
                 raise UserError(
                     f"the server refused: HTTP {status}: {self._redacted(text)[:300]}", where=f"{self._where}, {where}", fix=fix
                 )
-            if self._key and self._key in text:
-                raise UserError("the server's answer holds the API key", where=f"{self._where}, {where}", fix="do not use this server")
             try:
-                return json.loads(text)
+                found = json.loads(text)
+                plain = text + json.dumps(found, ensure_ascii=False) if self._key else ""  # a letter can be written in several ways
             except (ValueError, RecursionError):
-                last = f"half an answer, or no JSON: {text[:100]!r}"
+                last = f"half an answer, or no JSON: {self._redacted(text)[:100]!r}"
+                continue
+            if self._key and self._key in plain:
+                raise UserError("the server's answer holds the API key", where=f"{self._where}, {where}", fix="do not use this server")
+            return {} if found is None else found
         tries = "1 try" if server.retries == 0 else f"{server.retries + 1} tries"
         raise UserError(
             f"no answer after {tries}; at last {last}", where=f"{self._where}, {where}",

@@ -81,7 +81,8 @@ def read(reply: Any, asked_model: str, longest: int) -> Reply:
     tokens = _tokens(choice.get("logprobs"))
     if tokens is not None and len(tokens) > longest + 1:  # the end token may come on top
         raise UserError(f"the server sent {len(tokens)} tokens for an answer that may have {longest}", fix="mend the server")
-    return Reply(text or "", finish, None if by is False else by if isinstance(by, str) else "", tokens, usage)
+    text = (text or "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # JSON can spell half a letter
+    return Reply(text, finish, None if by is False else by if isinstance(by, str) else "", tokens, usage)
 
 
 def _usage(found: Any) -> tuple[int, int] | None:
@@ -180,7 +181,7 @@ class Vocabulary:
             return id_ if 0 <= id_ < self._size else None
         if piece.raw is None and "\ufffd" in piece.text:
             return None
-        return self._by_bytes.get(piece.text.encode(errors="replace") if piece.raw is None else piece.raw)
+        return self._by_bytes.get(piece.text.encode(errors="surrogatepass") if piece.raw is None else piece.raw)
 
 
 def _letters() -> dict[str, int]:

@@ -6,6 +6,7 @@ The docstring under each field is its reference documentation.
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import re
 from collections.abc import Iterable
@@ -104,7 +105,9 @@ class Server(Section):
     @classmethod
     def _plain_url(cls, url: str) -> str:
         if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#@]*)?", url):
-            raise ValueError("no plain http(s) address -> write it as http://localhost:8000/v1; a key belongs in the environment (api_key_env)")
+            raise ValueError(
+                "no plain http(s) address -> write it as http://localhost:8000/v1; a key belongs in the environment (api_key_env)"
+            )
         return url.rstrip("/")
 
     @field_validator("api_key_env")
@@ -122,6 +125,10 @@ class Server(Section):
         taken = next((key for key in extra if key in ours), None)
         if taken:
             raise ValueError(f"'{taken}' is set by the recipe -> leave it out")
+        try:
+            json.dumps(extra, allow_nan=False)
+        except (TypeError, ValueError):
+            raise ValueError("something in it can't be sent as JSON -> write numbers, texts, lists and mappings") from None
         return extra
 
     @model_validator(mode="after")
