@@ -122,7 +122,9 @@ class Contenders:
             given = self.given[start : start + batch]
             input_BT, mask_BT = self._padded([[*a, *b] for a, b in zip(self.ids[start : start + batch], given, strict=True)])
             size = len(given[0])
-            logits = self.plain(input_ids=input_BT, attention_mask=mask_BT, use_cache=False, logits_to_keep=size + 1).logits[:, :-1].float()
+            places_BT = (mask_BT.cumsum(1) - 1).clamp(min=0)
+            out = self.plain(input_ids=input_BT, attention_mask=mask_BT, position_ids=places_BT, use_cache=False, logits_to_keep=size + 1)
+            logits = out.logits[:, :-1].float()
             found += logits.log_softmax(-1).gather(-1, torch.tensor(given)[..., None])[..., 0].tolist()
         return found
 
@@ -157,7 +159,7 @@ def main() -> None:
     given = None
     if options.score:
         draw = torch.Generator().manual_seed(0)
-        given = torch.randint(100, 40_000, (options.inputs, options.new_tokens), generator=draw).tolist()
+        given = torch.randint(3, 250, (options.inputs, options.new_tokens), generator=draw).tolist()
     made = Contenders(options, given)
     if options.only:
         name, _, batch = options.only.rpartition(":")

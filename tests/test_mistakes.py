@@ -196,7 +196,7 @@ def disk_full_in_training(b: Bench) -> str:
 
 
 def gpu_full(b: Bench) -> str:
-    return _out_of_memory(b, HFEngine, "_start")
+    return _out_of_memory(b, HFEngine, "_sequences")
 
 
 def gpu_full_in_training(b: Bench) -> str:

@@ -124,7 +124,8 @@ class Book:
         """Each prompt's labels, in the order in which they were written."""
         if not self._owners:
             return [SoftLabels.concat([])] * count
-        owners, sizes, ids, probs, nll = (np.concatenate(x) for x in (self._owners, self._sizes, self._ids, self._probs, self._nll))
+        owners, sizes = np.concatenate(self._owners), np.concatenate(self._sizes)
+        ids, probs, nll = np.concatenate(self._ids), np.concatenate(self._probs), np.concatenate(self._nll)
         order = owners.argsort(kind="stable")
         starts = (np.cumsum(sizes) - sizes)[order]
         sizes = sizes[order]
