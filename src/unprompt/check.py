@@ -19,6 +19,7 @@ from unprompt import (
     prices,
     prompts,
     rationales,
+    served,
     shots,
     systems,
     vocabulary,
@@ -82,6 +83,10 @@ def check(recipe: Recipe, *, estimate: bool = True) -> Checked:
     """
     inputs.search(recipe.modules)
     priced = _prices(recipe)
+    teacher_server = recipe.teacher_model.server if recipe.teacher_model else None
+    for model, where in ((recipe.teacher_model, "teacher_model"), (recipe.judge and recipe.judge.model, "judge.model")):
+        if model and model.server:
+            served.refuse(recipe, model.server, where)
     seen: dict[str, list[Example]] = {}
     held_out: dict[str, list[Example]] = {}
     pools: dict[str, list[dict[str, Any]] | None] = {}
@@ -126,14 +131,28 @@ def check(recipe: Recipe, *, estimate: bool = True) -> Checked:
     skeleton = _skeleton(config)
     _check_training(recipe, skeleton)
     shots.check(recipe, {name: rendered[name, "student", "inputs"] for name in seen}, encoder_decoder=config.is_encoder_decoder)
-    teacher_tokenizer, teacher_config, pair = tokenizer, config, None
-    if recipe.teacher_model:
-        teacher_tokenizer = models.load_tokenizer(recipe.teacher_model, "teacher_model")
+    student_reads = Reader(tokenizer, config.is_encoder_decoder, models.window(recipe.model, config, tokenizer))
+    teacher_reads, teacher_config, pair = student_reads, config, None
+    if recipe.teacher_model and teacher_server:
+        teacher_reads = served.reader(recipe.teacher_model, tokenizer, "teacher_model")
+    elif recipe.teacher_model:
         teacher_config = models.load_config(recipe.teacher_model, "teacher_model")
-        pair = _pair(recipe, tokenizer, config, teacher_tokenizer, teacher_config)
+        own = models.load_tokenizer(recipe.teacher_model, "teacher_model")
+        teacher_reads = Reader(own, teacher_config.is_encoder_decoder, models.window(recipe.teacher_model, teacher_config, own))
+    teacher_tokenizer = teacher_reads.tokenizer
+    if recipe.teacher_model:
+        ends = (
+            models.end_ids(teacher_tokenizer)
+            if teacher_server
+            else models.ends_of(recipe.teacher_model, teacher_tokenizer, teacher_config, "teacher_model")
+        )
+        pair = _pair(recipe, student_reads, config, teacher_reads, ends)
     chats = any(template and template.messages for context in recipe.contexts.values() for template in (context.teacher, context.student))
     lines = [_describe("model", recipe.model, tokenizer, config), *_end_of_answer("model", recipe.model, tokenizer, config, chats=chats)]
-    if recipe.teacher_model:
+    if teacher_server:
+        assert pair
+        lines += [*served.describe("teacher", teacher_server), *vocabulary.describe(pair)]
+    elif recipe.teacher_model:
         lines.append(_describe("teacher", recipe.teacher_model, teacher_tokenizer, teacher_config))
         lines += _end_of_answer("teacher", recipe.teacher_model, teacher_tokenizer, teacher_config, chats=chats)
         assert pair
@@ -148,11 +167,6 @@ def check(recipe: Recipe, *, estimate: bool = True) -> Checked:
         {name: _tokens(who, found, name) for name, found in written.items()} for who in (tokenizer, teacher_tokenizer)
     )
     longest_answer = max(_longest_answer(recipe, choices), _longest_answer(recipe, teacher_choices))
-    student_reads = Reader(tokenizer, config, models.window(recipe.model, config, tokenizer))
-    teacher_reads = student_reads
-    if recipe.teacher_model:
-        longest = models.window(recipe.teacher_model, teacher_config, teacher_tokenizer)
-        teacher_reads = Reader(teacher_tokenizer, teacher_config, longest)
     sides: dict[tuple[str, str, str], Side] = {}
     for (name, side, part), asked in rendered.items():
         readers = (
@@ -194,7 +208,7 @@ def check(recipe: Recipe, *, estimate: bool = True) -> Checked:
         rows = inputs.load(recipe.drift.inputs, "drift.inputs", recipe.modules)
         asked = [prompts.render(recipe.drift.template, "drift", row, None, "drift.template") for row in rows]
         drift = _measure(asked, student_reads, "drift.template", recipe.drift.max_new_tokens)
-    judge_reads = _judge(recipe, teacher_reads, held_out, rendered, lines)
+    judge_reads = _judge(recipe, tokenizer, teacher_reads, held_out, rendered, lines)
     waiting = draw.sources(recipe)
     undrawn = {where.split(".")[1] for where in waiting}  # what stands in for their inputs overlaps with itself
     overlap = {name: _overlap(name, recipe, rendered, rows, pools[name]) for name, rows in seen.items() if name not in undrawn}
@@ -211,9 +225,13 @@ def check(recipe: Recipe, *, estimate: bool = True) -> Checked:
         lines.append(f"note: the inputs of {', '.join(waiting)} are yet to be sampled from the model; their seeds stand in for them here")
     if estimate:
         weights = sum(p.numel() for p in skeleton.parameters())
-        teachers = sum(p.numel() for p in _skeleton(teacher_config).parameters()) if recipe.teacher_model else weights
+        teachers = (
+            0 if teacher_server else sum(p.numel() for p in _skeleton(teacher_config).parameters()) if recipe.teacher_model else weights
+        )
         further = [*crossed.values(), *(side for found in behind.values() for side in found.values()), *([drift] if drift else [])]
         lines.append(estimated.estimate(recipe, sides, further, asked_systems, weights, teachers))
+        reads = {"teacher": teacher_reads, **({"judge": judge_reads} if judge_reads else {})}
+        lines += served.most(recipe, reads, sides, asked_systems, held_out, {name: rendered[name, "student", "held"] for name in held_out})
 
     def half(side: str, part: str) -> dict[str, Side]:
         return {name: sides[name, side, part] for name in recipe.contexts if (name, side, part) in sides}
@@ -236,6 +254,7 @@ def _prices(recipe: Recipe) -> dict[str, prices.Price]:
 
 def _judge(
     recipe: Recipe,
+    student: PreTrainedTokenizerBase,
     teacher: Reader,
     held_out: dict[str, list[Example]],
     rendered: dict[tuple[str, str, str], list[Prompt]],
@@ -245,10 +264,13 @@ def _judge(
     if recipe.judge is None:
         return None
     reader = teacher
-    if recipe.judge.model:
+    if recipe.judge.model and recipe.judge.model.server:
+        lines += served.describe("judge.model", recipe.judge.model.server)
+        reader = served.reader(recipe.judge.model, student, "judge.model")
+    elif recipe.judge.model:
         tokenizer, config = models.load_tokenizer(recipe.judge.model, "judge.model"), models.load_config(recipe.judge.model, "judge.model")
         lines.append(_describe("judge.model", recipe.judge.model, tokenizer, config))
-        reader = Reader(tokenizer, config, models.window(recipe.judge.model, config, tokenizer))
+        reader = Reader(tokenizer, config.is_encoder_decoder, models.window(recipe.judge.model, config, tokenizer))
     lines.append(judge.check(recipe, held_out, {name: rendered[name, "student", "held"] for name in held_out}, reader))
     return reader
 
@@ -308,18 +330,13 @@ def _check_sample_ids(recipe: Recipe, seen: dict[str, list[Example]]) -> None:
                 )  # fmt: skip
 
 
-def _pair(
-    recipe: Recipe,
-    tokenizer: PreTrainedTokenizerBase,
-    config: PretrainedConfig,
-    teacher: PreTrainedTokenizerBase,
-    teacher_config: PretrainedConfig,
-) -> vocabulary.Pair:
+def _pair(recipe: Recipe, student: Reader, config: PretrainedConfig, teacher: Reader, teacher_ends: set[int]) -> vocabulary.Pair:
     """How labels come from the teacher to the student; soft ones only between tokens that are the same to both."""
-    assert recipe.teacher_model
-    ends = models.ends_of(recipe.model, tokenizer, config, "model")
-    teacher_ends = models.ends_of(recipe.teacher_model, teacher, teacher_config, "teacher_model")
-    found = vocabulary.pair(tokenizer, teacher, _embeddings(config), models.window(recipe.model, config, tokenizer), ends, teacher_ends)
+    ends = models.ends_of(recipe.model, student.tokenizer, config, "model")
+    if teacher.server and not teacher.server.tokenizer:
+        found = vocabulary.unknown(student.tokenizer, student.window)
+    else:
+        found = vocabulary.pair(student.tokenizer, teacher.tokenizer, _embeddings(config), student.window, ends, teacher_ends)
     teaches = any(
         recipe.teacher_of(name) is None and any(recipe.contexts[context].gold is None for context in round_.contexts)
         for name, round_ in recipe.plan.items()
@@ -384,9 +401,10 @@ def _under_teachers_prompt(name: str, asked: list[Prompt], reader: Reader, longe
 
 
 def _measure(asked: list[Prompt], reader: Reader, where: str, longest_answer: int) -> Side:
-    tokenizer, config, window = reader
-    encoder_decoder = config.is_encoder_decoder
-    ids = [[prompts.encode(tokenizer, content, where) for content in prompt.renderings] for prompt in asked]
+    tokenizer, encoder_decoder, window, server = reader
+    if server:
+        served.refuse_forms(server, asked, where)
+    ids = [[reader.encode(content, where) for content in prompt.renderings] for prompt in asked]
     for prompt, tokens in ((prompt, tokens) for prompt, renderings in zip(asked, ids, strict=True) for tokens in renderings):
         if not tokens:
             raise UserError(f"the prompt of input '{prompt.example_id}' is empty", where=where, fix="give the template some text")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from unprompt import rundir
-from unprompt.engines import Engine
+from unprompt.engines import Engine, Unfinished
 from unprompt.recipe import Labels, Sampling
 from unprompt.records import Completion, Prompt
 
@@ -59,16 +59,22 @@ def collect(
     keys = [key_of(prompt) for prompt in prompts]
     todo = sorted((i for i, key in enumerate(keys) if key not in done), key=lambda i: (-lengths[i], i))
     progress(len(prompts) - len(todo))
-    part = len(list(store.glob("part-*.parquet")))
+    part = 1 + max((int(path.stem[len("part-") :]) for path in store.glob("part-*.parquet")), default=-1)
     size = batch_size * BATCHES_A_PART
     for start in range(0, len(todo), size):
         began = time.perf_counter()
         batch = todo[start : start + size]
         asked = [prompts[i] for i in batch]
         if given is None:
-            found = engine().generate(
-                asked, sampling, labels, seed=seed, prefix_tokens=prefix_tokens, batch_size=batch_size, progress=progress
-            )
+            try:
+                found = engine().generate(
+                    asked, sampling, labels, seed=seed, prefix_tokens=prefix_tokens, batch_size=batch_size, progress=progress
+                )
+            except Unfinished as stopped:
+                if stopped.answered:
+                    kept = [(keys[batch[n]], completion) for n, completion in sorted(stopped.answered.items())]
+                    rundir.write_completions(store / f"part-{part:05d}.parquet", kept)
+                raise
         else:
             texts = [given[i] for i in batch]
             said = engine().score(

@@ -29,7 +29,7 @@ def estimate(
         further: Prompts that every student reads besides.
         systems: Those of further systems: (system, context).
         weights: Of the student.
-        teachers: Of the teacher.
+        teachers: Of the teacher; 0 of one behind a server, whose time is not counted.
     """
     longest = recipe.sampling.max_new_tokens
     collected = read = taught = 0.0
@@ -73,7 +73,7 @@ def estimate(
     size = _LABEL_BYTES[recipe.labels.kind] * entries * collected * longest
     seconds = 2 * work / _speed(models.device(recipe.model), models.dtype(recipe.model))
     spent = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-    both = f"{weights / 1e6:.0f}M weights" + (f", the teacher {teachers / 1e6:.0f}M" if recipe.teacher_model else "")
+    both = f"{weights / 1e6:.0f}M weights" + (f", the teacher {teachers / 1e6:.0f}M" if recipe.teacher_model and teachers else "")
     return (
         f"estimate: {both}; {read:,.0f} prompt tokens read (shared prefixes once), at most {collected * longest:,.0f} answer tokens collected, "
         f"{taught:,.0f} trained on; labels at most {size / 1e6:.1f} MB; at most {spent} on this machine"

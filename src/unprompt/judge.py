@@ -113,7 +113,7 @@ def ask(task: _Task, order: Sequence[str], answer: str, reader: Reader) -> Promp
         "criteria": [{"name": name, "text": rule.criteria[name]} for name in order],
     }  # fmt: skip
     found = prompts.render(rule.template, f"judge/{task.context}", Example(example.id, fields), None, task.where)
-    if reader.tokenizer.chat_template and isinstance(found.content, str):
+    if reader.chat and isinstance(found.content, str):
         return replace(found, content=({"role": "user", "content": found.content},))
     return found
 
@@ -152,6 +152,15 @@ def _tasks(
                 yield _Task(context, example, prompt, difficulty, "judge.difficulty", True)
 
 
+def lengths(
+    recipe: Recipe, held_out: Mapping[str, Sequence[Example]], asked: Mapping[str, Sequence[Prompt]], reader: Reader
+) -> Iterator[tuple[str, bool, int]]:
+    """Each thing to be judged: its context, whether that is an input's difficulty, and the tokens of the prompt with an empty answer."""
+    assert recipe.judge
+    for task in _tasks(recipe, recipe.judge, held_out, asked):
+        yield task.context, task.difficulty, len(_encode(ask(task, list(task.rule.criteria), "", reader), reader))
+
+
 def check(recipe: Recipe, held_out: Mapping[str, Sequence[Example]], asked: Mapping[str, Sequence[Prompt]], reader: Reader) -> str:
     """What can be known before there are answers: templates render, and the judge's prompts fit its window with an empty answer.
 
@@ -177,7 +186,7 @@ def check(recipe: Recipe, held_out: Mapping[str, Sequence[Example]], asked: Mapp
             )  # fmt: skip
     names = ", ".join(rubric(settings, "answers").criteria)
     whose = "judge.model" if settings.model else "the teacher"
-    form = "" if reader.tokenizer.chat_template else ", which has no chat template and is asked in plain text,"
+    form = "" if reader.chat else ", which has no chat template and is asked in plain text,"
     return f"judge: {whose}{form} rates {names} of each answer, {settings.repeats} times"
 
 
@@ -234,7 +243,7 @@ def judge(
 
 
 def _encode(question: Prompt, reader: Reader) -> list[int]:
-    return prompts.encode(reader.tokenizer, question.content, "judge.template")
+    return reader.encode(question.content, "judge.template")
 
 
 def _over(tokens: int, settings: Judge, reader: Reader) -> bool:

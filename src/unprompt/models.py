@@ -28,7 +28,13 @@ def cache_dir() -> Path:
 
 
 def identity(model: Model, where: str) -> str:
-    """A string that changes when the weights do: path, sizes and times of local files, or hub id and revision. Reads no weights."""
+    """A string that changes when the weights do: path, sizes and times of local files, or hub id and revision; of a server, its address and what
+    it is asked for. Reads no weights.
+    """
+    if model.server is not None:
+        server = model.server
+        read_by = identity(server.tokenizer, f"{where}.server.tokenizer") if server.tokenizer else ""
+        return json.dumps([server.url, server.model, server.api, read_by, server.extra], sort_keys=True)
     if model.gguf is not None:
         path = inputs.local_path(model.gguf, where)
         if not path.is_file():
@@ -255,14 +261,19 @@ def dtype(model: Model) -> torch.dtype:
     return torch.bfloat16 if good else torch.float32
 
 
+def positions(config: PretrainedConfig) -> int | None:
+    """Longest sequence in tokens that the architecture has places for; None if it has no limit, or does not say."""
+    if config.is_encoder_decoder:
+        return None
+    named = (getattr(config, name, None) for name in ("max_position_embeddings", "n_positions", "max_seq_len"))
+    return next((int(size) for size in named if size), None)
+
+
 def window(model: Model, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int | None:
     """Longest sequence in tokens that the model can read, or may (`Model.window`); None if it has no limit (relative positions, as T5)."""
-    own = None
-    if not config.is_encoder_decoder:
-        named = (getattr(config, name, None) for name in ("max_position_embeddings", "n_positions", "max_seq_len"))
-        own = next((int(size) for size in named if size), None)
-        if own is None and tokenizer.model_max_length < 10**9:
-            own = tokenizer.model_max_length
+    own = positions(config)
+    if own is None and not config.is_encoder_decoder and tokenizer.model_max_length < 10**9:
+        own = tokenizer.model_max_length
     return min(own, model.window) if own and model.window else own or model.window
 
 

@@ -165,6 +165,11 @@ class _Work:
 
     # -- asking -------------------------------------------------------------------------------------------------------
 
+    @property
+    def _served(self) -> bool:
+        """Whether the recipe's teacher is behind a server."""
+        return bool(self.recipe.teacher_model and self.recipe.teacher_model.server)
+
     def _pair(self, whose: str) -> Pair | None:
         """How this teacher's tokens come to the student, if it is another model."""
         return self.checked.pair if whose == "teacher" else None
@@ -419,7 +424,10 @@ class _Work:
             }
             return
         pair = self._pair(whose)
-        counted = (system == "teacher" and not (pair and pair.by == "text")) or metrics.OF_COMPLETION.keys() & set(evaluation.metrics)
+        served = whose == "teacher" and self._served
+        counted = (system == "teacher" and not (pair and pair.by == "text") and not served) or metrics.OF_COMPLETION.keys() & set(
+            evaluation.metrics
+        )
         self._answers[name, system], self._stores[name, system] = self.weights.collect(
             title, whose, side, sampling, _EVALUATION_LABELS if counted else None
         )
@@ -463,6 +471,9 @@ class _Work:
         for name in checked.held_out:
             if (name, "teacher") in self._answers:
                 pair = self._pair(recipe.taught_by(name)[0] or "teacher")
+                if pair and self._served:
+                    self._kl_left_out[name] = "the teacher's server does not tell its whole distribution"
+                    continue
                 if pair and pair.by == "text":
                     self._kl_left_out[name] = "teacher and student have different tokenizers, and tokens are counted in each one's own"
                     continue
@@ -495,7 +506,7 @@ class _Work:
         )
         path = self.files.folder / "kl" / f"{key}.tokens.json"
         if not path.is_file():
-            engine = self.weights.engine(whose)
+            engine = self.weights.student(whose)
             with bar(title, len(lessons)) as progress, engine.ready():
                 found = kl.token_kl(engine.model, engine.tokenizer, lessons, self.recipe.batch_size, progress)
             with rundir.replacing(path) as partial:
@@ -608,7 +619,7 @@ class _Work:
             self.weights.forget_engines()  # who answered is not needed now
 
         def ask(asked: list[Prompt], ids: list[list[int]]) -> list[Completion]:
-            prefix = 0 if reader.config.is_encoder_decoder else prompts.common_prefix(ids)
+            prefix = 0 if reader.encoder_decoder else prompts.common_prefix(ids)
             side = Side(asked, [len(each) for each in ids], (prefix,))
             return self.weights.collect("judge", "judge", side, Sampling(temperature=0, max_new_tokens=settings.max_new_tokens), None)[0]
 
@@ -684,6 +695,8 @@ class _Work:
             found["judge"] = judge.summary(self.recipe, verdicts)
         if self.recipe.cost:
             found["cost"] = self._cost(grades)
+        if asked := self.weights.asked():
+            found["servers"] = asked
         for section, values in (("instructions", self.instructions(kl)), ("self_agreement", self.self_agreement())):
             for name, figures in values.items():
                 found["contexts"][name][section] = figures

@@ -11,11 +11,11 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from unprompt.errors import UserError
-from unprompt.recipe import Template
+from unprompt.recipe import Server, Template
 from unprompt.records import Example, Messages, Prompt
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 _JINJA = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, autoescape=False)
 
@@ -181,11 +181,25 @@ def as_text(content: str | Messages) -> str:
 
 
 class Reader(NamedTuple):
-    """Who reads prompts, and how much fits: `window` in tokens, None without a limit."""
+    """Who reads prompts, and how much fits: `window` in tokens, None without a limit. The tokenizer of a `server` that names none is the
+    student's, and lengths are then estimates.
+    """
 
     tokenizer: PreTrainedTokenizerBase
-    config: PretrainedConfig
+    encoder_decoder: bool
     window: int | None
+    server: Server | None = None
+
+    @property
+    def chat(self) -> bool:
+        """Whether it takes messages."""
+        return bool(self.tokenizer.chat_template) if self.server is None else self.server.api == "chat"
+
+    def encode(self, content: str | Messages, where: str) -> list[int]:
+        """A prompt's token ids, or, where the tokenizer is not the reader's own, as many as it may have."""
+        if self.server and not self.server.tokenizer:
+            return list(self.tokenizer(as_text(content), verbose=False).input_ids)
+        return encode(self.tokenizer, content, where)
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,8 @@ class Completion:
     Attributes:
         text: Decoded tokens, up to a stop string or the end token (both left out).
         token_ids: All tokens generated, the end token or stop string included.
-        stop: Why it ended: `end` (the model's end token), `stop` (a stop string), `length` (max_new_tokens), or `given` (nobody wrote it, it was scored).
+        stop: Why it ended: `end` (the model's end token), `stop` (a stop string), `length` (max_new_tokens), `filtered` (a server withheld it: it
+            is empty), or `given` (nobody wrote it, it was scored).
         prompt_tokens: Length of the prompt in the model's tokens; of an ensemble, of all its prompts.
         labels: One soft label for each of `token_ids`; None if none were asked for.
     """

@@ -221,6 +221,8 @@ _LESSON = pa.schema({
 })  # fmt: skip
 
 
+_GRADE = pa.schema({f.name: pa.int32() if f.name.endswith("_tokens") else pa.string() for f in fields(Grade)})
+
 _SPLIT = {f"{name}.list.element": "BYTE_STREAM_SPLIT" for name in ("label_ids", "teacher_nll")}
 """Columns whose bytes of one rank are written together, which packs better than a dictionary of their values."""
 
@@ -254,15 +256,23 @@ def _write(path: Path, rows: list[dict[str, Any]], schema: pa.Schema | None) -> 
         }
         packed["use_dictionary"] += ["label_probs.list.element", "label_sizes.list.element", "token_ids.list.element"]
     with replacing(path) as partial:
-        pq.write_table(table, partial, compression="zstd", **packed)
+        pq.write_table(table, partial, compression="zstd", write_page_checksum=True, **packed)
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
-    """Rows; labels as arrays."""
+def _read(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:
+    """Rows; labels as arrays. A file that was cut, or of which a bit has changed, is refused."""
     try:
-        table = pq.read_table(path).combine_chunks()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"can't be read: {str(error).splitlines()[0]}", where=str(path), fix="delete this file and run again") from None
+        return _rows(path, schema)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        said = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"can't be read: {said[:200]}", where=str(path), fix="delete this file and run again") from None
+
+
+def _rows(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:
+    table = pq.read_table(path, page_checksum_verification=True).combine_chunks()
+    table.validate(full=True)
+    if table.schema.names != schema.names or table.schema.types != schema.types:
+        raise ValueError("its columns are not those that were written")
     arrays = [name for name in _LABELS if name in table.column_names]
     rows = table.drop_columns(arrays).to_pylist()
     for name in arrays if rows else ():
@@ -292,7 +302,7 @@ def read_completions(store: Path) -> dict[str, Completion]:
     """All parts of a store: the prompt's fingerprint -> its completion."""
     found: dict[str, Completion] = {}
     for part in sorted(store.glob("part-*.parquet")):
-        for row in _read(part):
+        for row in _read(part, _COMPLETION):
             found[row["prompt"]] = Completion(
                 row["example_id"], row["context"], row["text"], tuple(row["token_ids"]), row["stop"], row["prompt_tokens"], _labels(row)
             )
@@ -314,7 +324,7 @@ def write_lessons(path: Path, lessons: Sequence[Lesson]) -> None:
 def read_lessons(path: Path) -> list[Lesson]:
     """Read the transfer set."""
     found = []
-    for row in _read(path):
+    for row in _read(path, _LESSON):
         labels = _labels(row)
         assert labels is not None
         weights = np.asarray(row["weights"], np.float32)
@@ -327,15 +337,12 @@ def write_grades(path: Path, grades: Sequence[Grade]) -> None:
     rows = [
         {**asdict(g), "target": json.dumps(g.target, ensure_ascii=False, default=str), "metrics": json.dumps(g.metrics)} for g in grades
     ]
-    schema = pa.schema({
-        f.name: pa.int32() if f.name.endswith("_tokens") else pa.string() for f in fields(Grade)
-    })  # fmt: skip
-    _write(path, rows, schema)
+    _write(path, rows, _GRADE)
 
 
 def read_grades(path: Path) -> list[Grade]:
     """Read all grades."""
-    return [Grade(**{**row, "target": json.loads(row["target"]), "metrics": json.loads(row["metrics"])}) for row in _read(path)]
+    return [Grade(**{**row, "target": json.loads(row["target"]), "metrics": json.loads(row["metrics"])}) for row in _read(path, _GRADE)]
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:

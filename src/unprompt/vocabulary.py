@@ -92,8 +92,13 @@ def pair(
     return Pair("text" if why else "id", why, teacher, student, known, window, ends)
 
 
-def describe(found: Pair, teacher_embeddings: int, student_embeddings: int) -> list[str]:
-    """What was aligned, in lines for the terminal."""
+def unknown(student: PreTrainedTokenizerBase, window: int | None) -> Pair:
+    """Of a teacher whose tokenizer nobody named: its text is counted and cut by the student's, and tokenised anew."""
+    return Pair("text", "the teacher's is not named", student, student, np.zeros(0, bool), window, frozenset())
+
+
+def describe(found: Pair, teacher_embeddings: int = 0, student_embeddings: int = 0) -> list[str]:
+    """What was aligned, in lines for the terminal. Embeddings are told where both models' are known."""
     if found.by == "text":
         return [
             f"  note: teacher and student have different tokenizers ({found.why}): the teacher's answers are tokenised anew for the student, "

@@ -6,20 +6,24 @@ Whose weights: `teacher` (the recipe's), `base` (the student before any round), 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unprompt import models, rundir
+from unprompt.engines import Engine
+from unprompt.engines.ledger import Ledger
 from unprompt.progress import bar, say
 from unprompt.prompts import Side
-from unprompt.recipe import Labels, Model, Recipe, Sampling
+from unprompt.recipe import Labels, Model, Recipe, Sampling, Server
 from unprompt.records import Completion
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from unprompt.engines.hf import HFEngine
+    from unprompt.engines.server import ServerEngine
 
 
 class Weights:
@@ -38,7 +42,7 @@ class Weights:
         self.recipe, self.files, self.tokenizer = recipe, files, tokenizer
         self.made_from: dict[str, str] = {}
         self._student: tuple[str, Any] | None = None
-        self._engines: dict[str, HFEngine] = {}
+        self._engines: dict[str, Engine] = {}
 
     @cached_property
     def _base(self) -> Any:
@@ -47,11 +51,9 @@ class Weights:
 
     def identity(self, whose: str) -> list[str]:
         """What fixes these weights, for fingerprints."""
-        model, key = self.recipe.model, "model"
-        if whose == "judge" and self.recipe.judge and self.recipe.judge.model:
-            model, key = self.recipe.judge.model, "judge.model"
-        elif whose in ("teacher", "judge") and self.recipe.teacher_model:
-            model, key = self.recipe.teacher_model, "teacher_model"
+        model, key = self._other_model(whose) or (self.recipe.model, "model")
+        if model.server:
+            return [models.identity(model, key)]
         found = [
             models.identity(model, key),
             str(models.dtype(model)),
@@ -87,20 +89,39 @@ class Weights:
             )  # fmt: skip
         return found, store
 
-    def engine(self, whose: str) -> HFEngine:
+    def engine(self, whose: str) -> Engine:
         """Who answers with these weights; made when first asked for."""
+        other = self._other_model(whose)
+        if other is None:
+            return self.student("base" if whose in ("teacher", "judge") else whose)
+        model, key = other
+        name = "judge" if key == "judge.model" else "teacher"
+        if name not in self._engines:
+            self._engines[name] = self._served(name, model.server, key) if model.server else self._loaded(name, model, key)
+        return self._engines[name]
+
+    def student(self, whose: str) -> HFEngine:
+        """The model that is trained: `base`, or a round's student."""
         from unprompt.engines.hf import HFEngine
 
-        if whose == "judge" and self.recipe.judge and self.recipe.judge.model:
-            return self._other("judge", self.recipe.judge.model, "judge.model")
-        if whose in ("teacher", "judge"):
-            if self.recipe.teacher_model:
-                return self._other("teacher", self.recipe.teacher_model, "teacher_model")
-            whose = "base"
-        model = self._load(None if whose == "base" else whose)
-        if whose not in self._engines or self._engines[whose].model is not model:
-            self._engines[whose] = HFEngine(model, self.tokenizer)
-        return self._engines[whose]
+        model, known = self._load(None if whose == "base" else whose), self._engines.get(whose)
+        if not isinstance(known, HFEngine) or known.model is not model:
+            known = self._engines[whose] = HFEngine(model, self.tokenizer)
+        return known
+
+    def asked(self) -> dict[str, dict[str, Any]]:
+        """What each server was asked by all runs in this folder, for the report."""
+        from unprompt import served
+
+        found = {}
+        for name in ("teacher", "judge"):
+            model, _ = self._other_model(name) or (None, "")
+            path = self._ledger(name)
+            if model and model.server and path.is_file():
+                price, total = served.price(self.recipe, model.server), Ledger(path).total
+                dollars = {"dollars": float(round(total.dollars(price), 8))} if price else {}
+                found[name] = {"model": model.server.model, "url": model.server.url, **asdict(total), **dollars}
+        return found
 
     def forget_engines(self) -> None:
         """Their caches go, and the weights of models that are not trained."""
@@ -131,15 +152,28 @@ class Weights:
         self._engines.pop(name, None)
         self._student = None
 
-    def _other(self, whose: str, model: Model, key: str) -> HFEngine:
-        """A model that is not trained."""
+    def _other_model(self, whose: str) -> tuple[Model, str] | None:
+        """A model that is not trained, and its key in the recipe; None where the student's answers."""
+        if whose == "judge" and self.recipe.judge and self.recipe.judge.model:
+            return self.recipe.judge.model, "judge.model"
+        return (self.recipe.teacher_model, "teacher_model") if whose in ("teacher", "judge") and self.recipe.teacher_model else None
+
+    def _loaded(self, name: str, model: Model, key: str) -> HFEngine:
         from unprompt.engines.hf import HFEngine
 
-        if whose not in self._engines:
-            say(f"loading the {whose}")
-            tokenizer = models.load_tokenizer(model, key)
-            self._engines[whose] = HFEngine(models.load_weights(model, key), tokenizer)
-        return self._engines[whose]
+        say(f"loading the {name}")
+        tokenizer = models.load_tokenizer(model, key)
+        return HFEngine(models.load_weights(model, key), tokenizer)
+
+    def _served(self, name: str, server: Server, key: str) -> ServerEngine:
+        from unprompt import served
+        from unprompt.engines.server import ServerEngine
+
+        tokenizer = models.load_tokenizer(server.tokenizer, f"{key}.server.tokenizer") if server.tokenizer else self.tokenizer
+        return ServerEngine(server, key, tokenizer, Ledger(self._ledger(name)), served.price(self.recipe, server))
+
+    def _ledger(self, name: str) -> Path:
+        return self.files.folder / f"asked-{name}.jsonl"
 
     def _load(self, round_: str | None, *, trainable: bool = False) -> Any:
         """A round's student, or the base model (None). A student's adapter is put onto the base model, and taken off again for another's."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from unprompt.errors import UserError
 from unprompt.recipe import Labels, Sampling
 from unprompt.records import Completion, Prompt, SoftLabels
 
@@ -36,6 +37,10 @@ class Engine(Protocol):
             prefix_tokens: Tokens that all prompts of the whole job have in common, for each rendering; None: found from these prompts.
             batch_size: How many are answered at once; those that wait take the places of finished ones. None: all.
             progress: Told how many prompts were answered since the last call.
+
+        Raises:
+            Unfinished: It had to stop on the way; what is answered comes with it.
+            UserError: It can't begin.
         """
         ...
 
@@ -52,3 +57,16 @@ class Engine(Protocol):
     ) -> list[SoftLabels]:
         """What the model says about each token of given completions: one soft label a token."""
         ...
+
+
+class Unfinished(UserError):
+    """An engine had to stop ahead of its last prompt.
+
+    Args:
+        why: What stopped it.
+        answered: Place of a prompt -> its completion, of those that were answered.
+    """
+
+    def __init__(self, why: UserError, answered: dict[int, Completion]) -> None:
+        super().__init__(why.what, where=why.where, fix=why.fix)
+        self.answered = answered

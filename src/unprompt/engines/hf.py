@@ -16,10 +16,9 @@ from typing import Any
 import torch
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from unprompt import prompts as prompts_
+from unprompt import models, prompts as prompts_
 from unprompt.engines import drawing, sequences
 from unprompt.errors import UserError
-from unprompt.models import end_ids
 from unprompt.progress import say
 from unprompt.recipe import Labels, Sampling
 from unprompt.records import Completion, Prompt, SoftLabels
@@ -41,7 +40,7 @@ class HFEngine:
     def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
         self.model: PreTrainedModel = model
         self.tokenizer = tokenizer
-        self._ends = end_ids(tokenizer, model.generation_config)
+        self._ends = models.end_ids(tokenizer, model.generation_config)
         self._prefixes: dict[tuple[int, ...], DynamicCache] = {}
         self._shares: bool | None = None
 
@@ -57,7 +56,7 @@ class HFEngine:
         progress: Callable[[int], object] = lambda n: None,
     ) -> list[Completion]:
         """See `Engine.generate`."""
-        ids = self._encode(prompts)
+        ids = self._encode(prompts, [sampling.max_new_tokens] * len(prompts))
         draw, book = drawing.Draws(_keys(prompts, seed)), drawing.Book()
         written: list[list[int]] = [[] for _ in prompts]
         stops, texts = ["length"] * len(prompts), [""] * len(prompts)
@@ -113,7 +112,7 @@ class HFEngine:
         progress: Callable[[int], object] = lambda n: None,
     ) -> list[SoftLabels]:
         """See `Engine.score`."""
-        ids = self._encode(prompts)
+        ids = self._encode(prompts, [len(given) for given in completions])
         draw, book = drawing.Draws(_keys(prompts, seed)), drawing.Book()
         longest = max(map(len, completions), default=0)
         size = min(batch_size or len(prompts), max(1, _SCORED_LOGITS // max(1, longest * self.model.config.get_text_config().vocab_size)))
@@ -132,16 +131,19 @@ class HFEngine:
 
     # -- prompts ------------------------------------------------------------------------------------------------------
 
-    def _encode(self, prompts: Sequence[Prompt]) -> list[list[list[int]]]:
-        """Token ids of each prompt's renderings."""
+    def _encode(self, prompts: Sequence[Prompt], answers: Sequence[int]) -> list[list[list[int]]]:
+        """Token ids of each prompt's renderings, behind which an answer of so many tokens has room."""
+        window = models.positions(self.model.config)
         ids = [[prompts_.encode(self.tokenizer, content, p.context) for content in p.renderings] for p in prompts]
-        for prompt, renderings in zip(prompts, ids, strict=True):
+        for prompt, renderings, answer in zip(prompts, ids, answers, strict=True):
+            where, longest = f"context {prompt.context}, input {prompt.example_id}", max(map(len, renderings))
             if not all(renderings):
+                raise UserError("the prompt has no tokens", where=where, fix="give the template some text")
+            if window and longest + answer > window:
                 raise UserError(
-                    "the prompt has no tokens",
-                    where=f"context {prompt.context}, input {prompt.example_id}",
-                    fix="give the template some text",
-                )
+                    f"the prompt has {longest} tokens; with {answer} new ones that is over the model's window of {window}",
+                    where=where, fix="use fewer examples or shorter inputs (nothing is ever cut)",
+                )  # fmt: skip
         return ids
 
     def _decode(self, ids: Sequence[int]) -> str:

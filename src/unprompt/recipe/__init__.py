@@ -3,6 +3,7 @@
 from unprompt.recipe.reading import load, parse, read_yaml
 from unprompt.recipe.schema import (
     Adapter,
+    Budget,
     Choices,
     Context,
     Cost,
@@ -24,9 +25,11 @@ from unprompt.recipe.schema import (
     Round,
     Sample,
     Sampling,
+    Server,
     Shots,
     System,
     Template,
+    TokenPrice,
     Train,
     Tune,
     Weights,
@@ -34,6 +37,7 @@ from unprompt.recipe.schema import (
 
 __all__ = [
     "Adapter",
+    "Budget",
     "Choices",
     "Context",
     "Cost",
@@ -55,9 +59,11 @@ __all__ = [
     "Round",
     "Sample",
     "Sampling",
+    "Server",
     "Shots",
     "System",
     "Template",
+    "TokenPrice",
     "Train",
     "Tune",
     "Weights",

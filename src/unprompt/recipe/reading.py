@@ -115,7 +115,8 @@ def _explain(error: ValidationError, where: str) -> UserError:
         return UserError(f"'{key}' is missing{more}", where=where, fix="add it")
     said, _, fix = first["msg"].removeprefix("Value error, ").partition(" -> ")
     value = first.get("input")
-    shown = f" (it is {value!r})" if isinstance(value, (str, int, float, bool)) and len(str(value)) < 60 else ""
+    secret = loc[-1:] in (["url"], ["api_key_env"])  # someone may have written a key there
+    shown = f" (it is {value!r})" if isinstance(value, (str, int, float, bool)) and len(str(value)) < 60 and not secret else ""
     what = f"'{key}': {said}" if loc else said
     return UserError(f"{what}{shown}{more}", where=where, fix=fix or "mend the value")
 

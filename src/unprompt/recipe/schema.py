@@ -6,6 +6,7 @@ The docstring under each field is its reference documentation.
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import re
 from collections.abc import Iterable
@@ -46,6 +47,97 @@ def _from_base(path: str, info: ValidationInfo) -> str:
     return str((base / Path(path).expanduser()).resolve())
 
 
+class TokenPrice(Section):
+    """Dollars per million tokens."""
+
+    input: Annotated[float, Field(ge=0)]
+    """Of prompts."""
+    output: Annotated[float, Field(ge=0)]
+    """Of answers."""
+
+
+class Budget(Section):
+    """What a server may be asked at most, over all runs in one folder. What is answered by then is kept; raise it to go on."""
+
+    tokens: Annotated[int, Field(ge=1)] | None = None
+    """Of prompts and answers together."""
+    dollars: Annotated[float, Field(gt=0)] | None = None
+    """By `price`, or the price table."""
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if self.tokens is None and self.dollars is None:
+            raise ValueError("a budget of nothing -> give tokens, dollars, or both")
+        return self
+
+
+class Server(Section):
+    """An OpenAI-compatible endpoint (vLLM, SGLang, llama.cpp, `transformers serve`, a hosted API) that answers in a model's place."""
+
+    url: str
+    """Where its API begins, as `http://localhost:8000/v1`."""
+    model: str
+    """What the server calls the model."""
+    api: Literal["chat", "completions"] = "chat"
+    """`chat` (`/chat/completions`): prompts are messages, which the server renders. `completions`: prompts are plain text, or messages that are
+    rendered here by `tokenizer` and sent as token ids."""
+    api_key_env: Annotated[str, Field(max_length=100)] | None = None
+    """Name of the environment variable that holds the key. The key itself is never written anywhere."""
+    tokenizer: Model | None = None
+    """The model's own tokenizer (a hub id or a folder): prompts are measured with it, and `labels.kind: top_k` needs it. Without it lengths are
+    estimated with the student's, and only text is taken from the answers."""
+    concurrency: Annotated[int, Field(ge=1, le=4096)] = 16
+    """Prompts asked at once."""
+    timeout: Annotated[float, Field(gt=0)] = 120.0
+    """Seconds for one answer; then it is asked again."""
+    retries: Annotated[int, Field(ge=0, le=20)] = 6
+    """Times that a prompt is asked again after HTTP 408, 409, 429 or 5xx, no answer in time, a cut connection or half an answer; waits double each time."""
+    budget: Budget | None = None
+    """Where to stop."""
+    price: TokenPrice | None = None
+    """What it costs; the price table's entry of `model`, if there is one, unless given."""
+    limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """What the server calls the longest answer."""
+    extra: dict[str, Any] = Field(default_factory=dict)
+    """Anything else for the body of each request, as it is (`return_tokens_as_token_ids: true` with vLLM, ...)."""
+
+    @field_validator("url")
+    @classmethod
+    def _plain_url(cls, url: str) -> str:
+        if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#@]*)?", url):
+            raise ValueError(
+                "no plain http(s) address -> write it as http://localhost:8000/v1; a key belongs in the environment (api_key_env)"
+            )
+        return url.rstrip("/")
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _variable(cls, name: str | None) -> str | None:
+        if name is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", name):
+            raise ValueError("not the name of an environment variable, in capitals -> put the key there, and write its name here")
+        return name
+
+    @field_validator("extra")
+    @classmethod
+    def _not_ours(cls, extra: dict[str, Any]) -> dict[str, Any]:
+        ours = ("model", "messages", "prompt", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "stop", "logprobs",
+                "top_logprobs", "stream", "n", "echo")  # fmt: skip
+        taken = next((key for key in extra if key in ours), None)
+        if taken:
+            raise ValueError(f"'{taken}' is set by the recipe -> leave it out")
+        try:
+            json.dumps(extra, allow_nan=False)
+        except (TypeError, ValueError):
+            raise ValueError("something in it can't be sent as JSON -> write numbers, texts, lists and mappings") from None
+        return extra
+
+    @model_validator(mode="after")
+    def _weights_elsewhere(self) -> Self:
+        if self.tokenizer and self.tokenizer.server:
+            raise ValueError("a tokenizer is files, not a server -> give a hub id or a folder")
+        return self
+
+
 class Model(Section):
     """Which weights. A bare string is a hub id or a folder."""
 
@@ -57,6 +149,8 @@ class Model(Section):
     rule: str | None = None
     """`package.module:function` instead: called once as `function(folder, **args)`, writes a model and a tokenizer in the Hugging Face layout
     into the folder, in the user's cache."""
+    server: Server | None = None
+    """An endpoint instead, which is asked and can't be trained: for `teacher_model` and `judge.model`."""
     args: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments for `rule`."""
     revision: str | None = None
@@ -91,8 +185,10 @@ class Model(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if sum(source is not None for source in (self.name, self.gguf, self.rule)) != 1:
-            raise ValueError("give either a hub id or folder (name), a GGUF file (gguf) or a function that makes a model (rule)")
+        if sum(source is not None for source in (self.name, self.gguf, self.rule, self.server)) != 1:
+            raise ValueError("give either a hub id or folder (name), a GGUF file (gguf), a function that makes a model (rule) or a server")
+        if self.server and (more := self.model_dump(exclude_defaults=True, exclude={"server", "window"})):
+            raise ValueError(f"a server has its weights elsewhere -> leave out {', '.join(more)}")
         return self
 
 
@@ -832,6 +928,12 @@ class Recipe(Section):
     def _library(cls, data: Any) -> Any:
         """What contexts take from the prompt library, written out."""
         return library.merged(data) if isinstance(data, dict) else data
+
+    @model_validator(mode="after")
+    def _files_to_train(self) -> Self:
+        if self.model.server:
+            raise ValueError("a server's weights can't be trained -> name files as model, and the server as teacher_model or judge.model")
+        return self
 
     @model_validator(mode="after")
     def _names_that_exist(self) -> Self:

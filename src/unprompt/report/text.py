@@ -23,8 +23,21 @@ def tables(report: dict[str, Any]) -> list[Table]:
     for name, entry in report["contexts"].items():
         found.append((f"Context {name}", *_systems(entry, titles), _facts(entry)))
         found += shots.tables(name, entry)
-    compared = (_grid(report, titles), _retention(report), *_associations(report), _drift(report), _margins(report))
+    compared = (_servers(report), _grid(report, titles), _retention(report), *_associations(report), _drift(report), _margins(report))
     return [*found, *(table for table in compared if table), *judged.tables(report), *costs.tables(report)]
+
+
+def _servers(report: dict[str, Any]) -> Table | None:
+    """What endpoints were asked, by all runs in the folder."""
+    rows = [
+        [
+            f"{who}: {found['model']}", f"{found['answers']:,}", f"{found['prompt_tokens']:,}", f"{found['completion_tokens']:,}",
+            f"{found['dollars']:.4f}" if "dollars" in found else "unknown", f"{found['unmapped']:,} of {found['entries']:,}",
+        ]
+        for who, found in report.get("servers", {}).items()
+    ]  # fmt: skip
+    columns = ["server", "answers", "prompt tokens", "answer tokens", "dollars", "alternatives that are no known token"]
+    return ("Servers", columns, rows, []) if rows else None
 
 
 def title_of(system: str) -> str:

@@ -1,0 +1,193 @@
+"""Whatever is put in, only `UserError`s of one line come out: no traceback, no hang."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+from conftest import byte_tokenizer, tiny_recipe
+from unprompt import extract, inputs, prices, prompts, rundir
+from unprompt.engines import replies
+from unprompt.errors import UserError
+from unprompt.recipe import Data, Extract, Template, load
+from unprompt.records import Completion, Example, SoftLabels
+
+fuzz = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+LEAVES = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=12))
+JSON = st.recursive(
+    LEAVES, lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=8), inner, max_size=3)), max_leaves=8
+)
+CHOICE = {
+    "text": "hi", "message": {"content": "hi"}, "finish_reason": "stop", "stop_reason": None,
+    "logprobs": {"content": [{"token": "h", "logprob": -0.5, "bytes": [104], "top_logprobs": [{"token": "h", "logprob": -0.5}]}],
+                 "tokens": ["h"], "token_logprobs": [-0.5], "top_logprobs": [{"h": -0.5}]},
+}  # fmt: skip
+REPLY = {"model": "m", "choices": [CHOICE], "usage": {"prompt_tokens": 3, "completion_tokens": 1}}
+
+
+def only_user_errors(work: Callable[[], Any]) -> Any:
+    began = time.perf_counter()
+    found = error = None
+    try:
+        found = work()
+    except UserError as refused:
+        error = refused
+    assert "\n" not in str(error)
+    assert time.perf_counter() - began < 60, "it hung"
+    return found
+
+
+@st.composite
+def mutated(draw: st.DrawFn, whole: Any) -> Any:
+    """A copy of plain data with one to three places replaced, dropped or put in."""
+    found = json.loads(json.dumps(whole))
+    for _ in range(draw(st.integers(1, 3))):
+        places = list(_places(found))
+        parent, key = draw(st.sampled_from(places))
+        how = draw(st.sampled_from(["replace", "drop", "new"]))
+        if how == "drop":
+            del parent[key]
+        elif how == "new" and isinstance(parent, dict):
+            parent[draw(st.text(max_size=8))] = draw(JSON)
+        else:
+            parent[key] = draw(JSON)
+        if not list(_places(found)):
+            break
+    return found
+
+
+def _places(data: Any) -> Any:
+    entries = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    for key, value in list(entries):
+        yield data, key
+        yield from _places(value)
+
+
+@fuzz
+@given(mutated(REPLY))
+def test_server_replies(reply: Any) -> None:
+    found = only_user_errors(lambda: replies.read(reply, "m", 8))
+    if found and found.tokens:
+        vocabulary = replies.Vocabulary(byte_tokenizer())
+        assert all(id_ is None or 0 <= id_ < 259 for piece, _ in found.tokens for id_ in [vocabulary.id_of(piece)])
+
+
+@fuzz
+@given(mutated(tiny_recipe(Path("nowhere"))))
+def test_recipes(tmp_path: Path, recipe: Any) -> None:
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe), "utf-8")
+    only_user_errors(lambda: load(tmp_path / "r.yaml"))
+
+
+@fuzz
+@given(st.one_of(st.binary(max_size=60), st.text(alphabet="{}[]:,-!&*#|>%@`'\"\n\tab01 ", max_size=60).map(str.encode)))
+def test_yaml(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "r.yaml").write_bytes(text)
+    only_user_errors(lambda: load(tmp_path / "r.yaml"))
+    only_user_errors(lambda: prices.load(str(tmp_path / "r.yaml")))
+
+
+@fuzz
+@given(mutated({"date": "2026-01", "prices": {"a": {"input": 1.5, "output": 2, "cached_input": 0.5, "cache_minimum": 10}}}))
+def test_price_tables(tmp_path: Path, table: Any) -> None:
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(table), "utf-8")
+    only_user_errors(lambda: prices.load(str(tmp_path / "p.yaml")))
+
+
+@fuzz
+@given(st.one_of(st.binary(max_size=80), st.lists(JSON, max_size=3).map(lambda rows: "\n".join(json.dumps(row) for row in rows).encode())))
+def test_data_files(tmp_path: Path, raw: bytes) -> None:
+    for suffix in ("jsonl", "json", "csv", "parquet"):
+        (tmp_path / f"d.{suffix}").write_bytes(raw)
+        only_user_errors(lambda suffix=suffix: inputs.load(Data(file=str(tmp_path / f"d.{suffix}")), "inputs", "."))
+
+
+@fuzz
+@given(st.text(alphabet="{}%|.()[]'\" abx0-+*_\n", max_size=40))
+def test_templates(source: str) -> None:
+    row = Example("1", {"a": "text", "b": [1, 2], "x": {"y": 1}})
+    only_user_errors(lambda: prompts.render(Template(text=source), "c", row, None, "t"))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}", "{{ a.__init__.__globals__ }}", "{{ cycler.__init__.__globals__.os.popen('id').read() }}",
+        "{% include '/etc/passwd' %}", "{% import 'os' as os %}", "{{ b.append(3) }}", "{{ ''|attr('__class__') }}",
+    ],
+)  # fmt: skip
+def test_templates_reach_nothing(source: str) -> None:
+    with pytest.raises(UserError):
+        prompts.render(Template(text=source), "c", Example("1", {"a": "text", "b": [1]}), None, "t")
+
+
+@fuzz
+@given(
+    st.one_of(
+        st.builds(lambda x: {"after": x}, st.text(max_size=5)),
+        st.builds(lambda x: {"json": x}, st.text(max_size=5)),
+        st.builds(lambda x: {"regex": x}, st.text(alphabet="(a|b)*+?.[]{}1,^$\\", max_size=12)),
+        st.sampled_from(["whole", "first_line", "last_line"]),
+    ),
+    st.one_of(st.text(max_size=40), st.text(alphabet='{}[]":,ab1\\ \n', max_size=40), st.just("a" * 3000 + "!")),
+    st.sampled_from(["end", "length", "stop"]),
+)
+def test_extractors(rule: Any, text: str, stop: str) -> None:
+    try:
+        made = Extract.model_validate(rule)
+    except ValueError:
+        return
+    found = only_user_errors(lambda: extract.extract(made, text, stop))
+    if isinstance(found, extract.Span):
+        assert 0 <= found.start <= found.end <= len(text)
+
+
+def test_a_regex_that_would_run_for_ever_is_stopped() -> None:
+    found = extract.extract(Extract.model_validate({"regex": "(a+)+$"}), "a" * 5000 + "!", "end")
+    assert found in ("regex took over 1 s", "no match")
+
+
+def _part(path: Path) -> list[tuple[Any, ...]]:
+    rundir.write_completions(path, [
+        (f"k{n}", Completion(f"i{n}", "c", f"text {n}", (n, n + 1), "end", 7, SoftLabels.hard([n, n + 1], np.float32([0.5, n]))))
+        for n in range(20)
+    ])  # fmt: skip
+    return _plain(path.parent)
+
+
+def _plain(store: Path) -> list[tuple[Any, ...]]:
+    return [
+        (
+            key,
+            c.example_id,
+            c.text,
+            c.token_ids,
+            c.stop,
+            c.prompt_tokens,
+            c.labels and (c.labels.ids.tolist(), c.labels.teacher_nll.tolist()),
+        )
+        for key, c in rundir.read_completions(store).items()
+    ]
+
+
+@fuzz
+@given(st.data())
+def test_part_files_that_were_cut_or_flipped(tmp_path: Path, data: st.DataObject) -> None:
+    path = tmp_path / "part-00000.parquet"
+    whole = _part(path)
+    raw = bytearray(path.read_bytes())
+    if data.draw(st.booleans(), label="cut"):
+        del raw[data.draw(st.integers(0, len(raw) - 1), label="length") :]
+    else:
+        raw[data.draw(st.integers(0, len(raw) - 1), label="byte")] ^= 1 << data.draw(st.integers(0, 7), label="bit")
+    path.write_bytes(raw)
+    found = only_user_errors(lambda: _plain(tmp_path))
+    assert found is None or found == whole, "changed records were read as if they were whole"

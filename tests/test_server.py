@@ -1,0 +1,418 @@
+"""The server engine where a server, the network or the budget fails. No model: the replies are written here."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import byte_tokenizer, tiny_recipe
+from endpoint import NAME, Asked, Sent, serving
+from unprompt import check, collect, rundir
+from unprompt.engines import Unfinished
+from unprompt.engines.ledger import Ledger
+from unprompt.engines.server import ServerEngine
+from unprompt.errors import UserError
+from unprompt.prompts import Side
+from unprompt.recipe import Labels, Sampling, Server, parse
+from unprompt.records import Completion, Prompt
+from unprompt.weights import Weights
+
+KEY = "sk-planted-0123456789"
+SAMPLING = Sampling(temperature=0, max_new_tokens=8)
+SECTION = {"url": "http://127.0.0.1:9/v1", "model": NAME, "api": "completions"}
+
+
+def said(text: str = "yes", **changes: Any) -> dict[str, Any]:
+    choice = {"index": 0, "text": text, "finish_reason": "stop"}
+    return {"model": NAME, "choices": [choice], "usage": {"prompt_tokens": 5, "completion_tokens": 4}} | changes
+
+
+def asked(count: int) -> list[Prompt]:
+    return [Prompt(f"i{n}", "c", f"ask {n}") for n in range(count)]
+
+
+class Clock:
+    """A clock that nobody waits for."""
+
+    def __init__(self) -> None:
+        self.waited: list[float] = []
+
+    async def __call__(self, seconds: float) -> None:
+        self.waited.append(seconds)
+        await asyncio.sleep(0)
+
+
+def ask(
+    answer: Callable[[Asked, int], Any], prompts: list[Prompt], labels: Labels | None = None, **settings: Any
+) -> tuple[list[Completion], list[Asked], Clock]:
+    clock = Clock()
+    with serving(answer) as (url, seen):
+        engine = ServerEngine(
+            Server.model_validate(SECTION | {"url": url, "concurrency": 1} | settings), "teacher_model", byte_tokenizer(), sleep=clock
+        )
+        return engine.generate(prompts, SAMPLING, labels), seen, clock
+
+
+def refused(answer: Callable[[Asked, int], Any], match: str, prompts: int = 1, labels: Labels | None = None, **settings: Any) -> Unfinished:
+    with pytest.raises(Unfinished, match=match) as caught:
+        ask(answer, asked(prompts), labels, **settings)
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+# -- asked again --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        Sent({"error": "busy"}, 429),
+        Sent({"error": "oops"}, 500),
+        Sent(b"<html>bad gateway</html>", 502),
+        Sent(b'{"model": "tiny-model", "choi'),
+        Sent(b'{"model": "tiny', headers={"Content-Length": "5000"}),
+        Sent(b""),
+        Sent(b"[" * 100_000),
+    ],
+    ids=["429", "500", "502", "half a JSON", "cut connection", "nothing", "deep"],
+)
+def test_trouble_that_passes_is_asked_again_and_nothing_twice(trouble: Sent) -> None:
+    found, seen, clock = ask(lambda _, n: trouble if n in (1, 2) else said(f"answer {n}"), asked(3))
+    assert [c.text for c in found] == ["answer 0", "answer 3", "answer 4"]
+    assert [a.body["prompt"] for a in seen] == ["ask 0", "ask 1", "ask 1", "ask 1", "ask 2"]
+    assert 0.5 <= clock.waited[0] <= 1.0 <= clock.waited[1] <= 2.0
+
+
+def test_a_slow_server_is_asked_again_and_then_given_up() -> None:
+    found, seen, _ = ask(lambda _, n: Sent(said(), seconds=30 if n == 0 else 0), asked(1), timeout=2.0)
+    assert (found[0].text, len(seen)) == ("yes", 2)
+    refused(
+        lambda *_: Sent(said(), seconds=30),
+        "no answer after 2 tries; at last nothing within 0.5 s.*what is answered is kept",
+        timeout=0.5,
+        retries=1,
+    )
+
+
+def test_waits_double_up_to_a_minute_and_differ() -> None:
+    clock = Clock()
+    with serving(lambda *_: Sent({}, 503)) as (url, _):
+        engine = ServerEngine(Server.model_validate(SECTION | {"url": url, "retries": 10}), "t", byte_tokenizer(), sleep=clock)
+        with pytest.raises(UserError, match="after 11 tries; at last HTTP 503"):
+            engine.generate(asked(1), SAMPLING, None)
+    assert all(0.5 * min(60, 2**n) <= wait <= min(60, 2**n) for n, wait in enumerate(clock.waited))
+    assert len({wait / min(60, 2**n) for n, wait in enumerate(clock.waited)}) == 10
+
+
+@pytest.mark.parametrize(("header", "least"), [("17", 17), ("7.5", 7.5), ("date", 25), ("nonsense", 0.5), ("-5", 0.5)])
+def test_retry_after_is_kept(header: str, least: float) -> None:
+    header = formatdate(time.time() + 30, usegmt=True) if header == "date" else header
+    _, _, clock = ask(lambda _, n: said() if n else Sent({}, 429, {"Retry-After": header}), asked(1))
+    assert least <= clock.waited[0] <= max(2 * least, 31)
+
+
+def test_a_retry_after_of_hours_ends_the_run() -> None:
+    refused(lambda *_: Sent({}, 429, {"Retry-After": "7200"}), "asked again in 7200 s.*run again then: what is answered is kept")
+
+
+def test_nobody_there() -> None:
+    server = Server.model_validate(SECTION | {"retries": 2})
+    with pytest.raises(UserError, match="no answer after 3 tries; at last Connect"):
+        ServerEngine(server, "teacher_model", byte_tokenizer(), sleep=Clock()).generate(asked(1), SAMPLING, None)
+
+
+# -- refused ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("reply", "match"),
+    [
+        (said(model="another"), "the answer is of model 'another', but 'tiny-model' was asked"),
+        (said(model="tiny-model-mini"), "of model 'tiny-model-mini'"),
+        (said(usage={"prompt_tokens": 5, "completion_tokens": 999}), "counts 999 tokens in an answer that may have 8"),
+        (said(usage={"prompt_tokens": -5, "completion_tokens": 1}), "counts '-5' tokens"),
+        (said(usage={"prompt_tokens": "many", "completion_tokens": 1}), "counts 'many' tokens"),
+        (said(choices=[]), "not the reply of an OpenAI-compatible endpoint: choices"),
+        (said(choices=[{"text": 7, "finish_reason": "stop"}]), "the answer's text is '7'"),
+        (said(choices=[{"text": "", "finish_reason": "tool_calls"}]), "finish_reason 'tool_calls'"),
+        ([1, 2], "the reply is"),
+        (Sent(b"null"), "choices is 'None'"),
+        ({"error": {"message": "no such thing"}}, "the server refused: .*no such thing"),
+        (Sent({"error": "prompt too long"}, 400), "HTTP 400.*prompt too long"),
+        (Sent({"error": "who are you"}, 401), "HTTP 401.*check the key"),
+        (Sent(b"", 302, {"Location": "http://elsewhere/"}), "HTTP 302"),
+    ],
+)  # fmt: skip
+def test_what_asking_again_can_not_mend_is_one_error_that_names_the_input(reply: Any, match: str) -> None:
+    stopped = refused(lambda _, n: said() if n == 0 else reply, match, prompts=3)
+    assert "input i1" in str(stopped)
+    assert [c.text for c in stopped.answered.values()] == ["yes"]
+
+
+@pytest.mark.parametrize("name", ["tiny-model-2026-01-31", "tiny-model@main", "Tiny-Model", None])
+def test_a_date_or_revision_behind_the_name_is_the_same_model(name: str | None) -> None:
+    assert ask(lambda *_: said(model=name), asked(1))[0][0].text == "yes"
+
+
+def test_half_a_letter_in_the_answer_is_read() -> None:
+    raw = json.dumps(said("TEXT")).replace("TEXT", "a\\ud83d").encode()
+    assert ask(lambda *_: Sent(raw), asked(1), Labels(kind="hard"))[0][0].text == "a\ufffd"
+
+
+def test_an_answer_with_the_key_in_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNPROMPT_TEST_KEY", KEY)
+    for raw in (json.dumps(said(KEY)), json.dumps(said("TEXT")).replace("TEXT", "\\u0073" + KEY[1:])):
+        stopped = refused(lambda *_, raw=raw: Sent(raw.encode()), "the server's answer holds the API key", api_key_env="UNPROMPT_TEST_KEY")
+        assert KEY not in str(stopped)
+
+
+def test_answers_on_their_way_are_kept_when_one_is_refused() -> None:
+    def answer(request: Asked, _: int) -> Any:
+        return Sent({"error": "no"}, 400) if request.body["prompt"] == "ask 0" else Sent(said(request.body["prompt"]), seconds=0.5)
+
+    stopped = refused(answer, "input i0", prompts=6, concurrency=3)
+    assert {n: c.text for n, c in stopped.answered.items()} == {1: "ask 1", 2: "ask 2"}
+
+
+def test_a_filtered_answer_is_empty_and_says_so() -> None:
+    choice = {"text": None, "finish_reason": "content_filter"}
+    [found] = ask(lambda *_: said(choices=[choice]), asked(1), Labels(kind="hard"))[0]
+    assert (found.text, found.token_ids, found.stop) == ("", (), "filtered")
+
+
+@pytest.mark.parametrize(
+    ("stops", "more", "finish", "expected"),
+    [
+        ((), {}, "stop", ("a;b", "end")),
+        ((), {}, "length", ("a;b", "length")),
+        ((";",), {}, "stop", ("a", "stop")),
+        (("#",), {}, "stop", ("a;b", "stop")),
+        (("#",), {"stop_reason": None}, "stop", ("a;b", "end")),
+        (("#",), {"stop_reason": "#"}, "stop", ("a;b", "stop")),
+        (("#",), {"stop_reason": 2}, "stop", ("a;b", "end")),
+    ],
+)  # fmt: skip
+def test_why_an_answer_ended(stops: tuple[str, ...], more: dict[str, Any], finish: str, expected: tuple[str, str]) -> None:
+    with serving(lambda *_: said(choices=[{"text": "a;b", "finish_reason": finish} | more])) as (url, _):
+        engine = ServerEngine(Server.model_validate(SECTION | {"url": url}), "teacher_model", byte_tokenizer(), sleep=Clock())
+        [found] = engine.generate(asked(1), SAMPLING.model_copy(update={"stop": stops}), None)
+    assert (found.text, found.stop) == expected
+    assert (found.token_ids[-1:] == (1,)) == (found.stop == "end")
+
+
+# -- labels -------------------------------------------------------------------------------------------------------------
+
+
+def token(text: str, logp: Any = -0.5, top: Any = None, **more: Any) -> dict[str, Any]:
+    return {"token": text, "logprob": logp, "top_logprobs": [{"token": t, "logprob": p} for t, p in top or [(text, logp)]]} | more
+
+
+def with_tokens(text: str, *tokens: Any, count: int | None = None) -> dict[str, Any]:
+    choice = {"text": text, "finish_reason": "length", "logprobs": {"content": list(tokens)}}
+    return said(choices=[choice], usage={"prompt_tokens": 5, "completion_tokens": len(tokens) if count is None else count})
+
+
+TWO = Labels(kind="top_k", k=2)
+
+
+def test_a_token_that_can_not_be_told_is_counted(decoder_folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    top = [("h", -0.5), ("\ufffd", -1.5), ("hello", -2.0), ("i", -2.5)]
+    with serving(lambda *_: with_tokens("h", token("h", top=top))) as (url, _):
+        server = Server.model_validate(SECTION | {"url": url, "tokenizer": str(decoder_folder)})
+        engine = ServerEngine(server, "teacher_model", byte_tokenizer(), Ledger(tmp_path / "asked.jsonl"))
+        [found] = engine.generate(asked(1), SAMPLING, TWO)
+    assert found.labels
+    h, i = byte_tokenizer().convert_tokens_to_ids(["h", "i"])
+    assert dict(found.labels.token(0)) == pytest.approx({h: 0.8808, i: 0.1192}, abs=1e-3)
+    assert "2 of 4 alternatives that the server named are no token" in capsys.readouterr().err
+    assert Ledger(tmp_path / "asked.jsonl").total.unmapped == 2
+
+
+def test_legacy_log_probabilities_and_ids_of_the_server(decoder_folder: Path) -> None:
+    h, i = byte_tokenizer().convert_tokens_to_ids(["h", "i"])
+    names = [f"token_id:{h}", f"token_id:{i}"]
+    logprobs = {"tokens": names, "token_logprobs": [-0.1, -0.2], "top_logprobs": [{names[0]: -0.1, names[1]: -3.0}, {names[1]: -0.2}]}
+    reply = said(
+        choices=[{"text": "hi", "finish_reason": "length", "logprobs": logprobs}], usage={"prompt_tokens": 5, "completion_tokens": 2}
+    )
+    [found] = ask(lambda *_: reply, asked(1), TWO, tokenizer=str(decoder_folder))[0]
+    assert found.token_ids == (h, i)
+    assert found.labels
+    assert set(dict(found.labels.token(0))) == {h, i}
+
+
+@pytest.mark.parametrize(
+    ("reply", "match"),
+    [
+        (said(), "sent no log-probabilities"),
+        (with_tokens("hello", token("hello")), "the token 'hello' of the answer can't be found"),
+        (with_tokens("hi", token("h")), "the server's text 'hi' is not that of its tokens, 'h'"),
+        (with_tokens("h", token("h"), count=6), "counts 6 tokens in an answer of 1"),
+        (with_tokens("h", token("h", logp="x")), "a log-probability is 'x'"),
+        (with_tokens("h", token("h", logp=3.0)), "a log-probability is '3.0'"),
+        (with_tokens("h", token("h", bytes=[300])), "a token's bytes"),
+        (with_tokens("h", token("h")) | {"usage": {"prompt_tokens": 77, "completion_tokens": 1}}, "77 tokens in a prompt that has 5"),
+    ],
+)  # fmt: skip
+def test_labels_that_can_not_be_trusted_are_refused(decoder_folder: Path, reply: Any, match: str) -> None:
+    refused(lambda *_: reply, match, labels=TWO, tokenizer=str(decoder_folder))
+
+
+# -- the budget, and what a run keeps -------------------------------------------------------------------------------------
+
+
+def recipe(url: str, **server: Any) -> Any:
+    section = {"url": url, "model": NAME, "api": "completions", "concurrency": 2} | server
+    return {"teacher_model": {"server": section}, "labels": {"kind": "hard"}, "sampling": {"temperature": 1.0, "max_new_tokens": 8}}
+
+
+def collected(made: Any, folder: Path) -> list[Completion]:
+    side = Side(asked(20), [5] * 20, (0,))
+    return Weights(made, rundir.RunDir(folder), byte_tokenizer()).collect("asks", "teacher", side, made.sampling, made.labels)[0]
+
+
+def test_a_budget_is_never_exceeded_and_can_be_raised(tiny: Any, tmp_path: Path) -> None:
+    def answer(request: Asked, _: int) -> Any:
+        return said(request.body["prompt"], usage={"prompt_tokens": 5, "completion_tokens": 8})
+
+    with serving(answer) as (url, seen):
+        for tokens, known in ((70, 5), (140, 10), (1000, 20)):
+            made = tiny(**recipe(url, budget={"tokens": tokens}))
+            if known < 20:
+                with pytest.raises(
+                    UserError,
+                    match=rf"teacher_model\.server\.budget: the budget of {tokens} tokens is spent: {known} answers took {known * 13}",
+                ):
+                    collected(made, tmp_path)
+            else:
+                assert [c.text for c in collected(made, tmp_path)] == [f"ask {n}" for n in range(20)]
+            assert len(seen) == known
+    assert sorted(a.body["prompt"] for a in seen) == sorted(f"ask {n}" for n in range(20))
+
+
+def test_a_budget_in_dollars(tiny: Any, tmp_path: Path) -> None:
+    with serving(lambda *_: said(usage={"prompt_tokens": 5, "completion_tokens": 8})) as (url, seen):
+        made = tiny(**recipe(url, budget={"dollars": 0.001}, price={"input": 4.0, "output": 10.0}))  # an answer costs 0.0001
+        with pytest.raises(UserError, match=r"the budget of \$0.001 is spent: 10 answers cost \$0.0010"):
+            collected(made, tmp_path)
+    assert len(seen) == 10
+
+
+def test_what_was_answered_before_an_error_is_not_asked_again(tiny: Any, tmp_path: Path) -> None:
+    broken = [True]
+
+    def answer(request: Asked, number: int) -> Any:
+        return Sent({"error": "no"}, 400) if broken[0] and number >= 5 else said(request.body["prompt"])
+
+    with serving(answer) as (url, seen):
+        made = tiny(**recipe(url))
+        with pytest.raises(UserError, match="HTTP 400"):
+            collected(made, tmp_path)
+        broken[0] = False
+        failed = {a.body["prompt"] for a in seen[5:]}
+        found = collected(made, tmp_path)
+    assert [c.text for c in found] == [f"ask {n}" for n in range(20)]
+    assert {p: n for p in failed for n in [sum(a.body["prompt"] == p for a in seen)]} == dict.fromkeys(failed, 2)
+    assert len(seen) == 20 + len(failed)
+
+
+def test_a_ledger_that_a_kill_cut_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "asked.jsonl"
+    path.write_text("[1, 5, 8, 0, 0]\n[1, 5, 8, 0, 0]\n[1, 5")
+    assert Ledger(path).total.tokens == 26
+    assert path.read_text() == "[1, 5, 8, 0, 0]\n" * 2
+
+
+def test_parts_of_a_store_are_never_overwritten(tmp_path: Path) -> None:
+    completion = Completion("a", "c", "x", (1,), "end", 1)
+    for part in (0, 2):
+        rundir.write_completions(tmp_path / f"part-{part:05d}.parquet", [(str(part), completion)])
+
+    class Engine:
+        def generate(self, prompts: list[Prompt], *_: Any, **__: Any) -> list[Completion]:
+            return [Completion(p.example_id, p.context, "y", (1,), "end", 1) for p in prompts]
+
+    engine: Any = Engine()
+    collect.collect(lambda: engine, asked(1), [5], tmp_path, SAMPLING, None, seed=0, batch_size=1, prefix_tokens=(0,))
+    assert set(rundir.read_completions(tmp_path)) == {"0", "2", collect.key_of(asked(1)[0])}
+
+
+# -- the recipe, the key, and a whole run ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"labels": {"kind": "sampled"}}, "labels.kind: a server tells at most its most probable tokens"),
+        ({"labels": {"kind": "top_k"}}, r"server\.tokenizer: top_k labels need the server's tokenizer"),
+        ({"model": {"server": SECTION}}, "a server's weights can't be trained"),
+        ({"teacher_model": {"server": SECTION | {"api": "chat"}}}, "a chat endpoint takes messages, not plain text"),
+        ({"teacher_model": {"server": SECTION | {"api_key_env": "UNPROMPT_NO_KEY"}}}, "the environment variable UNPROMPT_NO_KEY is not set"),
+        ({"teacher_model": {"server": SECTION | {"api_key_env": KEY}}}, "not the name of an environment variable"),
+        ({"teacher_model": {"server": SECTION | {"url": f"https://me:{KEY}@x/v1"}}}, "no plain http"),
+        ({"teacher_model": {"server": SECTION | {"url": f"https://x/v1?key={KEY}"}}}, "no plain http"),
+        ({"teacher_model": {"server": SECTION | {"api_key": KEY}}}, "did you mean 'api_key_env'"),
+        ({"teacher_model": {"server": SECTION | {"extra": {"seed": 3}}}}, "'seed' is set by the recipe"),
+        ({"teacher_model": {"server": SECTION | {"extra": {"x": float("nan")}}}}, "can't be sent as JSON"),
+        ({"teacher_model": {"server": SECTION | {"budget": {}}}}, "a budget of nothing"),
+        ({"teacher_model": {"server": SECTION | {"budget": {"dollars": 1}}}}, "nobody knows what 'tiny-model' costs"),
+        ({"teacher_model": {"server": SECTION, "dtype": "float16"}}, "a server has its weights elsewhere -> leave out dtype"),
+    ],
+)  # fmt: skip
+def test_a_recipe_that_can_not_work_is_refused_before_anything_is_asked(decoder_folder: Path, changes: Any, match: str) -> None:
+    with pytest.raises(UserError, match=match) as caught:
+        check.check(parse(tiny_recipe(decoder_folder) | {"teacher_model": {"server": SECTION}, "labels": {"kind": "hard"}} | changes))
+    assert KEY not in str(caught.value)
+
+
+def test_the_check_says_what_will_be_asked_and_asks_nothing(tiny: Any) -> None:
+    with serving(lambda *_: said()) as (url, seen):
+        price = {"input": 1000.0, "output": 2000.0}
+        lines = check.check(tiny(**recipe(url, price=price, budget={"dollars": 2, "tokens": 9000}))).lines
+    [line] = [line for line in lines if line.startswith("server of the teacher")]
+    prompts = sum(len("A long instruction that the student never sees. :") + len(text) for text in
+                  ("red", "green", "blue", "yellow", "black", "white", "pink", "brown", "grey", "violet", "gold"))  # fmt: skip
+    dollars = (prompts * 1000 + 11 * 8 * 2000) / 1e6
+    assert f"at most 11 calls, {prompts:,} prompt tokens, 88 answer tokens, ${dollars:.2f}; stops at 9,000 tokens or $2" in line
+    assert any("lengths are estimates by the student's" in line for line in lines)
+    assert not seen
+
+
+def test_a_run_with_a_server_and_no_key_in_anything_it_writes(decoder_folder: Path, tmp_path: Path) -> None:
+    def answer(request: Asked, number: int) -> Any:
+        assert request.headers["Authorization"] == f"Bearer {KEY}"
+        return Sent({"error": f"bad key {KEY}"}, 429 if number == 0 else 400) if number in (0, 4) else said("yes")
+
+    with serving(answer) as (url, seen):
+        data = tiny_recipe(decoder_folder) | recipe(url, api_key_env="UNPROMPT_TEST_KEY", retries=1)
+        data["judge"] = {"model": data["teacher_model"], "max_new_tokens": 20, "repeats": 1}
+        data["name"] = "keyed"
+        file = tmp_path / "keyed.yaml"
+        file.write_text(json.dumps(data))
+        code = f"import os; os.environ['UNPROMPT_TEST_KEY'] = {KEY!r}; from unprompt import cli; cli.main()"
+        runs = [
+            subprocess.run([sys.executable, "-c", code, "run", str(file), "--out", str(tmp_path / "run")], capture_output=True, text=True)
+            for _ in range(2)
+        ]
+    assert [run.returncode for run in runs] == [2, 0], runs[-1].stderr
+    assert "HTTP 400" in runs[0].stderr
+    assert "bad key ***" in runs[0].stderr
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(written) > 10
+    assert not [path for path in written if KEY.encode() in path.read_bytes()]
+    assert not any(KEY in run.stdout + run.stderr for run in runs)
+    report = json.loads((tmp_path / "run/report.json").read_text())
+    assert report["servers"]["teacher"]["answers"] == 8 + 3
+    assert report["servers"]["judge"]["answers"] > 0
+    assert "does not tell its whole distribution" in report["contexts"]["colours"]["kl_left_out"]
+    teachers = [a.body["prompt"] for a in seen if a.body["prompt"].startswith("A long")]
+    assert len(teachers) - len(set(teachers)) == 2  # the two that were refused
