@@ -21,7 +21,7 @@ ORDER = [
     {"models"},
     {"draw", "engines", "systems", "vocabulary"},
     {"collect", "lessons", "shots", "rationales", "evaluate", "cost", "judge", "kl", "instructions"},
-    {"train", "report", "estimate"},
+    {"train", "report", "estimate", "watch"},
     {"check", "weights"},
     {"pipeline"},
     {"show", "starter", "demo", "transfer", "tune", "rate"},
