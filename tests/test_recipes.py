@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import sys
 from itertools import islice
 from pathlib import Path
@@ -59,19 +61,28 @@ def test_a_toy_of_addition_runs(name: str, tmp_path: Path, monkeypatch: pytest.M
     assert set(run.report["contexts"]["direct"]["systems"]) >= {"teacher", "before", *whole.rounds}
 
 
-def test_star_problems_are_right_and_parts_share_none(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("forms", [1, 4])
+def test_story_problems_are_right_and_parts_share_none(monkeypatch: pytest.MonkeyPatch, forms: int) -> None:
     monkeypatch.setattr(sys, "path", [str(RECIPES / "papers" / "aicd2024"), *sys.path])
-    import star_problems  # pyright: ignore[reportMissingImports]
+    import reasoning  # pyright: ignore[reportMissingImports]
 
-    texts: dict[str, set[str]] = {}
-    for part in ("shots", "inputs", "heldout"):
-        rows = list(star_problems.problems(part, 60))
-        texts[part] = {row["text"].split(" ", 1)[1] for row in rows}
-        for row in rows:
-            a, b, *gone = (int(word.strip(".")) for word in row["text"].split() if word.strip(".").isdigit())
-            assert row["target"] == str(a + b - sum(gone))
-            assert row["rationale"].endswith(f"= {row['target']}. The answer is {row['target']}.")
-    assert not (texts["shots"] & texts["inputs"] | texts["inputs"] & texts["heldout"] | texts["shots"] & texts["heldout"])
+    parts = {part: list(reasoning.stories(part, 60, forms=forms)) for part in ("shots", "inputs", "test")}
+    texts = {part: {row["text"] for row in rows} for part, rows in parts.items()}
+    assert not (texts["shots"] & texts["inputs"] | texts["inputs"] & texts["test"] | texts["shots"] & texts["test"])
+    for row in itertools.chain(*parts.values()):
+        told = [int(word) for word in re.findall(r"\d+", row["text"])]
+        result = (
+            told[0] + told[1] - told[2] if " gets " in row["text"] else told[0] - told[1] + told[2] if " gives " in row["text"] else None
+        )
+        if " buys " in row["text"]:
+            result = told[0] * told[1] + told[2]
+        if " each" in row["text"]:
+            result = told[0] * told[1] - told[2]
+        assert row["target"] == str(result)
+        for left, right in (step.split(" = ") for step in row["rationale"].rstrip(".").split(". ")):
+            x, sign, y = left.split()
+            assert int(right) == {"+": int(x) + int(y), "-": int(x) - int(y), "*": int(x) * int(y)}[sign]
+        assert row["rationale"].endswith(f"= {row['target']}.")
 
 
 def test_a_toy_of_star_runs(decoder_folder: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Addition with a scratch-pad, stories that ask for a sum, words to reverse, and a tiny decoder that knows nothing yet.
+"""Addition with a scratch-pad, stories that ask for a sum, and words to reverse.
 
 Numbers are written ones digit first (28+4 is 82 + 4 = 86, written 68), so that a decoder of half a million weights learns from few questions.
 A scratch-pad goes column by column, two digits, `=`, the digit that is written and the digit that is carried, then the answer: `24=60,80=80,=68`.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from pathlib import Path
 
 from unprompt import UserError
 
@@ -25,29 +24,6 @@ STORIES = (
 )
 THINGS = ("pens", "cups", "eggs", "nuts")
 FORMS = {"sum": SUMS, "spoken": SPOKEN, "story": STORIES}
-
-
-def tiny_decoder(folder: Path, width: int = 128, layers: int = 3, heads: int = 4, window: int = 128, seed: int = 0) -> None:
-    """Write a decoder with random weights and a tokenizer of single characters, in the Hugging Face layout."""
-    import torch
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    signs = ["<pad>", "<end>", "<unk>", *"0123456789+=>,. ", *LETTERS]
-    tokenizer = Tokenizer(models.WordLevel({sign: number for number, sign in enumerate(signs)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
-    tokenizer.decoder = decoders.Fuse()
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<end>", unk_token="<unk>", model_max_length=window,
-        clean_up_tokenization_spaces=False,
-    ).save_pretrained(folder)  # fmt: skip
-    config = LlamaConfig(
-        vocab_size=len(signs), hidden_size=width, intermediate_size=3 * width, num_hidden_layers=layers, num_attention_heads=heads,
-        num_key_value_heads=heads, max_position_embeddings=window, tie_word_embeddings=True, bos_token_id=None, eos_token_id=1, pad_token_id=0,
-    )  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        LlamaForCausalLM(config).save_pretrained(folder)
 
 
 def questions(part: str, count: int, digits: int = 4, form: str = "sum", seed: int = 1) -> Iterator[dict[str, str]]:
