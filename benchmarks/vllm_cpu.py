@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 Turn = Callable[[], list[Any]]
@@ -114,8 +115,8 @@ def ask(process: subprocess.Popen[str], word: str | None) -> dict[str, Any]:
 
 def peak(process: subprocess.Popen[str]) -> int:
     """Highest resident memory of a running process in MiB."""
-    with open(f"/proc/{process.pid}/status") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) // 1024
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) // 1024
 
 
 def main() -> None:
@@ -135,7 +136,9 @@ def main() -> None:
     from importlib.metadata import version
 
     words = [sys.executable, __file__, *sys.argv[1:], "--contender"]
-    running = {name: subprocess.Popen([*words, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for name in ("Unprompt", "vLLM")}
+    running = {
+        name: subprocess.Popen([*words, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for name in ("Unprompt", "vLLM")
+    }
     for process in running.values():
         ask(process, None)
     print(
@@ -162,7 +165,10 @@ def main() -> None:
         for name, took in seconds.items():
             middle = statistics.median(took)
             spread = (max(took) - min(took)) / middle
-            print(f"| {work} | {name} | {count} | {count / middle:.2f} | {spread:.0%} | {theirs / middle:.2f} | {same} | {peak(running[name])} |", flush=True)
+            print(
+                f"| {work} | {name} | {count} | {count / middle:.2f} | {spread:.0%} | {theirs / middle:.2f} | {same} | {peak(running[name])} |",
+                flush=True,
+            )
     for process in running.values():
         process.kill()
     return None

@@ -21,7 +21,7 @@ ORDER = [
     {"models"},
     {"draw", "engines", "fast", "systems", "vocabulary"},
     {"collect", "lessons", "shots", "rationales", "evaluate", "cost", "judge", "kl", "instructions"},
-    {"train", "report", "estimate", "served"},
+    {"train", "report", "estimate", "served", "watch"},
     {"check", "weights"},
     {"pipeline"},
     {"show", "starter", "demo", "transfer", "tune", "rate"},

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _SYSTEMS = {"teacher": "teacher", "base": "before"}
 """Whose weights -> the built-in system that has them."""
+_WATCHED = 64
+"""Held-out inputs that are looked at while a student trains."""
 _EVALUATION_LABELS = Labels(kind="sampled", draws=100)
 """Labels that KL on held-out inputs is estimated from, whatever the lessons are made of."""
 
@@ -366,8 +368,9 @@ class _Work:
                 say(f"round {round_}: {len(epochs[0])} lessons, from {start or 'the model'}")
             student = self.weights.to_train(round_)
             train.train(
-                student, self.checked.tokenizer, lessons, plan.train, files, seed=recipe.seed, made_from=made_from, variants=len(epochs)
-            )
+                student, self.checked.tokenizer, lessons, plan.train, files, seed=recipe.seed, made_from=made_from, variants=len(epochs),
+                watch=self._watch(self._watched(made_from), plan.contexts),
+            )  # fmt: skip
             self.weights.take_off()  # what is graded is what was saved
             files.finish("train", made_from)
         log = json.loads((files.folder / "train_log.json").read_text())
@@ -382,8 +385,20 @@ class _Work:
             "first_loss": log["losses"][0]["loss"],
             "last_loss": log["losses"][-1]["loss"],
             "log": log["losses"],
+            **({"watch": json.loads(watched.read_text())} if (watched := self._watched(made_from)).is_file() else {}),
             **({"shots": self._packed[round_]} if round_ in self._packed else {}),
         }
+
+    def _watched(self, made_from: str) -> Path:
+        return self.files.folder / "kl" / f"{rundir.fingerprint('watch', made_from, _WATCHED)}.json"
+
+    def _watch(self, path: Path, contexts: Sequence[str]) -> Any:
+        """Looks at the held-out inputs of a round's contexts while it trains, as far as their teacher has answered by now."""
+        from unprompt.watch import Watch
+
+        held = {name: self._held(name)[:_WATCHED] for name in contexts if (name, "teacher") in self._answers and self.recipe.report.watch}
+        held = {name: lessons for name, lessons in held.items() if lessons}
+        return Watch(path, self.checked.tokenizer, held, self.recipe.report.watch, self.recipe.batch_size) if held else None
 
     # -- proving ------------------------------------------------------------------------------------------------------
 
@@ -463,29 +478,11 @@ class _Work:
 
     def kl(self) -> dict[str, dict[str, TokenKL]]:
         """Context -> `before` and each round -> KL(teacher || system) on what the teacher answered to each held-out input, token by token."""
-        from unprompt import kl, lessons
+        from unprompt import kl
         from unprompt.report import TokenKL
 
-        recipe, checked = self.recipe, self.checked
-        held: dict[str, list[Lesson]] = {}
-        for name in checked.held_out:
-            if (name, "teacher") in self._answers:
-                pair = self._pair(recipe.taught_by(name)[0] or "teacher")
-                if pair and self._served:
-                    self._kl_left_out[name] = "the teacher's server does not tell its whole distribution"
-                    continue
-                if pair and pair.by == "text":
-                    self._kl_left_out[name] = "teacher and student have different tokenizers, and tokens are counted in each one's own"
-                    continue
-                try:
-                    answers = pair.carried(self._answers[name, "teacher"]) if pair else self._answers[name, "teacher"]
-                except UserError as error:
-                    self._kl_left_out[name] = error.what
-                    continue
-                held[name], _ = lessons.build(
-                    checked.held_student[name].prompts, answers, checked.tokenizer, recipe.contexts[name].extract,
-                    end_token=False, where=f"contexts.{name}.extract", modules=recipe.modules,
-                )  # fmt: skip
+        checked, recipe = self.checked, self.recipe
+        held = {name: self._held(name) for name in checked.held_out if (name, "teacher") in self._answers}
         values: dict[str, dict[str, TokenKL]] = {name: {} for name, found in held.items() if found}
         written = {name: [kl.pieces(checked.tokenizer, lesson) for lesson in held[name]] for name in values}
         for system, whose in (("before", "base"), *((name, name) for name in recipe.plan)):
@@ -493,6 +490,28 @@ class _Work:
                 nats = self._kl(f"{name}: KL of {system}", whose, held[name])
                 values[name][system] = TokenKL([lesson.example_id for lesson in held[name]], written[name], nats)
         return values
+
+    def _held(self, name: str) -> list[Lesson]:
+        """What the teacher answered to a context's held-out inputs, behind the student's prompts; nothing, where its tokens are not the student's."""
+        from unprompt import lessons
+
+        recipe, checked = self.recipe, self.checked
+        pair = self._pair(recipe.taught_by(name)[0] or "teacher")
+        if pair and self._served:
+            self._kl_left_out[name] = "the teacher's server does not tell its whole distribution"
+            return []
+        if pair and pair.by == "text":
+            self._kl_left_out[name] = "teacher and student have different tokenizers, and tokens are counted in each one's own"
+            return []
+        try:
+            answers = pair.carried(self._answers[name, "teacher"]) if pair else self._answers[name, "teacher"]
+        except UserError as error:
+            self._kl_left_out[name] = error.what
+            return []
+        return lessons.build(
+            checked.held_student[name].prompts, answers, checked.tokenizer, recipe.contexts[name].extract,
+            end_token=False, where=f"contexts.{name}.extract", modules=recipe.modules,
+        )[0]  # fmt: skip
 
     def _kl(self, title: str, whose: str, lessons: Sequence[Lesson]) -> list[list[float]]:
         """KL from the lessons' labels to these weights, in nats, of each token of each lesson; kept in the run's folder."""

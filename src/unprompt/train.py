@@ -81,6 +81,7 @@ def train(
     seed: int,
     made_from: str,
     variants: int = 1,
+    watch: TrainerCallback | None = None,
 ) -> None:
     """Train `student` in place and save it.
 
@@ -90,6 +91,7 @@ def train(
     Args:
         made_from: Fingerprint of lessons and settings; checkpoints of another are not resumed.
         variants: Of how many epochs the lessons are, one after the other: equal parts of `lessons`, of which each epoch trains on its own.
+        watch: Looks on.
     """
     values = arguments(settings, folder.checkpoints, seed)
     taught = _Epochs(lessons, variants)
@@ -121,6 +123,8 @@ def train(
                 trainer.step = reason
         trainer.add_callback(_Progress(progress))
         trainer.add_callback(_NextEpoch(taught))
+        if watch is not None:
+            trainer.add_callback(watch)
         try:
             with rundir.writing(folder.checkpoints), models.quiet():
                 trainer.train(resume_from_checkpoint=start)

@@ -8,6 +8,8 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
+
 from unprompt.metrics.association import Association
 from unprompt.metrics.margins import correlation, margin
 from unprompt.metrics.statistics import by_group, gap_closed, interval, paired_difference
@@ -75,6 +77,12 @@ def numbers(
                 known["gap_closed"] = {"value": closed, "low": low, "high": high}
         found["contexts"][name] = entry
     found["rounds"] = rounds
+    for student, training in rounds.items():  # KL while it trained, as gap closed on the same inputs
+        for name, watched in training.pop("watch", {}).items():
+            before, after = (np.mean(kl[name][system].means()[: watched["inputs"]]) for system in ("before", student))
+            steps = {**{int(step): value for step, value in watched["steps"].items()}, training["steps"]: after}
+            points = [{"step": step, "gap_closed": float(1 - value / before)} for step, value in steps.items()]
+            training.setdefault("held_out", {})[name] = {"inputs": watched["inputs"], "points": points}
     if recipe.systems:
         found["systems"] = described(recipe)
     if drift:

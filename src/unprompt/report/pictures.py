@@ -23,7 +23,7 @@ def all_(report: dict[str, Any]) -> list[Picture]:
     """Those that the report has numbers for."""
     found = [_quality(report, name) for name in report["contexts"]]
     found += [_positions(report, name) for name in report["contexts"]]
-    found += [_training(report), _margins(report)]
+    found += [_training(report), _watched(report), _margins(report)]
     return [each for each in found if each and each.drawing]
 
 
@@ -83,6 +83,18 @@ def _training(report: dict[str, Any]) -> Picture | None:
         Markup(svg.lines(series, "step", "loss, nats")),
         "Loss on the lessons as training went on, in nats per weighted token.",
     )
+
+
+def _watched(report: dict[str, Any]) -> Picture | None:
+    series = []
+    for name, training in report["rounds"].items():
+        for context, found in training.get("held_out", {}).items():
+            begins = [(0, 0.0)] if training["start"] == "base" else []  # another round's student has closed some of it
+            points = [*begins, *((p["step"], p["gap_closed"]) for p in found["points"])]
+            said = f"{name}, {context}" if len(training["held_out"]) > 1 else name
+            series.append(svg.Series(visible(said), points, _colour(report, name)))
+    drawn = svg.lines(series, "step", "gap closed", percent=True)
+    return Picture("Gap closed on held-out inputs", Markup(drawn), "While the student trained, on at most 64 held-out inputs.")
 
 
 def _margins(report: dict[str, Any]) -> Picture | None:
