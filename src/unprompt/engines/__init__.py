@@ -5,7 +5,7 @@ Log-probabilities everywhere are natural logarithms of the model's own distribut
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from unprompt.recipe import Labels, Sampling
@@ -23,6 +23,7 @@ class Engine(Protocol):
         *,
         seed: int = 0,
         prefix_tokens: Sequence[int] | None = None,
+        heard: Callable[[int, str], object] | None = None,
     ) -> list[Completion]:
         """Answer each prompt, writing soft labels down on the way.
 
@@ -32,6 +33,7 @@ class Engine(Protocol):
             labels: How to write labels; None for no labels.
             seed: With the prompt's example id, fixes every draw, whatever else is in the batch.
             prefix_tokens: Tokens that all prompts of the whole job have in common, for each rendering; None: found from these prompts.
+            heard: Told a prompt's place and its answer so far, while that is being written.
         """
         ...
 

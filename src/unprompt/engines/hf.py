@@ -12,7 +12,7 @@ import contextlib
 import copy
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,7 @@ class HFEngine:
         *,
         seed: int = 0,
         prefix_tokens: Sequence[int] | None = None,
+        heard: Callable[[int, str], object] | None = None,
     ) -> list[Completion]:
         """See `Engine.generate`."""
         ids = self._encode(prompts)
@@ -79,6 +80,8 @@ class HFEngine:
                         stops[index], texts[index] = "stop", text
                     else:
                         going.append(row)
+                        if heard:
+                            heard(index, self._decode(written[index]))
                 running = [running[row] for row in going]
                 if not running or step + 1 == sampling.max_new_tokens:
                     break
