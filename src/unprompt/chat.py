@@ -36,7 +36,11 @@ def chat(folder: Path, system: str | None, context: str | None, out: TextIO | No
     def say(line: str, end: str = "\n") -> None:
         print(line, end=end, file=out, flush=True)
 
-    say(f"{system} answers ({context}); " + ", ".join(f"/{name}" for name in systems) + " to ask another, /all for one after the other, /quit to leave")
+    say(
+        f"{system} answers ({context}); "
+        + ", ".join(f"/{name}" for name in systems)
+        + " to ask another, /all for one after the other, /quit to leave"
+    )
     asked = [system]
     while True:
         try:

@@ -161,7 +161,9 @@ def cost(
 @app.command()
 def rate(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
-    read: Annotated[list[Path] | None, typer.Option("--read", metavar="FILE", help="A rated sheet, or ratings.sqlite of the page. May be repeated.")] = None,
+    read: Annotated[
+        list[Path] | None, typer.Option("--read", metavar="FILE", help="A rated sheet, or ratings.sqlite of the page. May be repeated.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Where the sheet goes [default: RUN/rating_sheet.csv].")] = None,
     system: Annotated[list[str] | None, typer.Option("--system", metavar="NAME", help="Rate only this system. May be repeated.")] = None,
     examples: Annotated[

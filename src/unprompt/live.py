@@ -104,9 +104,7 @@ class Live:
             return prompts.render_all(context, of.teacher, "teacher", [example], self.checked.shown[context])[0]
         return prompts.render_all(context, of.student, "student", [example], [self.checked.pools[context]])[0]
 
-    def reply(
-        self, context: str, system: str, typed: Mapping[str, str], heard: Callable[[str], object] | None = None
-    ) -> Reply:
+    def reply(self, context: str, system: str, typed: Mapping[str, str], heard: Callable[[str], object] | None = None) -> Reply:
         """Ask one system, with the sampling that its held-out answers were written with.
 
         Args:

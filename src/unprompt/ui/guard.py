@@ -8,9 +8,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 _COOKIE = "unprompt_token"
-_POLICY = (
-    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; connect-src 'self' data: blob:; frame-ancestors 'none'; form-action 'self'"
-)
+_POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; connect-src 'self' data: blob:; frame-ancestors 'none'; form-action 'self'"
 _HEADERS = {"content-security-policy": _POLICY, "referrer-policy": "no-referrer", "x-content-type-options": "nosniff"}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from unprompt.report.visible import visible
 
 CSS = """
 .gradio-container { max-width: 52rem !important; margin: 0 auto; }
-.text textarea { font-size: 1rem; line-height: 1.5; -webkit-text-fill-color: currentcolor; opacity: 1; }
+.text textarea { font-size: 1rem; line-height: 1.5; unicode-bidi: plaintext; -webkit-text-fill-color: currentcolor; opacity: 1; }
 #progress progress { width: 100%; }
 """
 KEYS = """<script>
@@ -58,7 +58,9 @@ def page(name: str, key: Mapping[str, Any], path: Path) -> gr.Blocks:
     def shown(rater: str, id_: str) -> list[Any]:
         """What the page shows of a response, in the order of `outputs`."""
         done = ballots.of(path, rater)
-        said = "all rated, thank you; you may go back and change" if len(done) >= len(rows) else f"response {order(key, rater).index(id_) + 1}"
+        said = (
+            "all rated, thank you; you may go back and change" if len(done) >= len(rows) else f"response {order(key, rater).index(id_) + 1}"
+        )
         progress = f"<progress max={len(rows)} value={len(done)}></progress><p>{len(done)} of {len(rows)} rated as {html.escape(visible(rater))} · {said}</p>"
         return [
             rater, id_, progress, visible(rows[id_]["input"]), visible(rows[id_]["response"]),
@@ -92,14 +94,13 @@ def page(name: str, key: Mapping[str, Any], path: Path) -> gr.Blocks:
         with gr.Column(visible=False) as what:
             rater, id_ = gr.Textbox(visible="hidden", elem_id="rater"), gr.Textbox(visible="hidden", elem_id="id")
             progress = gr.HTML(elem_id="progress")
-            text: Callable[..., gr.Textbox] = partial(
-                gr.Textbox, interactive=False, elem_classes="text", html_attributes=gr.InputHTMLAttributes(dir="auto")
-            )
-            asked = text(label="Input", lines=3, max_lines=12, elem_id="asked")
-            response = text(label="Response", lines=6, max_lines=24, elem_id="response")
+            asked = gr.Textbox(label="Input", lines=3, max_lines=12, interactive=False, elem_id="asked", elem_classes="text")
+            response = gr.Textbox(label="Response", lines=6, max_lines=24, interactive=False, elem_id="response", elem_classes="text")
             with gr.Row():
                 buttons = [gr.Button(str(value), min_width=40, elem_id=f"rate-{value}") for value in scale]
-            gr.HTML(f"<p>{key['low']} is worst, {key['high']} is best. Keys: {key['low']} to {key['high']} rate, ← and → go back and on.</p>")
+            gr.HTML(
+                f"<p>{key['low']} is worst, {key['high']} is best. Keys: {key['low']} to {key['high']} rate, ← and → go back and on.</p>"
+            )
             with gr.Row():
                 back, on = gr.Button("← back", size="sm", elem_id="back"), gr.Button("on →", size="sm", elem_id="next")
                 other = gr.Button("another name", size="sm", elem_id="other")

@@ -14,7 +14,7 @@ from unprompt.report.visible import visible
 
 CSS = """
 .gradio-container { max-width: 75rem !important; margin: 0 auto; }
-.answer textarea { font-size: 1rem; line-height: 1.5; -webkit-text-fill-color: currentcolor; opacity: 1; }
+.answer textarea { font-size: 1rem; line-height: 1.5; unicode-bidi: plaintext; -webkit-text-fill-color: currentcolor; opacity: 1; }
 .figures p, .figures { font-size: .85rem; opacity: .8; min-height: 1.4rem; font-variant-numeric: tabular-nums; }
 """
 _OFFERED = 200
@@ -72,7 +72,7 @@ def page(live: Live) -> gr.Blocks:
                     answers.append(
                         gr.Textbox(
                             label=system, lines=8, max_lines=24, interactive=False, elem_id=f"answer-{system}", elem_classes="answer",
-                            buttons=["copy"], html_attributes=gr.InputHTMLAttributes(dir="auto"),
+                            buttons=["copy"],
                         )
                     )  # fmt: skip
                     lines.append(gr.HTML("", elem_id=f"figures-{system}", elem_classes="figures"))
@@ -80,7 +80,9 @@ def page(live: Live) -> gr.Blocks:
         wrong = gr.Textbox(label="What is wrong", interactive=False, visible="hidden", elem_id="wrong")
         context.change(of_context, context, [example, *boxes, *columns], api_visibility="private")
         example.change(filled, [context, example], boxes, api_visibility="private")
-        wrong.change(lambda said: gr.update(visible=True if said else "hidden"), wrong, wrong, api_visibility="private", show_progress="hidden")
+        wrong.change(
+            lambda said: gr.update(visible=True if said else "hidden"), wrong, wrong, api_visibility="private", show_progress="hidden"
+        )
         gr.on(
             [go.click, *(box.submit for box in boxes)], ask, [context, *boxes], [*answers, *lines, wrong],
             api_visibility="private", show_progress="hidden", concurrency_limit=1,
