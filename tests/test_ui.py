@@ -72,7 +72,7 @@ def opened(chromium: Any, url: str, **options: Any) -> tuple[Any, list[str]]:
     """A page in a browser profile of its own, and all it complains of or asks other machines for."""
     page, wrong = chromium.new_context(**options).new_page(), []
     page.set_default_timeout(SLOW)
-    page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+    page.on("console", lambda said: wrong.append(f"{said.text} {said.location['url']}") if said.type == "error" else None)
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("request", lambda asked: None if asked.url.startswith((url[:16], "data:", "blob:")) else wrong.append(asked.url))
     page.goto(url)

@@ -6,7 +6,7 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -137,7 +137,7 @@ class Live:
         dollars = cost.dollars(price, length, len(found.token_ids)) if price else None
         return Reply(found.text, length, len(found.token_ids), seconds, found.stop, dollars)
 
-    def stream(self, context: str, system: str, typed: Mapping[str, str]) -> Iterator[str | Reply]:
+    def stream(self, context: str, system: str, typed: Mapping[str, str]) -> Generator[str | Reply, None, None]:
         """The answer so far, again and again, and at last the `Reply`. Whoever stops listening stops the writing, too."""
         said: queue.SimpleQueue[str | Reply | BaseException] = queue.SimpleQueue()
         left = threading.Event()

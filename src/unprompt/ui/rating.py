@@ -17,7 +17,10 @@ from unprompt.report.visible import visible
 CSS = """
 .gradio-container { max-width: 52rem !important; margin: 0 auto; }
 .text textarea { font-size: 1rem; line-height: 1.5; unicode-bidi: plaintext; -webkit-text-fill-color: currentcolor; opacity: 1; }
-#progress progress { width: 100%; }
+#progress progress { display: block; width: 100%; height: 4px; margin-bottom: .5rem; border: 0; appearance: none; background: var(--border-color-primary); }
+#progress progress::-webkit-progress-bar { background: var(--border-color-primary); }
+#progress progress::-webkit-progress-value { background: var(--color-accent); }
+#progress progress::-moz-progress-bar { background: var(--color-accent); }
 """
 KEYS = """<script>
 document.addEventListener("keydown", (event) => {
@@ -84,7 +87,7 @@ def page(name: str, key: Mapping[str, Any], path: Path) -> gr.Blocks:
         ids = order(key, rater)
         return shown(rater, ids[(ids.index(id_) + by) % len(ids)])
 
-    with gr.Blocks(title=f"Rate {name}", analytics_enabled=False) as blocks:
+    with gr.Blocks(title=f"Rate {name}", analytics_enabled=False, fill_width=True) as blocks:
         remembered = gr.BrowserState("", storage_key=f"unprompt-rater-{key['made_from']}", secret="no secret")
         gr.HTML(f"<h1>Rate {html.escape(name)}</h1>")
         with gr.Column() as who:
@@ -94,16 +97,16 @@ def page(name: str, key: Mapping[str, Any], path: Path) -> gr.Blocks:
         with gr.Column(visible=False) as what:
             rater, id_ = gr.Textbox(visible="hidden", elem_id="rater"), gr.Textbox(visible="hidden", elem_id="id")
             progress = gr.HTML(elem_id="progress")
-            asked = gr.Textbox(label="Input", lines=3, max_lines=12, interactive=False, elem_id="asked", elem_classes="text")
-            response = gr.Textbox(label="Response", lines=6, max_lines=24, interactive=False, elem_id="response", elem_classes="text")
+            asked = gr.Textbox(label="Input", lines=2, max_lines=12, interactive=False, elem_id="asked", elem_classes="text")
+            response = gr.Textbox(label="Response", lines=4, max_lines=24, interactive=False, elem_id="response", elem_classes="text")
             with gr.Row():
                 buttons = [gr.Button(str(value), min_width=40, elem_id=f"rate-{value}") for value in scale]
             gr.HTML(
                 f"<p>{key['low']} is worst, {key['high']} is best. Keys: {key['low']} to {key['high']} rate, ← and → go back and on.</p>"
             )
             with gr.Row():
-                back, on = gr.Button("← back", size="sm", elem_id="back"), gr.Button("on →", size="sm", elem_id="next")
-                other = gr.Button("another name", size="sm", elem_id="other")
+                back, on = gr.Button("← back", size="sm", min_width=80, elem_id="back"), gr.Button("on →", size="sm", min_width=80, elem_id="next")
+                other = gr.Button("another name", size="sm", min_width=80, elem_id="other")
         outputs = [rater, id_, progress, asked, response, *buttons]
         quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
         gr.on([start.click, typed.submit], begin, typed, [remembered, who, what, *outputs], **quiet)

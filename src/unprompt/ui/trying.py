@@ -55,11 +55,11 @@ def page(live: Live) -> gr.Blocks:
         except UserError as error:
             yield [*texts.values(), *("" if said.endswith("…") else said for said in figures.values()), visible(str(error))]
 
-    with gr.Blocks(title=f"Try {live.name}", analytics_enabled=False) as blocks:
+    with gr.Blocks(title=f"Try {live.name}", analytics_enabled=False, fill_width=True) as blocks:
         gr.HTML(f"<h1>Try {html.escape(live.name)}</h1><p>The same input for every system, each under its own prompt.</p>")
         with gr.Row():
             context = gr.Dropdown(live.contexts, value=first, label="Context", visible=len(live.contexts) > 1)
-            example = gr.Dropdown(list(examples[first]), value=None, label="Fill in a held-out example", filterable=True)
+            example = gr.Dropdown(list(examples[first]), value=None, label="Fill in a held-out example", elem_id="example")
         boxes = [
             gr.Textbox(label=name, lines=3, max_lines=12, visible=name in live.fields(first), elem_id=f"field-{n}", autofocus=n == 0)
             for n, name in enumerate(fields)
@@ -71,7 +71,7 @@ def page(live: Live) -> gr.Blocks:
                 with gr.Column(min_width=260, visible=system in live.systems(first)) as column:
                     answers.append(
                         gr.Textbox(
-                            label=system, lines=8, max_lines=24, interactive=False, elem_id=f"answer-{system}", elem_classes="answer",
+                            label=system, lines=6, max_lines=24, interactive=False, elem_id=f"answer-{system}", elem_classes="answer",
                             buttons=["copy"],
                         )
                     )  # fmt: skip
