@@ -41,7 +41,7 @@ def app(folder: Path, token: str | None, systems: Sequence[str] = (), examples: 
     try:
         import gradio as gr
         from fastapi import FastAPI
-        from fastapi.responses import RedirectResponse
+        from fastapi.responses import RedirectResponse, Response
         from starlette.middleware.trustedhost import TrustedHostMiddleware
     except ImportError:
         raise UserError("the pages need Gradio", where="unprompt ui", fix="pip install 'unprompt[ui]'") from None
@@ -68,6 +68,7 @@ def app(folder: Path, token: str | None, systems: Sequence[str] = (), examples: 
         gr.mount_gradio_app(
             served, blocks, path, theme=theme, head=head, css=css, footer_links=[], show_error=False, max_file_size=1, ssr_mode=False
         )  # fmt: skip
+    served.add_api_route("/favicon.ico", lambda: Response(status_code=204), include_in_schema=False)
     served.add_api_route("/", lambda: RedirectResponse("/try/"), include_in_schema=False)
     if token is None:
         served.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "::1"])

@@ -16,6 +16,7 @@ from unprompt.report.visible import visible
 
 CSS = """
 .gradio-container { max-width: 52rem !important; margin: 0 auto; }
+.gradio-container main { width: 100%; }
 .text textarea { font-size: 1rem; line-height: 1.5; unicode-bidi: plaintext; -webkit-text-fill-color: currentcolor; opacity: 1; }
 #progress progress { display: block; width: 100%; height: 4px; margin-bottom: .5rem; border: 0; appearance: none; background: var(--border-color-primary); }
 #progress progress::-webkit-progress-bar { background: var(--border-color-primary); }
@@ -97,8 +98,8 @@ def page(name: str, key: Mapping[str, Any], path: Path) -> gr.Blocks:
         with gr.Column(visible=False) as what:
             rater, id_ = gr.Textbox(visible="hidden", elem_id="rater"), gr.Textbox(visible="hidden", elem_id="id")
             progress = gr.HTML(elem_id="progress")
-            asked = gr.Textbox(label="Input", lines=2, max_lines=12, interactive=False, elem_id="asked", elem_classes="text")
-            response = gr.Textbox(label="Response", lines=4, max_lines=24, interactive=False, elem_id="response", elem_classes="text")
+            asked = gr.Textbox(label="Input", lines=4, max_lines=4, interactive=False, elem_id="asked", elem_classes="text")
+            response = gr.Textbox(label="Response", lines=10, max_lines=10, interactive=False, elem_id="response", elem_classes="text")
             with gr.Row():
                 buttons = [gr.Button(str(value), min_width=40, elem_id=f"rate-{value}") for value in scale]
             gr.HTML(

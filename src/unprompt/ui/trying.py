@@ -55,6 +55,7 @@ def page(live: Live) -> gr.Blocks:
         except UserError as error:
             yield [*texts.values(), *("" if said.endswith("…") else said for said in figures.values()), visible(str(error))]
 
+    # boxes of a fixed size: one that grows lays a long answer out again and again, and the browser hangs
     with gr.Blocks(title=f"Try {live.name}", analytics_enabled=False, fill_width=True) as blocks:
         gr.HTML(f"<h1>Try {html.escape(live.name)}</h1><p>The same input for every system, each under its own prompt.</p>")
         with gr.Row():
@@ -71,7 +72,7 @@ def page(live: Live) -> gr.Blocks:
                 with gr.Column(min_width=260, visible=system in live.systems(first)) as column:
                     answers.append(
                         gr.Textbox(
-                            label=system, lines=6, max_lines=24, interactive=False, elem_id=f"answer-{system}", elem_classes="answer",
+                            label=system, lines=9, max_lines=9, interactive=False, elem_id=f"answer-{system}", elem_classes="answer",
                             buttons=["copy"],
                         )
                     )  # fmt: skip
