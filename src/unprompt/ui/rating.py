@@ -15,8 +15,7 @@ from unprompt import ballots
 from unprompt.report.visible import visible
 
 CSS = """
-.gradio-container { max-width: 52rem !important; margin: 0 auto; }
-.gradio-container main { width: 100%; }
+.gradio-container { width: 100%; max-width: 52rem !important; margin: 0 auto; }
 .text textarea { font-size: 1rem; line-height: 1.5; unicode-bidi: plaintext; -webkit-text-fill-color: currentcolor; opacity: 1; }
 #progress progress { display: block; width: 100%; height: 4px; margin-bottom: .5rem; border: 0; appearance: none; background: var(--border-color-primary); }
 #progress progress::-webkit-progress-bar { background: var(--border-color-primary); }

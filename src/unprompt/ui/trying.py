@@ -13,7 +13,7 @@ from unprompt.live import Live
 from unprompt.report.visible import visible
 
 CSS = """
-.gradio-container { max-width: 75rem !important; margin: 0 auto; }
+.gradio-container { width: 100%; max-width: 75rem !important; margin: 0 auto; }
 .answer textarea { font-size: 1rem; line-height: 1.5; unicode-bidi: plaintext; -webkit-text-fill-color: currentcolor; opacity: 1; }
 .figures p, .figures { font-size: .85rem; opacity: .8; min-height: 1.4rem; font-variant-numeric: tabular-nums; }
 """
