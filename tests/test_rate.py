@@ -12,7 +12,7 @@ from hypothesis import given, strategies as st
 
 import unprompt
 from conftest import tiny_recipe
-from unprompt import rate
+from unprompt import ballots, rate
 from unprompt.errors import UserError
 from unprompt.recipe import parse
 
@@ -46,7 +46,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, decoder_folder: Path) -> 
 
 @pytest.fixture
 def run(finished: Path) -> Path:
-    for name in (rate.KEY, rate.SHEET, rate.RATINGS):
+    for name in (rate.KEY, rate.SHEET, rate.RATINGS, rate.BALLOTS):
         (finished / name).unlink(missing_ok=True)
     return finished
 
@@ -245,6 +245,53 @@ def test_what_a_spreadsheet_does_to_a_response_is_forgiven(folder: Path) -> None
         return rows
 
     assert rate.ratings(folder / "run", [sheet(folder / "ann.csv", GOOD, change=change)])["raters"] == {"ann": 8}
+
+
+# -- ratings given in the browser ---------------------------------------------------------------------------------------
+
+
+def test_ratings_of_the_page_are_read_as_sheets_are(folder: Path) -> None:
+    path = folder / "run" / rate.BALLOTS
+    ballots.create(path)
+    ballots.create(path)
+    for id_, value in zip(KEY["rows"], GOOD, strict=True):
+        ballots.save(path, "ann", id_, 6 - value)
+        ballots.save(path, "ann", id_, value)  # a change of mind
+    ballots.save(path, "bob", "r1", 4)
+    assert ballots.of(path, "bob") == {"r1": 4}
+    assert ballots.of(path, "cy") == {}
+    sheets = [sheet(folder / "ann.csv", GOOD), sheet(folder / "bob.csv", ["", 4, *[""] * 6])]
+    found = rate.ratings(folder / "run", [path])
+    assert found == rate.ratings(folder / "run", sheets)
+    assert found["raters"] == {"ann": 8, "bob": 1}
+    with pytest.raises(UserError, match="ann rated row 'r0' twice, here and in another file"):
+        rate.ratings(folder / "run", [path, sheets[0]])
+    for id_, value in (("r99", 1), ("r0", 7)):
+        other = folder / f"{id_}.sqlite"
+        ballots.create(other)
+        ballots.save(other, "ann", id_, value)
+        with pytest.raises(UserError, match=f"ann's rating {value} of '{id_}' does not belong to this run's key"):
+            rate.ratings(folder / "run", [other])
+    path.with_name("bad.sqlite").write_bytes(b"SQLite format 3\0 and no more")
+    with pytest.raises(UserError, match=r"bad\.sqlite: SQLite: "):
+        rate.read(path.with_name("bad.sqlite"), KEY)
+
+
+def test_page_and_sheet_have_one_key(run: Path, tmp_path: Path) -> None:
+    made = rate.blinded(run, ["teacher"], 2, 1, 5)
+    assert (made["low"], made["high"], len(made["rows"])) == (1, 5, 2)
+    assert rate.blinded(run, [], None, 1, 5) == made, "a second start asks for the same"
+    export(run, systems=["teacher"], examples=2, low=1, high=5)
+    with pytest.raises(UserError, match="a sheet of other answers, systems or another scale"):
+        rate.blinded(run, ["after"], None, 1, 5)
+    (run / rate.KEY).unlink()
+    export(run, out=tmp_path / "sheet.csv")
+    assert rate.blinded(run, [], None, 1, 5)["high"] == 6, "the scale of the sheets that are out"
+    key = json.loads((run / rate.KEY).read_text())
+    next(iter(key["rows"].values()))["response"] += "!"
+    (run / rate.KEY).write_text(json.dumps(key))
+    with pytest.raises(UserError, match="the answers have changed since this key was made"):
+        rate.blinded(run, [], None, 1, 5)
 
 
 def test_both_commands(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -167,3 +167,15 @@ def test_the_resolved_recipe_is_in_the_run_folder(tiny: Callable[..., Recipe], t
     plan = tiny()
     pipeline.run(plan, tmp_path)
     assert recipe.load(tmp_path / "recipe.yaml").model_dump() == plan.model_dump()
+
+
+def test_a_tracker_gets_the_losses(tiny: Callable[..., Recipe], tmp_path: Path) -> None:
+    """TensorBoard's files stay when the checkpoints go; trackio and W&B hang on the same setting."""
+    reader: Any = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason="tensorboard is not installed")
+    settings = {"epochs": 1, "batch_size": 4, "adapter": {"rank": 4}, "trainer": {"report_to": "tensorboard", "logging_steps": 1}}
+    run = pipeline.run(tiny(train=settings), tmp_path / "run")
+    kept = reader.EventAccumulator(str(run.folder / "tensorboard"))
+    kept.Reload()
+    losses = [(event.step, event.value) for event in kept.Scalars("train/loss")]
+    assert losses == [(entry["step"], pytest.approx(entry["loss"], rel=1e-4)) for entry in run.report["rounds"]["after"]["log"]]
+    assert len(losses) == 2

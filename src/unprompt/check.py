@@ -73,6 +73,12 @@ class Checked:
     """Who reads the judge's prompts."""
     prices: dict[str, prices.Price] = field(default_factory=dict)
     """Of `teacher` and `student`."""
+    readers: dict[str, Reader] = field(default_factory=dict)
+    """Of `teacher` and `student`."""
+    shown: dict[str, list[list[dict[str, Any]]] | list[None]] = field(default_factory=dict)
+    """Context -> the examples in each of the teacher's prompts."""
+    pools: dict[str, list[dict[str, Any]] | None] = field(default_factory=dict)
+    """Context -> all its examples."""
 
 
 def check(recipe: Recipe, *, estimate: bool = True) -> Checked:
@@ -175,13 +181,13 @@ def check(recipe: Recipe, *, estimate: bool = True) -> Checked:
             else [teacher_reads if whose is None else student_reads for whose in (*recipe.taught_by(name), *recipe.replayed_by(name))]
         )
         for who in reversed(readers):  # the first teacher's lengths are kept
-            sides[name, side, part] = _measure(asked, who, f"contexts.{name}.{side}", longest_answer)
+            sides[name, side, part] = measure(asked, who, f"contexts.{name}.{side}", longest_answer)
     over: dict[str, Side | None] = {name: side for (name, whose, part), side in sides.items() if (whose, part) == ("teacher", "held")}
     if recipe.teacher_model:
         for name in over:
             over[name] = _under_teachers_prompt(name, rendered[name, "teacher", "held"], student_reads, longest_answer, lines)
     crossed = {
-        (asking, given): _measure(
+        (asking, given): measure(
             prompts.render_all(asking, recipe.contexts[asking].student, "student", held_out[given], [pools[asking]]),
             student_reads, f"contexts.{asking}.student (on examples of {given}, for association)", longest_answer,
         )
@@ -198,16 +204,16 @@ def check(recipe: Recipe, *, estimate: bool = True) -> Checked:
             questions = shots.questions(
                 evaluation.shots, name, recipe.contexts[name], pools[name], asked, recipe.seed, where, recipe.modules
             )
-            behind[name] = {key: _measure(found, student_reads, where, longest_answer) for key, found in questions.items()}
+            behind[name] = {key: measure(found, student_reads, where, longest_answer) for key, found in questions.items()}
     asked_systems = {
-        (name, context): _measure(asked, teacher_reads if recipe.systems[name].model == "teacher" else student_reads, f"systems.{name}.prompt", longest_answer)
+        (name, context): measure(asked, teacher_reads if recipe.systems[name].model == "teacher" else student_reads, f"systems.{name}.prompt", longest_answer)
         for (name, context), asked in rendered_systems.items()
     }  # fmt: skip
     drift = None
     if recipe.drift:
         rows = inputs.load(recipe.drift.inputs, "drift.inputs", recipe.modules)
         asked = [prompts.render(recipe.drift.template, "drift", row, None, "drift.template") for row in rows]
-        drift = _measure(asked, student_reads, "drift.template", recipe.drift.max_new_tokens)
+        drift = measure(asked, student_reads, "drift.template", recipe.drift.max_new_tokens)
     judge_reads = _judge(recipe, tokenizer, teacher_reads, held_out, rendered, lines)
     waiting = draw.sources(recipe)
     undrawn = {where.split(".")[1] for where in waiting}  # what stands in for their inputs overlaps with itself
@@ -240,7 +246,7 @@ def check(recipe: Recipe, *, estimate: bool = True) -> Checked:
         tokenizer, config.is_encoder_decoder, seen, held_out, half("teacher", "inputs"), half("student", "inputs"), half("teacher", "held"),
         half("student", "held"), over, crossed, gold, choices, drift, overlap, lines,
         hint=half("hint", "inputs"), shots=behind, window=student_reads.window, pair=pair, teacher_choices=teacher_choices, systems=asked_systems,
-        judge=judge_reads, prices=priced,
+        judge=judge_reads, prices=priced, readers={"teacher": teacher_reads, "student": student_reads}, shown=shown, pools=pools,
     )  # fmt: skip
 
 
@@ -394,13 +400,18 @@ def _end_of_answer(role: str, model: Model, tokenizer: PreTrainedTokenizerBase, 
 def _under_teachers_prompt(name: str, asked: list[Prompt], reader: Reader, longest_answer: int, lines: list[str]) -> Side | None:
     """The student is also asked with the bigger teacher's prompt, rendered by its own chat template, if that fits its own window."""
     try:
-        return _measure(asked, reader, f"contexts.{name}.teacher", longest_answer)
+        return measure(asked, reader, f"contexts.{name}.teacher", longest_answer)
     except UserError as error:
         lines.append(f"  note: the student is not asked with the teacher's prompt: {error.what}")
         return None
 
 
-def _measure(asked: list[Prompt], reader: Reader, where: str, longest_answer: int) -> Side:
+def measure(asked: list[Prompt], reader: Reader, where: str, longest_answer: int) -> Side:
+    """Prompts with their lengths in the reader's tokens.
+
+    Raises:
+        UserError: One is empty, or over the reader's window with its answer.
+    """
     tokenizer, encoder_decoder, window, server = reader
     if server:
         served.refuse_forms(server, asked, where)

@@ -161,7 +161,9 @@ def cost(
 @app.command()
 def rate(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
-    read: Annotated[list[Path] | None, typer.Option("--read", metavar="FILE", help="A rated sheet. Repeat it for several people.")] = None,
+    read: Annotated[
+        list[Path] | None, typer.Option("--read", metavar="FILE", help="A rated sheet, or ratings.sqlite of the page. May be repeated.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Where the sheet goes [default: RUN/rating_sheet.csv].")] = None,
     system: Annotated[list[str] | None, typer.Option("--system", metavar="NAME", help="Rate only this system. May be repeated.")] = None,
     examples: Annotated[
@@ -175,6 +177,51 @@ def rate(
 
     for line in rate_.lines(rate_.ratings(folder, read)) if read else rate_.exported(folder, out, system or [], examples, low, high):
         print(line)
+
+
+@app.command()
+def ui(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    host: Annotated[str, typer.Option("--host", help="Where to listen. Beyond this machine, a token is made and asked for.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 finds a free one.")] = 7860,
+    system: Annotated[list[str] | None, typer.Option("--system", metavar="NAME", help="Rate only this system. May be repeated.")] = None,
+    examples: Annotated[
+        int | None, typer.Option("--examples", min=1, help="Examples of each context to rate, drawn at random [default: all].")
+    ] = None,
+) -> None:
+    """Two pages in the browser: try the systems side by side, and rate their answers, blinded."""
+    from unprompt import ui as ui_
+
+    ui_.serve(folder, host, port, system or [], examples)
+
+
+@app.command()
+def chat(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    system: Annotated[
+        str | None, typer.Option("--system", metavar="NAME", help="Who answers: teacher, before or a round [default: the last student].")
+    ] = None,
+    context: Annotated[str | None, typer.Option("--context", metavar="NAME", help="Whose prompts [default: the first].")] = None,
+) -> None:
+    """Ask a run's systems in the terminal."""
+    from unprompt import chat as chat_
+
+    chat_.chat(folder, system, context)
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="A new folder.")],
+    round_: Annotated[str | None, typer.Option("--round", metavar="NAME", help="Whose student; the last round's unless given.")] = None,
+    merge: Annotated[bool, typer.Option("--merge/--adapter", help="Whole weights, or the adapter alone.")] = True,
+) -> None:
+    """Write a student as a folder that transformers, vLLM and llama.cpp's converter read, and print the commands that serve it."""
+    from unprompt import export as export_
+    from unprompt.progress import say
+
+    for line in export_.export(folder, to, round_, merge=merge):
+        say(line)
 
 
 def _console() -> Any:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jinja2
+import jinja2.meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from unprompt.errors import UserError
@@ -57,6 +58,15 @@ def render(template: Template, context: str, example: Example, examples: Sequenc
     if not messages:
         raise UserError(f"the prompt of input '{example.id}' is empty", where=where, fix="give the template some text")
     return Prompt(example.id, context, tuple(messages))
+
+
+def variables(template: Template) -> list[str]:
+    """Fields of an input that a template names, in the order in which they stand there; `examples` is among them if it is named."""
+    found: dict[str, None] = {}
+    for source in [template.text] if template.text is not None else [m.content or f"{{{{ {m.turns} }}}}" for m in template.messages or ()]:
+        names = jinja2.meta.find_undeclared_variables(_JINJA.parse(source)) - _JINJA.globals.keys()
+        found |= dict.fromkeys(sorted(names, key=source.index))
+    return list(found)
 
 
 def value(expression: str, example: Example, where: str) -> Any:

@@ -19,17 +19,18 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from unprompt import check, prompts, recipe, rundir
+from unprompt import ballots, check, prompts, recipe, rundir
 from unprompt.errors import UserError
 from unprompt.metrics.agreement import krippendorff_alpha
 from unprompt.metrics.statistics import bootstrap, by_group
 
-KEY, SHEET, RATINGS = "rating_key.json", "rating_sheet.csv", "ratings.json"
+KEY, SHEET, RATINGS, BALLOTS = "rating_key.json", "rating_sheet.csv", "ratings.json", "ratings.sqlite"
 COLUMNS = ("id", "input", "response", "rating", "rater")
 _FORMULA = "=+-@\t\r\n＝＋－＠"
 """First letters for which a spreadsheet may run a cell."""
 _QUOTE = "'"
 SIGNIFICANT = 0.05
+NO_ANSWERS = "there are no written answers to rate"
 
 
 def exported(folder: Path, out: Path | None, systems: Sequence[str], examples: int | None, low: int, high: int) -> list[str]:
@@ -81,6 +82,32 @@ def export(
     return target, len(key["rows"]), sorted({row["system"] for row in key["rows"].values()})
 
 
+def blinded(folder: Path, systems: Sequence[str], examples: int | None, low: int, high: int) -> dict[str, Any]:
+    """The key of what people rate in the browser. The one that is there is used again, with its scale, whoever made it.
+
+    Raises:
+        UserError: No run, no answers, or a key of other answers, systems or examples.
+    """
+    files = rundir.RunDir(folder)
+    files.report()
+    path = folder / KEY
+    old = json.loads(path.read_text("utf-8")) if path.is_file() else None
+    if old is None or systems or examples:
+        low, high = (old["low"], old["high"]) if old else (low, high)
+        key = _key(files, systems, examples, low, high)
+        if old is None:
+            files.write_text(KEY, json.dumps(key, indent=1, ensure_ascii=False))
+        return key
+    graded = folder / "grades.parquet"
+    there = {(g.context, g.example_id, g.system): g.shown for g in rundir.read_grades(graded)} if graded.is_file() else {}
+    if any(there.get((row["context"], row["example_id"], row["system"])) != row["response"] for row in old["rows"].values()):
+        raise UserError(
+            "the answers have changed since this key was made, and ratings given until then need it", where=str(path),
+            fix=f"read those ratings first, then move the key and {BALLOTS} away",
+        )  # fmt: skip
+    return old
+
+
 def _key(files: rundir.RunDir, systems: Sequence[str], examples: int | None, low: int, high: int) -> dict[str, Any]:
     """Opaque id -> what the row shows and who wrote it, in the sheet's order."""
     plan, asked = _asked(files)
@@ -97,7 +124,7 @@ def _key(files: rundir.RunDir, systems: Sequence[str], examples: int | None, low
         chosen |= {(context, id_) for id_ in random.Random(f"{plan.seed}:{context}").sample(ids, min(examples or len(ids), len(ids)))}
     grades = [g for g in grades if g.system in wanted and (g.context, g.example_id) in chosen]
     if not grades:
-        raise UserError("there are no written answers to rate", where=str(files.folder), fix="run a recipe with an evaluate section")
+        raise UserError(NO_ANSWERS, where=str(files.folder), fix="run a recipe with an evaluate section")
     made_from = rundir.fingerprint([[g.context, g.example_id, g.system, g.shown] for g in grades], low, high)
     path = files.folder / KEY
     if path.is_file():
@@ -153,13 +180,15 @@ class Rating:
 
 
 def read(path: Path, key: Mapping[str, Any]) -> list[Rating]:
-    """The ratings of one file.
+    """The ratings of one file: a sheet, or those given in the browser (`ratings.sqlite`).
 
-    A file without any name in `rater` is taken as one person's, named as the file is.
+    A sheet without any name in `rater` is taken as one person's, named as the file is.
 
     Raises:
         UserError: It is no sheet of this run, or a row is missing, unknown, changed, twice there, or rated outside the scale.
     """
+    if ballots.is_one(path):
+        return _from_browser(path, key)
     rows, known = _rows(path), key["rows"]
     names = {row["rater"].strip() for _, row in rows} - {""}
     found: dict[tuple[str, str], Rating] = {}
@@ -189,6 +218,20 @@ def read(path: Path, key: Mapping[str, Any]) -> list[Rating]:
                 fix="put it back; a row that was not rated stays, with an empty rating",
             )
     return list(found.values())
+
+
+def _from_browser(path: Path, key: Mapping[str, Any]) -> list[Rating]:
+    """What a person has not rated there is a missing rating."""
+    given = ballots.given(path)
+    for rater, values in given.items():
+        for id_, value in values.items():
+            if id_ not in key["rows"] or not key["low"] <= value <= key["high"]:
+                raise UserError(
+                    f"{rater}'s rating {value} of '{id_}' does not belong to this run's key",
+                    where=str(path),
+                    fix="give the file that belongs to this run",
+                )
+    return [Rating(id_, rater, values.get(id_)) for rater, values in given.items() for id_ in key["rows"]]
 
 
 def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:

@@ -16,6 +16,7 @@ import torch
 import transformers
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.integrations import TensorBoardCallback
 
 from unprompt import fast, models, rundir
 from unprompt.errors import UserError
@@ -110,6 +111,9 @@ def train(
     except (RuntimeError, ValueError, ImportError) as error:  # a tracker or a launcher that is not there
         raise UserError(str(error)[:300], where="train.trainer", fix=_MEND_TRAINER) from None
     trainer.remove_callback(PrinterCallback)
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
+            callback.logging_dir = str(folder.folder / "tensorboard")  # its own default goes with the checkpoints
     clock = _Clock(start)
     trainer.add_callback(clock)
     with contextlib.ExitStack() as undo, bar("training, in steps", steps) as progress:

@@ -26,6 +26,7 @@ class Engine(Protocol):
         prefix_tokens: Sequence[int] | None = None,
         batch_size: int | None = None,
         progress: Callable[[int], object] = lambda n: None,
+        heard: Callable[[int, str], object] | None = None,
     ) -> list[Completion]:
         """Answer each prompt, writing soft labels down on the way.
 
@@ -37,6 +38,7 @@ class Engine(Protocol):
             prefix_tokens: Tokens that all prompts of the whole job have in common, for each rendering; None: found from these prompts.
             batch_size: How many are answered at once; those that wait take the places of finished ones. None: all.
             progress: Told how many prompts were answered since the last call.
+            heard: Told a prompt's place and its answer so far, while that is being written.
 
         Raises:
             Unfinished: It had to stop on the way; what is answered comes with it.

@@ -54,6 +54,7 @@ class HFEngine:
         prefix_tokens: Sequence[int] | None = None,
         batch_size: int | None = None,
         progress: Callable[[int], object] = lambda n: None,
+        heard: Callable[[int, str], object] | None = None,
     ) -> list[Completion]:
         """See `Engine.generate`."""
         ids = self._encode(prompts, [sampling.max_new_tokens] * len(prompts))
@@ -88,6 +89,8 @@ class HFEngine:
                         texts[index] = self._decode(written[index])
                     else:
                         going.append(row)
+                        if heard:
+                            heard(index, self._decode(written[index]))
                 progress(len(running) - len(going))
                 rows = _gaps_closed(going)
                 running = [running[row] for row in rows]

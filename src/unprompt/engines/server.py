@@ -84,8 +84,9 @@ class ServerEngine:
         prefix_tokens: Sequence[int] | None = None,
         batch_size: int | None = None,
         progress: Callable[[int], object] = lambda n: None,
+        heard: Callable[[int, str], object] | None = None,
     ) -> list[Completion]:
-        """See `Engine.generate`. The server shares prefixes itself; `concurrency` prompts are asked at once. The seed is sent along, and kept by servers
+        """See `Engine.generate`. Answers are heard when they are whole. The server shares prefixes itself; `concurrency` prompts are asked at once. The seed is sent along, and kept by servers
         that can.
         """
         if labels and labels.kind not in ("hard", "top_k"):
@@ -105,6 +106,9 @@ class ServerEngine:
             )
         if stopped:
             raise Unfinished(stopped, answered)
+        if heard:
+            for index, completion in answered.items():
+                heard(index, completion.text)
         return [answered[n] for n in range(len(prompts))]
 
     def score(

@@ -10,12 +10,13 @@ import yaml
 from unprompt.report.table import is_share
 
 
-def model_card(report: dict[str, Any], student: str) -> str:
-    """README.md of a round's student, from the report."""
+def model_card(report: dict[str, Any], student: str, *, merged: bool = False) -> str:
+    """README.md of a round's student, from the report; `merged`: its adapter is in the weights."""
     recipe = report["recipe"]
     base, adapter = recipe["model"]["name"] or recipe["model"]["gguf"], recipe["train"]["adapter"]
     if recipe["rounds"]:
         adapter = recipe["rounds"][student]["train"]["adapter"]
+    adapter = None if merged else adapter
     own = [each for each in report["students"] if each["student"] == student]
     metadata: dict[str, Any] = {
         "library_name": "peft" if adapter else "transformers",

@@ -1,0 +1,88 @@
+"""What is exported loads in plain libraries and answers as the student that was graded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+import transformers
+import yaml
+
+import unprompt
+from conftest import tiny_recipe
+from unprompt import export, rundir
+from unprompt.errors import UserError
+from unprompt.recipe import parse
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, decoder_folder: Path) -> Path:
+    folder = tmp_path_factory.mktemp("export") / "run"
+    words = tiny_recipe(decoder_folder)
+    words["sampling"]["max_new_tokens"] = 12
+    words["train"] = {"epochs": 2, "batch_size": 4, "learning_rate": 3e-2, "adapter": {"rank": 4}}
+    words["rounds"] = {"lora": {"contexts": ["colours"]}, "whole": {"contexts": ["colours"], "start": "base", "train": {"adapter": None}}}
+    unprompt.run(parse(words), folder)
+    return folder
+
+
+def answers(model: Any, folder: Path) -> list[str]:
+    """Greedy, with nothing but what lies in the folder."""
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder)
+    assert tokenizer.chat_template
+    found = []
+    for text in ("grey:", "violet:", "gold:"):
+        asked = tokenizer(text, return_tensors="pt")
+        with torch.inference_mode():
+            ids = model.generate(**asked)[0, asked.input_ids.shape[1] :]
+        found.append(tokenizer.decode(ids[: -1 if ids[-1] == tokenizer.eos_token_id else None], clean_up_tokenization_spaces=False))
+    return found
+
+
+def graded(run: Path, system: str) -> list[str]:
+    return [g.text for g in rundir.read_grades(run / "grades.parquet") if g.system == system]
+
+
+@pytest.mark.parametrize(("name", "merge"), [("lora", True), ("lora", False), ("whole", True)])
+def test_it_answers_as_the_student_did(run: Path, name: str, merge: bool, tmp_path: Path) -> None:
+    said = export.export(run, tmp_path / "out", name, merge=merge)
+    kind: Any = transformers.AutoModelForCausalLM if merge else peft.AutoPeftModelForCausalLM
+    model = kind.from_pretrained(tmp_path / "out")
+    if not merge:
+        model.generation_config = transformers.GenerationConfig.from_pretrained(tmp_path / "out")
+    assert graded(run, name) != graded(run, "before"), "the test proves nothing"
+    assert answers(model, tmp_path / "out") == graded(run, name)
+    metadata = yaml.safe_load((tmp_path / "out" / "README.md").read_text().split("---\n")[1])
+    assert metadata["library_name"] == ("transformers" if merge else "peft")
+    assert ("lora" in metadata["tags"]) is not merge
+    assert (tmp_path / "out" / "adapter_config.json").is_file() is not merge
+    told = "\n".join(said)
+    assert ("--enable-lora --max-lora-rank 8 --lora-modules lora=" in told) is not merge
+    assert "llama-server" in told
+    assert str(tmp_path / "out") in said[0]
+
+
+def test_what_can_not_be_exported(run: Path, tmp_path: Path) -> None:
+    for arguments, merge, said in (
+        ((run, tmp_path / "out", "two"), True, "there is no round 'two' -> there are: lora, whole"),
+        ((run, tmp_path / "out", None), False, "all weights of 'whole' were trained: it has no adapter"),
+        ((run, run, None), True, "there is something here already"),
+        ((tmp_path, tmp_path / "out", None), True, "there is no finished run here"),
+    ):
+        with pytest.raises(UserError, match=said):
+            export.export(*arguments, merge=merge)
+    assert not (tmp_path / "out").exists()
+
+
+def test_sampled_answers_are_exported_as_sampled(decoder_folder: Path) -> None:
+    from unprompt import models
+
+    words = tiny_recipe(decoder_folder)
+    words["evaluate"]["temperature"] = 0.7
+    recipe = parse(words)
+    model = transformers.AutoModelForCausalLM.from_pretrained(decoder_folder)
+    found = export.generation(recipe, models.load_tokenizer(recipe.model, "model"), model)
+    assert (found.do_sample, found.temperature, found.top_p, found.top_k, found.eos_token_id) == (True, 0.7, 1.0, 0, [1])
