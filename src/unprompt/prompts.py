@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jinja2
 import jinja2.meta
+import jinja2.nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from unprompt.errors import UserError
@@ -64,8 +65,9 @@ def variables(template: Template) -> list[str]:
     """Fields of an input that a template names, in the order in which they stand there; `examples` is among them if it is named."""
     found: dict[str, None] = {}
     for source in [template.text] if template.text is not None else [m.content or f"{{{{ {m.turns} }}}}" for m in template.messages or ()]:
-        names = jinja2.meta.find_undeclared_variables(_JINJA.parse(source)) - _JINJA.globals.keys()
-        found |= dict.fromkeys(sorted(names, key=source.index))
+        tree = _JINJA.parse(source)
+        names = jinja2.meta.find_undeclared_variables(tree) - _JINJA.globals.keys()
+        found |= dict.fromkeys(node.name for node in tree.find_all(jinja2.nodes.Name) if node.name in names)
     return list(found)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
-from unprompt import rundir
+from unprompt import fast, rundir
 from unprompt.kl import token_kl
 from unprompt.records import Lesson
 
@@ -35,7 +35,8 @@ class Watch(TrainerCallback):
         model = kwargs["model"]
         training = model.training
         for context, lessons in self._held.items():
-            values = [sum(own) / len(own) for own in token_kl(model, self._tokenizer, lessons, self._batch_size)]
+            with fast.paused(model):
+                values = [sum(own) / len(own) for own in token_kl(model, self._tokenizer, lessons, self._batch_size)]
             kept = {step: value for step, value in found.get(context, {}).get("steps", {}).items() if int(step) < state.global_step}
             found[context] = {"inputs": len(lessons), "steps": {**kept, str(state.global_step): sum(values) / len(values)}}
         model.train(training)
