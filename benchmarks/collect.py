@@ -1,10 +1,12 @@
 """Collecting, side by side: this engine against transformers' `generate`, without reuse and with the prefix's cache copied for every sequence.
 
-    python benchmarks/collect.py [--inputs 256] [--prefix 900] [--new-tokens 32] [--repeats 3] [--dtype float32] [--batches 16,64] [--score] [--memory]
+    python benchmarks/collect.py [--inputs 256] [--sample 64] [--prefix 900] [--new-tokens 32] [--repeats 3] [--dtype float32] [--batches 16,64] [--score] [--memory]
+    python benchmarks/collect.py --profile
 
 The work is the quickstart's teacher (SmolLM2-135M-Instruct), greedy, end tokens not heeded, so that all write as much; this engine writes labels of 100 draws
-as well. `--score` gives answers and asks for their log-probabilities, against full recompute. Contenders take turns in one process, first each batch size once;
-the best one of each is then repeated. `--memory` runs each in a process of its own and reports the peak of its resident memory. Printed are medians,
+as well. `--score` gives answers and asks for their log-probabilities, against full recompute. Contenders take turns in one process, first each batch size once, on the sample;
+the best one of each is then repeated. Contenders that reuse nothing take as long for each input however many there are: they do `--sample` of the inputs, and their rates are of those. `--profile` prints
+instead where the time of this engine goes. `--memory` runs each in a process of its own and reports the peak of its resident memory. Printed are medians,
 the spread, and how many answers are the same token for token.
 """
 
@@ -70,6 +72,7 @@ class Contenders:
         self.plain = load(options.dtype)[0]  # our engine changes its model's attention
         self.prompts, _, self.ids = asked(self.tokenizer, options.inputs, options.prefix)
         self.shared = common_prefix(self.ids)
+        self.count = options.inputs
         self.all: dict[str, Callable[[int], Answers]] = {
             "Unprompt": self.ours,
             "generate": self.recompute,
@@ -82,14 +85,14 @@ class Contenders:
         engine = HFEngine(self.model, self.tokenizer)
         engine._ends = set()
         sampling = Sampling(temperature=0, max_new_tokens=self.options.new_tokens)
-        found = engine.generate(self.prompts, sampling, Labels(draws=100), batch_size=batch)
+        found = engine.generate(self.prompts[: self.count], sampling, Labels(draws=100), batch_size=batch)
         return [list(c.token_ids) for c in found]
 
     @torch.inference_mode()
     def recompute(self, batch: int, cache: DynamicCache | None = None) -> Answers:
         found: list[list[int]] = []
-        for start in range(0, len(self.ids), batch):
-            input_BT, mask_BT = self._padded(self.ids[start : start + batch])
+        for start in range(0, self.count, batch):
+            input_BT, mask_BT = self._padded(self.ids[start : min(start + batch, self.count)])
             more = {}
             if cache is not None:
                 more["past_key_values"] = copy.deepcopy(cache)
@@ -111,16 +114,18 @@ class Contenders:
 
     def our_scores(self, batch: int) -> Answers:
         assert self.given is not None
-        said = HFEngine(self.model, self.tokenizer).score(self.prompts, self.given, Labels(kind="hard"), batch_size=batch)
+        said = HFEngine(self.model, self.tokenizer).score(
+            self.prompts[: self.count], self.given[: self.count], Labels(kind="hard"), batch_size=batch
+        )
         return [(-x.teacher_nll).tolist() for x in said]
 
     @torch.inference_mode()
     def full_scores(self, batch: int) -> Answers:
         assert self.given is not None
         found: list[list[float]] = []
-        for start in range(0, len(self.ids), batch):
-            given = self.given[start : start + batch]
-            input_BT, mask_BT = self._padded([[*a, *b] for a, b in zip(self.ids[start : start + batch], given, strict=True)])
+        for start in range(0, self.count, batch):
+            given = self.given[start : min(start + batch, self.count)]
+            input_BT, mask_BT = self._padded([[*a, *b] for a, b in zip(self.ids[start : start + len(given)], given, strict=True)])
             size = len(given[0])
             places_BT = (mask_BT.cumsum(1) - 1).clamp(min=0)
             out = self.plain(input_ids=input_BT, attention_mask=mask_BT, position_ids=places_BT, use_cache=False, logits_to_keep=size + 1)
@@ -139,13 +144,15 @@ class Contenders:
 def same(a: Answers, b: Answers) -> str:
     """How far two contenders' answers agree."""
     if isinstance(a[0][0], float):
-        return f"{max(abs(x - y) for left, right in zip(a, b, strict=True) for x, y in zip(left, right, strict=True)):.0e} at most apart"
-    return f"{sum(x == y for x, y in zip(a, b, strict=True))} of {len(a)} the same"
+        return f"{max(abs(x - y) for left, right in zip(a, b, strict=False) for x, y in zip(left, right, strict=True)):.0e} at most apart"
+    return f"{sum(x == y for x, y in zip(a, b, strict=False))} of {min(len(a), len(b))} the same"
 
 
 def main() -> None:
+    """Print the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--inputs", type=int, default=256)
+    parser.add_argument("--sample", type=int, default=64)
     parser.add_argument("--prefix", type=int, default=900)
     parser.add_argument("--new-tokens", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=3)
@@ -153,6 +160,7 @@ def main() -> None:
     parser.add_argument("--batches", default="16,64")
     parser.add_argument("--score", action="store_true")
     parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--profile", action="store_true")
     parser.add_argument("--only", help="one contender, for its memory: NAME:BATCH")
     options = parser.parse_args()
     batches = [int(part) for part in options.batches.split(",")]
@@ -167,29 +175,45 @@ def main() -> None:
         made.all[name](int(batch))
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
         return
-    times: dict[str, list[float]] = {}
+    if options.profile:
+        profile(made, batches[-1])
+        return
+    sample = min(options.sample, options.inputs)
+    counts = {name: sample if name in ("generate", "full recompute") else options.inputs for name in made.all}
     best: dict[str, int] = {}
     said: dict[str, Answers] = {}
     for name, work in made.all.items():
+        made.count = min(counts[name], max(batches))
         took = {batch: _timed(work, batch)[0] for batch in batches}
         best[name] = min(took, key=lambda batch: took[batch])
-        times[name] = []
+    times: dict[str, list[float]] = {name: [] for name in made.all}
     for _ in range(options.repeats):
         for name, work in made.all.items():
+            made.count = counts[name]
             seconds, said[name] = _timed(work, best[name])
-            times[name].append(seconds)
+            times[name].append(seconds / counts[name])
     mine = statistics.median(times["Unprompt"])
     print(
         f"{options.inputs} inputs, prefix {made.shared}, {options.new_tokens} tokens each, {options.dtype}, {torch.get_num_threads()} threads, "
-        f"torch {torch.__version__}, {options.repeats} repeats\n\n| | batch | inputs/s | spread | answers | times slower | MiB |\n|---|---|---|---|---|---|---|"
+        f"torch {torch.__version__}, {options.repeats} repeats\n\n| | batch | inputs done | inputs/s | spread | answers | times slower | MiB |\n|---|---|---|---|---|---|---|---|"
     )
     for name, found in times.items():
         middle = statistics.median(found)
         memory = _memory(name, best[name]) if options.memory else "-"
         print(
-            f"| {name} | {best[name]} | {options.inputs / middle:.2f} | {(max(found) - min(found)) / middle:.0%} | "
+            f"| {name} | {best[name]} | {counts[name]} | {1 / middle:.2f} | {(max(found) - min(found)) / middle:.0%} | "
             f"{same(said['Unprompt'], said[name])} | {middle / mine:.2f} | {memory} |"
         )
+
+
+def profile(made: Contenders, batch: int) -> None:
+    """Print torch's table of where the time of a collection goes."""
+    from torch.profiler import ProfilerActivity, profile as profiler
+
+    made.ours(batch)
+    with profiler(activities=[ProfilerActivity.CPU]) as seen:
+        made.ours(batch)
+    print(seen.key_averages().table(sort_by="self_cpu_time_total", row_limit=20, max_name_column_width=60))
 
 
 def _timed(work: Callable[[int], Answers], batch: int) -> tuple[float, Answers]:
