@@ -69,7 +69,7 @@ def serving(answer: Answer) -> Iterator[tuple[str, list[Asked]]]:
                 if int(sent.headers.get("Content-Length", 0)) > len(raw):
                     self.close_connection = True
 
-        def log_message(self, *args: Any) -> None:
+        def log_message(self, format: str, *args: Any) -> None:
             pass
 
     class Quiet(ThreadingHTTPServer):

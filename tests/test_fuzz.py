@@ -157,7 +157,7 @@ def test_a_regex_that_would_run_for_ever_is_stopped() -> None:
 
 def _part(path: Path) -> list[tuple[Any, ...]]:
     rundir.write_completions(path, [
-        (f"k{n}", Completion(f"i{n}", "c", f"text {n}", (n, n + 1), "end", 7, SoftLabels.hard([n, n + 1], np.float32([0.5, n]))))
+        (f"k{n}", Completion(f"i{n}", "c", f"text {n}", (n, n + 1), "end", 7, SoftLabels.hard([n, n + 1], np.array([0.5, n], np.float32))))
         for n in range(20)
     ])  # fmt: skip
     return _plain(path.parent)

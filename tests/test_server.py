@@ -231,14 +231,14 @@ def test_a_token_that_can_not_be_told_is_counted(decoder_folder: Path, capsys: p
         engine = ServerEngine(server, "teacher_model", byte_tokenizer(), Ledger(tmp_path / "asked.jsonl"))
         [found] = engine.generate(asked(1), SAMPLING, TWO)
     assert found.labels
-    h, i = byte_tokenizer().convert_tokens_to_ids(["h", "i"])
+    h, i = (byte_tokenizer().get_vocab()[letter] for letter in "hi")
     assert dict(found.labels.token(0)) == pytest.approx({h: 0.8808, i: 0.1192}, abs=1e-3)
     assert "2 of 4 alternatives that the server named are no token" in capsys.readouterr().err
     assert Ledger(tmp_path / "asked.jsonl").total.unmapped == 2
 
 
 def test_legacy_log_probabilities_and_ids_of_the_server(decoder_folder: Path) -> None:
-    h, i = byte_tokenizer().convert_tokens_to_ids(["h", "i"])
+    h, i = (byte_tokenizer().get_vocab()[letter] for letter in "hi")
     names = [f"token_id:{h}", f"token_id:{i}"]
     logprobs = {"tokens": names, "token_logprobs": [-0.1, -0.2], "top_logprobs": [{names[0]: -0.1, names[1]: -3.0}, {names[1]: -0.2}]}
     reply = said(

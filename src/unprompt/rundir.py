@@ -259,7 +259,7 @@ def _write(path: Path, rows: list[dict[str, Any]], schema: pa.Schema | None) -> 
         pq.write_table(table, partial, compression="zstd", write_page_checksum=True, **packed)
 
 
-def _read(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:
+def _read(path: Path, schema: pa.Schema | None) -> list[dict[str, Any]]:
     """Rows; labels as arrays. A file that was cut, or of which a bit has changed, is refused."""
     try:
         return _rows(path, schema)
@@ -268,10 +268,10 @@ def _read(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:
         raise UserError(f"can't be read: {said[:200]}", where=str(path), fix="delete this file and run again") from None
 
 
-def _rows(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:
+def _rows(path: Path, schema: pa.Schema | None) -> list[dict[str, Any]]:
     table = pq.read_table(path, page_checksum_verification=True).combine_chunks()
     table.validate(full=True)
-    if table.schema.names != schema.names or table.schema.types != schema.types:
+    if schema is not None and (table.schema.names != schema.names or table.schema.types != schema.types):
         raise ValueError("its columns are not those that were written")
     arrays = [name for name in _LABELS if name in table.column_names]
     rows = table.drop_columns(arrays).to_pylist()
@@ -353,4 +353,4 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """Read such rows."""
-    return _read(path) if path.is_file() else []
+    return _read(path, None) if path.is_file() else []

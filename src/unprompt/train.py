@@ -16,7 +16,7 @@ import torch
 import transformers
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.integrations import TensorBoardCallback
+from transformers.integrations.integration_utils import TensorBoardCallback
 
 from unprompt import fast, models, rundir
 from unprompt.errors import UserError

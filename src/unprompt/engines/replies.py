@@ -162,7 +162,8 @@ class Vocabulary:
         state: Any = getattr(decoder, "__getstate__", bytes)
         if b'"ByteLevel"' not in state():
             return
-        letters, added = _letters(), set(tokenizer.get_added_vocab())
+        known: Any = tokenizer  # the base class names no vocabulary of added tokens
+        letters, added = _letters(), set(known.get_added_vocab())
         for token, id_ in tokenizer.get_vocab().items():
             if token in added:
                 raw = token.encode()

@@ -42,6 +42,7 @@ def app(folder: Path, token: str | None, systems: Sequence[str] = (), examples: 
         import gradio as gr
         from fastapi import FastAPI
         from fastapi.responses import RedirectResponse, Response
+        from gradio import themes
         from starlette.middleware.trustedhost import TrustedHostMiddleware
     except ImportError:
         raise UserError("the pages need Gradio", where="unprompt ui", fix="pip install 'unprompt[ui]'") from None
@@ -54,7 +55,7 @@ def app(folder: Path, token: str | None, systems: Sequence[str] = (), examples: 
     live = Live(folder)
     served = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     font = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Arial", "sans-serif"]
-    theme = gr.themes.Base(primary_hue="blue", neutral_hue="slate", radius_size="sm", font=font, font_mono=["ui-monospace", "monospace"])
+    theme = themes.Base(primary_hue="blue", neutral_hue="slate", radius_size="sm", font=font, font_mono=["ui-monospace", "monospace"])
     pages = {"/try": (trying.page(live), "", trying.CSS)}
     try:
         key = rate.blinded(folder, systems, examples, LOW, HIGH)

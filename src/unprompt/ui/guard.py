@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs
@@ -23,10 +24,10 @@ class Guard:
     def __init__(self, inner: Any, token: str | None) -> None:
         self._inner, self._token = inner, token
 
-    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
         """Let a request in, send it on with a cookie, or refuse it."""
 
-        async def sent(message: dict[str, Any]) -> None:
+        async def sent(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", ()), *((k.encode(), v.encode()) for k, v in _HEADERS.items())]
             await send(message)
@@ -47,7 +48,7 @@ class Guard:
         return secrets.compare_digest(given.encode(), self._token.encode())
 
     @staticmethod
-    def _cookie(scope: dict[str, Any]) -> str:
+    def _cookie(scope: MutableMapping[str, Any]) -> str:
         found: SimpleCookie = SimpleCookie()
         for name, value in scope["headers"]:
             if name == b"cookie":
