@@ -40,7 +40,7 @@ def collect(
     labels: Labels | None,
     *,
     seed: int,
-    batch_size: int,
+    batch_size: int | None,
     prefix_tokens: Sequence[int],
     given: Sequence[tuple[str, Sequence[int]]] | None = None,
     progress: Callable[[int], object] = lambda n: None,
@@ -60,7 +60,7 @@ def collect(
     todo = sorted((i for i, key in enumerate(keys) if key not in done), key=lambda i: (-lengths[i], i))
     progress(len(prompts) - len(todo))
     part = 1 + max((int(path.stem[len("part-") :]) for path in store.glob("part-*.parquet")), default=-1)
-    size = batch_size * BATCHES_A_PART
+    size = (batch_size or 64) * BATCHES_A_PART
     for start in range(0, len(todo), size):
         began = time.perf_counter()
         batch = todo[start : start + size]

@@ -214,7 +214,7 @@ class _Work:
                     return found
 
                 say(f"{where}: sampling {sample.count} inputs")
-                rows, found = draw.draw(sample, seeds, held, answer, recipe.batch_size, recipe.seed, where)
+                rows, found = draw.draw(sample, seeds, held, answer, recipe.batch_size or 32, recipe.seed, where)
                 with rundir.replacing(target.with_suffix(".counts.json")) as partial:
                     partial.write_text(json.dumps(found))
                 with rundir.replacing(target) as partial:
@@ -398,7 +398,7 @@ class _Work:
 
         held = {name: self._held(name)[:_WATCHED] for name in contexts if (name, "teacher") in self._answers and self.recipe.report.watch}
         held = {name: lessons for name, lessons in held.items() if lessons}
-        return Watch(path, self.checked.tokenizer, held, self.recipe.report.watch, self.recipe.batch_size) if held else None
+        return Watch(path, self.checked.tokenizer, held, self.recipe.report.watch, self.recipe.batch_size or 32) if held else None
 
     # -- proving ------------------------------------------------------------------------------------------------------
 
@@ -527,7 +527,7 @@ class _Work:
         if not path.is_file():
             engine = self.weights.student(whose)
             with bar(title, len(lessons)) as progress, engine.ready():
-                found = kl.token_kl(engine.model, engine.tokenizer, lessons, self.recipe.batch_size, progress)
+                found = kl.token_kl(engine.model, engine.tokenizer, lessons, self.recipe.batch_size or 32, progress)
             with rundir.replacing(path) as partial:
                 partial.write_text(json.dumps(found))
         return json.loads(path.read_text())

@@ -36,7 +36,7 @@ class Engine(Protocol):
             labels: How to write labels; None for no labels.
             seed: With the prompt's example id, fixes every draw, whatever else is in the batch.
             prefix_tokens: Tokens that all prompts of the whole job have in common, for each rendering; None: found from these prompts.
-            batch_size: How many are answered at once; those that wait take the places of finished ones. None: all.
+            batch_size: How many are answered at once; those that wait take the places of finished ones. None: as many as fit into memory.
             progress: Told how many prompts were answered since the last call.
             heard: Told a prompt's place and its answer so far, while that is being written.
 

@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import psutil
 import torch
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -25,6 +26,8 @@ from unprompt.records import Completion, Prompt, SoftLabels
 
 _STOP_TAIL = 32
 """Tokens at the end of an answer in which a stop string is looked for."""
+_FASTEST = {"cpu": 64, "cuda": 256}
+"""Sequences at once from which on more are no faster (`benchmarks/growth.py`)."""
 _SCORED_LOGITS = 2**26
 """Numbers of logits in memory at once when answers are scored."""
 
@@ -61,7 +64,7 @@ class HFEngine:
         draw, book = drawing.Draws(_keys(prompts, seed)), drawing.Book()
         written: list[list[int]] = [[] for _ in prompts]
         stops, texts = ["length"] * len(prompts), [""] * len(prompts)
-        size = batch_size or len(prompts)
+        size = batch_size or self._at_once(ids, prefix_tokens, sampling.max_new_tokens)
         can_stop = _CanStop(self._decode, sampling.stop)
         with self.ready(), torch.inference_mode():
             together = self._sequences(ids, prefix_tokens)
@@ -118,7 +121,10 @@ class HFEngine:
         ids = self._encode(prompts, [len(given) for given in completions])
         draw, book = drawing.Draws(_keys(prompts, seed)), drawing.Book()
         longest = max(map(len, completions), default=0)
-        size = min(batch_size or len(prompts), max(1, _SCORED_LOGITS // max(1, longest * self.model.config.get_text_config().vocab_size)))
+        size = min(
+            batch_size or self._at_once(ids, prefix_tokens, longest),
+            max(1, _SCORED_LOGITS // max(1, longest * self.model.config.get_text_config().vocab_size)),
+        )
         with self.ready(), torch.inference_mode():
             for start in range(0, len(prompts), size):
                 batch = range(start, min(start + size, len(prompts)))
@@ -196,6 +202,18 @@ class HFEngine:
                 del self._prefixes[next(iter(self._prefixes))]
             self._prefixes[key] = sequences.read_prefix(self.model, key, whole=made is sequences.Slots)
         return made(self.model, self._prefixes[key])
+
+    def _at_once(self, ids: list[list[list[int]]], prefix_tokens: Sequence[int] | None, answer: int) -> int:
+        """How many sequences to run together: what half of the free memory holds, up to the number from which on more are no faster."""
+        config, device = self.model.config.get_text_config(), self.model.device
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        column = 2 * config.num_hidden_layers * heads * width * self.model.dtype.itemsize
+        kept = sum(prefix_tokens or ()) if not self.model.config.is_encoder_decoder and self._shares_prefix() else 0
+        own = max(sum(map(len, renderings)) for renderings in ids) - kept + answer * len(ids[0])
+        each = own * column + 4 * 4 * config.vocab_size * len(ids[0])  # logits, and what is drawn from them
+        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+        return max(1, min(_FASTEST["cuda" if device.type == "cuda" else "cpu"], free // 2 // each))
 
     def _shares_prefix(self) -> bool:
         """Whether the prefix's cache can stand once for all sequences; tried once."""

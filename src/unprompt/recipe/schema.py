@@ -895,8 +895,8 @@ class Recipe(Section):
     """The verdict's margin, and what is measured for the report alone."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of everything random."""
-    batch_size: Annotated[int, Field(ge=1)] = 32
-    """Prompts answered at once."""
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+    """Prompts answered at once; None: as many as fit into memory, up to where more are no faster."""
     modules: str = "."
     """Folder searched first for `package.module:function` names; the recipe's own folder unless given."""
 
