@@ -516,6 +516,7 @@ class _Work:
     def _kl(self, title: str, whose: str, lessons: Sequence[Lesson]) -> list[list[float]]:
         """KL from the lessons' labels to these weights, in nats, of each token of each lesson; kept in the run's folder."""
         from unprompt import kl
+        from unprompt.engines.hf import HFEngine
 
         key = rundir.fingerprint(
             rundir.FORMAT,
@@ -525,7 +526,8 @@ class _Work:
         )
         path = self.files.folder / "kl" / f"{key}.tokens.json"
         if not path.is_file():
-            engine = self.weights.student(whose)
+            engine = self.weights.engine(whose)
+            assert isinstance(engine, HFEngine)  # of a server's tokens there is no KL
             with bar(title, len(lessons)) as progress, engine.ready():
                 found = kl.token_kl(engine.model, engine.tokenizer, lessons, self.recipe.batch_size or 32, progress)
             with rundir.replacing(path) as partial:
