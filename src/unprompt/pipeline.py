@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _SYSTEMS = {"teacher": "teacher", "base": "before"}
 """Whose weights -> the built-in system that has them."""
-_WATCHED = 64
+_WATCHED = 32
 """Held-out inputs that are looked at while a student trains."""
 _EVALUATION_LABELS = Labels(kind="sampled", draws=100)
 """Labels that KL on held-out inputs is estimated from, whatever the lessons are made of."""
