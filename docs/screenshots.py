@@ -35,7 +35,7 @@ def main(run: Path) -> None:
             time.sleep(0.1)
         address = f"http://127.0.0.1:{listening.getsockname()[1]}"
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_context(color_scheme="light", viewport={"width": 1120, "height": 700}).new_page()
+        page = browser.new_context(color_scheme="light", viewport={"width": 1120, "height": 780}).new_page()
         page.set_default_timeout(PATIENCE)
         if (copy / "report.html").is_file():
             page.goto((copy / "report.html").as_uri())

@@ -93,7 +93,9 @@ def value(page: Any, id_: str) -> str:
 
 def test_try_shows_what_was_graded(run: Path, address: str, chromium: Any) -> None:
     page, wrong = opened(chromium, f"{address}/try/")
-    page.locator("#field-0 textarea").fill("gold")
+    page.locator("#example input").click()
+    page.get_by_role("option", name="h2").click()
+    page.wait_for_function("document.querySelector('#field-0 textarea').value == 'gold'")
     page.locator("#ask").click()
     wait_for(page, "#figures-after", "written")
     graded = {g.system: g for g in rundir.read_grades(run / "clean.parquet") if g.example_id == "h2"}

@@ -38,7 +38,7 @@ def page(live: Live) -> gr.Blocks:
         ]
 
     def filled(context: str, id_: str | None) -> list[Any]:
-        return [examples[context][id_].get(name, "") if id_ else gr.skip() for name in fields]
+        return [*(examples[context][id_].get(name, "") if id_ else gr.skip() for name in fields), ""]
 
     def ask(context: str, *typed: str) -> Iterator[list[Any]]:
         """One after the other, each with its figures; what goes wrong stands in the line below."""
@@ -80,7 +80,7 @@ def page(live: Live) -> gr.Blocks:
                 columns.append(column)
         wrong = gr.Textbox(label="What is wrong", interactive=False, visible="hidden", elem_id="wrong")
         context.change(of_context, context, [example, *boxes, *columns], api_visibility="private")
-        example.change(filled, [context, example], boxes, api_visibility="private")
+        example.change(filled, [context, example], [*boxes, wrong], api_visibility="private")
         wrong.change(
             lambda said: gr.update(visible=True if said else "hidden"), wrong, wrong, api_visibility="private", show_progress="hidden"
         )
