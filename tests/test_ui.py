@@ -11,28 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
+from starlette.testclient import TestClient
 
 import unprompt
 from conftest import tiny_recipe
-from unprompt import ballots, rate, rundir
+from pages import SLOW, opened, serving, value, wait_for
+from unprompt import ballots, rate, rundir, ui
 from unprompt.errors import UserError
 from unprompt.live import Live, Reply
 from unprompt.recipe import parse
 from unprompt.report.visible import visible
-
-pytest.importorskip("gradio", reason="Gradio is not installed (extra ui)")
-import uvicorn
-from starlette.testclient import TestClient
-
-from unprompt import ui
 from unprompt.ui import rating
 from unprompt.ui.guard import Guard
 
 HOSTILE = (
     "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">**bold** \u202eevil \x1b[31m " + "x" * 100_000
 )
-SLOW = 120_000
-"""Milliseconds that a busy machine may take for one thing."""
 
 
 @pytest.fixture(scope="module")
@@ -57,35 +52,8 @@ def address(run: Path) -> Iterator[str]:
     """The pages of the run, one answer of which is hostile, served to this machine."""
     (run / "grades.parquet").replace(run / "clean.parquet")
     (run / "hostile.parquet").replace(run / "grades.parquet")
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(ui.app(run, None, ["teacher", "after"]), log_level="error"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-        thread.start()
-        while not server.started:
-            time.sleep(0.05)
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        server.should_exit = True
-        thread.join(60)
-
-
-def opened(chromium: Any, url: str, **options: Any) -> tuple[Any, list[str]]:
-    """A page in a browser profile of its own, and all it complains of or asks other machines for."""
-    page, wrong = chromium.new_context(**options).new_page(), []
-    page.set_default_timeout(SLOW)
-    page.on("console", lambda said: wrong.append(f"{said.text} {said.location['url']}") if said.type == "error" else None)
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("request", lambda asked: None if asked.url.startswith((url[:16], "data:", "blob:")) else wrong.append(asked.url))
-    page.goto(url)
-    return page, wrong
-
-
-def wait_for(page: Any, selector: str, text: str) -> None:
-    page.wait_for_function("([s, t]) => document.querySelector(s)?.textContent.includes(t)", arg=[selector, text])
-
-
-def value(page: Any, id_: str) -> str:
-    return page.locator(f"#{id_} textarea").input_value()
+    with serving(run, ["teacher", "after"]) as url:
+        yield url
 
 
 # -- try ----------------------------------------------------------------------------------------------------------------
