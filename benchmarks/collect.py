@@ -5,8 +5,8 @@
 
 The work is the quickstart's teacher (SmolLM2-135M-Instruct), greedy, end tokens not heeded, so that all write as much; this engine writes labels of 100 draws
 as well. `--score` gives answers and asks for their log-probabilities, against full recompute. Contenders take turns in one process, first each batch size once, on the sample;
-the best one of each is then repeated. Contenders that reuse nothing take as long for each input however many there are: they do `--sample` of the inputs, and their rates are of those. `--profile` prints
-instead where the time of this engine goes. `--memory` runs each in a process of its own and reports the peak of its resident memory. Printed are medians,
+the best one of each is then repeated. Contenders that reuse nothing take as long for each input however many there are: they do `--sample` of the inputs, and their rates are of those. The one that
+copies the prefix's cache does one batch of the largest size, and is given the prefix for nothing. `--profile` prints instead where the time of this engine goes. `--memory` runs each in a process of its own and reports the peak of its resident memory. Printed are medians,
 the spread, and how many answers are the same token for token.
 """
 
@@ -73,6 +73,7 @@ class Contenders:
         self.prompts, _, self.ids = asked(self.tokenizer, options.inputs, options.prefix)
         self.shared = common_prefix(self.ids)
         self.count = options.inputs
+        self._cache: DynamicCache | None = None
         self.all: dict[str, Callable[[int], Answers]] = {
             "Unprompt": self.ours,
             "generate": self.recompute,
@@ -107,10 +108,16 @@ class Contenders:
 
     @torch.inference_mode()
     def copied(self, batch: int) -> Answers:
-        """The prefix's cache is computed once; padding stands between it and each input."""
-        cache = DynamicCache(config=self.plain.config)
-        self.plain(input_ids=torch.tensor([self.ids[0][: self.shared]]), past_key_values=cache, use_cache=True, logits_to_keep=1)
-        return self.recompute(batch, cache)
+        """The prefix's cache is there; padding stands between it and each input."""
+        return self.recompute(batch, self.prefix())
+
+    @torch.inference_mode()
+    def prefix(self) -> DynamicCache:
+        """The prefix's cache, computed at the first call."""
+        if self._cache is None:
+            self._cache = DynamicCache(config=self.plain.config)
+            self.plain(input_ids=torch.tensor([self.ids[0][: self.shared]]), past_key_values=self._cache, use_cache=True, logits_to_keep=1)
+        return self._cache
 
     def our_scores(self, batch: int) -> Answers:
         assert self.given is not None
@@ -180,11 +187,14 @@ def main() -> None:
         return
     sample = min(options.sample, options.inputs)
     counts = {name: sample if name in ("generate", "full recompute") else options.inputs for name in made.all}
+    if "generate, prefix copied" in counts:
+        made.prefix()
+        counts["generate, prefix copied"] = min(options.inputs, max(batches))
     best: dict[str, int] = {}
     said: dict[str, Answers] = {}
     for name, work in made.all.items():
         made.count = min(counts[name], max(batches))
-        took = {batch: _timed(work, batch)[0] for batch in batches}
+        took = {batch: _timed(work, batch)[0] for batch in sorted({min(batch, made.count) for batch in batches})}
         best[name] = min(took, key=lambda batch: took[batch])
     times: dict[str, list[float]] = {name: [] for name in made.all}
     for _ in range(options.repeats):
