@@ -24,7 +24,7 @@ CSS = """
 """
 KEYS = """<script>
 document.addEventListener("keydown", (event) => {
-  const at = event.target, typing = /^(INPUT|TEXTAREA|SELECT)$/.test(at.tagName) && !at.disabled && !at.readOnly;
+  const at = event.target, typing = /^(INPUT|TEXTAREA|SELECT)$/.test(at.tagName) && !at.disabled && !at.readOnly && at.offsetParent;
   if (typing || event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
   const id = /^[0-9]$/.test(event.key) ? "rate-" + event.key : { ArrowLeft: "back", ArrowRight: "next" }[event.key];
   const button = id && document.getElementById(id);
