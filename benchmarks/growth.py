@@ -17,16 +17,12 @@ from typing import Any
 
 import torch
 from collect import asked, load
+from turns import resident
 
 from unprompt.engines import sequences
 from unprompt.engines.hf import HFEngine
 from unprompt.prompts import common_prefix
 from unprompt.recipe import Labels, Sampling
-
-
-def resident(key: str) -> float:
-    """Memory of this process in MB: `VmRSS` now, `VmHWM` the highest since it was cleared."""
-    return int(next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))) / 1024
 
 
 def collected(

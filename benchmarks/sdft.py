@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from turns import resident
 
 import unprompt
 from unprompt import inputs, models, prompts
@@ -122,8 +123,7 @@ def main() -> None:
         name, folder = given.do
         began = time.perf_counter()
         student = {"ours": ours, "sdft": sdft}[name](given, Path(folder))
-        peak = int(next(x.split()[1] for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))) / 1024
-        print("@" + json.dumps({"seconds": time.perf_counter() - began, "peak": peak, "student": str(student)}))
+        print("@" + json.dumps({"seconds": time.perf_counter() - began, "peak": resident("VmHWM"), "student": str(student)}))
         return
     found: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from turns import ask, resident, stop
 
 from unprompt import fast, models
 from unprompt.loss import collate
@@ -65,11 +66,6 @@ def dense(found: list[Lesson], log_probs_BTV: np.ndarray) -> list[Lesson]:
         labels = SoftLabels(np.tile(np.arange(size, dtype=np.int32), TOLD), probs_TV.ravel(), offsets, nll)
         made.append(Lesson(lesson.example_id, "c", lesson.input_ids, ASKED, lesson.weights, labels))
     return made
-
-
-def resident(key: str) -> float:
-    """Memory of this process in MB: `VmRSS` now, `VmHWM` the highest since `start_peak`."""
-    return int(next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))) / 1024
 
 
 def start_peak() -> None:
@@ -263,21 +259,6 @@ def start(name: str, dtype: str, batch: int, given: argparse.Namespace) -> tuple
     words += ["--device", given.device, *(["--threads", str(given.threads)] if given.threads else [])]
     process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     return process, ask(process, None)["rest"]
-
-
-def ask(process: Any, line: str | None) -> dict[str, Any]:
-    if line is not None:
-        process.stdin.write(line + "\n")
-        process.stdin.flush()
-    for said in process.stdout:  # libraries print, too
-        if said.startswith("@"):
-            return json.loads(said[1:])
-    raise SystemExit(f"a contender stopped: {process.args}")
-
-
-def stop(process: Any) -> None:
-    process.stdin.close()
-    process.wait()
 
 
 def compare(dtype: str, batch: int, given: argparse.Namespace) -> None:

@@ -18,8 +18,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
+
+from turns import ask, resident, stop
 
 Turn = Callable[[], list[Any]]
 
@@ -100,25 +101,6 @@ def serve(given: argparse.Namespace) -> None:
         print("@" + json.dumps({"seconds": time.perf_counter() - began, "said": said}), flush=True)
 
 
-def ask(process: subprocess.Popen[str], word: str | None) -> dict[str, Any]:
-    """The answer of a contender's process to a word."""
-    assert process.stdin
-    assert process.stdout
-    if word:
-        process.stdin.write(word + "\n")
-        process.stdin.flush()
-    for said in process.stdout:  # libraries print, too
-        if said.startswith("@"):
-            return json.loads(said[1:])
-    raise SystemExit(f"a contender stopped: {process.args}")
-
-
-def peak(process: subprocess.Popen[str]) -> int:
-    """Highest resident memory of a running process in MiB."""
-    status = Path(f"/proc/{process.pid}/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) // 1024
-
-
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -166,11 +148,11 @@ def main() -> None:
             middle = statistics.median(took)
             spread = (max(took) - min(took)) / middle
             print(
-                f"| {work} | {name} | {count} | {count / middle:.2f} | {spread:.0%} | {theirs / middle:.2f} | {same} | {peak(running[name])} |",
+                f"| {work} | {name} | {count} | {count / middle:.2f} | {spread:.0%} | {theirs / middle:.2f} | {same} | {resident('VmHWM', running[name].pid):.0f} |",
                 flush=True,
             )
     for process in running.values():
-        process.kill()
+        stop(process)
     return None
 
 
