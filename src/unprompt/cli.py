@@ -31,6 +31,30 @@ def run(recipe: RecipeFile, overrides: Overrides = None, out: Out = None) -> Non
 
 
 @app.command()
+def collect(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    out: Out = None,
+    ray: Annotated[
+        str | None,
+        typer.Option("--ray", metavar="ADDRESS", help="Ask by many workers on a Ray cluster: local, auto, host:port or ray://host:port."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="How many share the cluster [default: one for each GPU, or each machine].")
+    ] = None,
+) -> None:
+    """Only ask the teacher: the part of a run that many machines can share. `run` goes on from there."""
+    from unprompt import pipeline, recipe as recipe_
+    from unprompt.cluster import Workers
+    from unprompt.errors import UserError
+
+    if workers and not ray:
+        raise UserError("there are no workers without a cluster", where="--workers", fix="add --ray local, or the cluster's address")
+    for line in pipeline.collect(recipe_.load(recipe, overrides or []), out, Workers(ray, workers) if ray else None):
+        print(line)
+
+
+@app.command()
 def check(recipe: RecipeFile, overrides: Overrides = None) -> None:
     """Check a recipe and all it names, and estimate what it costs. Loads no weights."""
     from unprompt import check as check_, recipe as recipe_
@@ -245,8 +269,10 @@ def _print_table(console: Any, title: str, columns: list[str], rows: list[list[s
 
 
 def _show_run(finished: Any) -> None:
-    from unprompt import report
+    from unprompt import processes, report
 
+    if processes.number():
+        return  # the first process shows it
     console = _console()
     for table in report.tables(finished.report):
         _print_table(console, *table)

@@ -112,7 +112,7 @@ def _like(text: str, others: Sequence[str], near: float) -> bool:
 
 
 def draw(
-    sample: Sample, seeds: Sequence[Example], held_out: Sequence[Example], answer: Callable[[list[Prompt]], list[Completion]], batch: int, seed: int,
+    sample: Sample, seeds: Sequence[Example], held_out: Sequence[Example], answer: Callable[[list[Prompt]], Sequence[Completion]], batch: int, seed: int,
     where: str,
 ) -> tuple[list[dict[str, Any]], dict[str, int]]:  # fmt: skip
     """Draw inputs until there are as many as wanted.

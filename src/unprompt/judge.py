@@ -135,7 +135,7 @@ def read(text: str, stop: str, rule: Rubric) -> dict[str, int | None]:
     for name in rule.criteria:
         begins = re.compile(rf"[\s>#*_`\-•]*{re.escape(name)}[\s*_`]*[:=][\s*_`]*(.*)", re.IGNORECASE)
         said = [match[1] for line in lines if (match := begins.fullmatch(line))]
-        number = re.fullmatch(rf"([0-9]+)[\s*_`]*(?:(?:/|out of)\s*{rule.high}(?![0-9]))?[^0-9]*", said[-1]) if said else None
+        number = re.fullmatch(rf"([0-9]{{1,9}})[\s*_`]*(?:(?:/|out of)\s*{rule.high}(?![0-9]))?[^0-9]*", said[-1]) if said else None
         if number and rule.low <= int(number[1]) <= rule.high:
             found[name] = int(number[1])
     return found
@@ -196,7 +196,7 @@ def judge(
     asked: Mapping[str, Sequence[Prompt]],
     grades: Sequence[Grade],
     reader: Reader,
-    answer: Callable[[list[Prompt], list[list[int]]], list[Completion]],
+    answer: Callable[[list[Prompt], list[list[int]]], Sequence[Completion]],
 ) -> list[Verdict]:
     """All verdicts.
 

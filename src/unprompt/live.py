@@ -58,7 +58,9 @@ class Live:
     def __init__(self, folder: Path) -> None:
         files = rundir.RunDir(folder)
         self.name = str(files.report()["name"])
-        self.recipe = recipe_.load(files.recipe)
+        found = recipe_.load(files.recipe)
+        # the weights are in this process anyway, for the students; vLLM would take a minute to start
+        self.recipe = found.model_copy(update={"model": found.model.model_copy(update={"engine": "hf", "vllm": {}})})
         self.checked = check.check(self.recipe, estimate=False)
         self.contexts = list(self.recipe.contexts)
         self._weights = Weights(self.recipe, files, self.checked.tokenizer)

@@ -140,17 +140,19 @@ def _convert(model: Model, target: Path, where: str, *, weights: bool) -> None:
 
 @contextlib.contextmanager
 def _read_once() -> Iterator[None]:
-    """transformers reads a GGUF file's 100,000 words of vocabulary four times over, and makes the map of tensor names once for each module of the model: inside,
-    both are remembered (40 s become 14 s).
+    """Transformers reads a GGUF file's 100,000 words of vocabulary four times over, and makes the map of tensor names once for each module of the model: inside,
+    both are remembered (40 s become about 20).
     """
     import gguf
 
-    plain = gguf.GGUFReader, gguf.get_tensor_name_map
-    vars(gguf).update(GGUFReader=functools.cache(plain[0]), get_tensor_name_map=functools.cache(plain[1]))
+    plain = {name: getattr(gguf, name) for name in ("GGUFReader", "get_tensor_name_map")}
+    for name, work in plain.items():
+        setattr(gguf, name, functools.cache(work))
     try:
         yield
     finally:
-        vars(gguf).update(GGUFReader=plain[0], get_tensor_name_map=plain[1])
+        for name, work in plain.items():
+            setattr(gguf, name, work)
 
 
 @contextlib.contextmanager
@@ -220,13 +222,26 @@ def load_weights(model: Model, where: str) -> PreTrainedModel:
     config = load_config(model, where)
     kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     target = device(model)
-    if model.gguf is not None and not (_converted(model, where) / "weights.done").is_file():
-        _convert(model, _converted(model, where), where, weights=True)
+    ready_weights(model, where)
+    if model.name and (folder := Path(model.name)).is_dir() and not any(folder.glob("*.safetensors")):
+        pickles = sorted(file.name for file in folder.iterdir() if file.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"))
+        if pickles:
+            raise UserError(
+                f"{pickles[0]} is a pickle, which can run any code when it is read", where=f"{where} ({folder})",
+                fix="save the model as safetensors, somewhere you would run its author's code",
+            )  # fmt: skip
     loaded = _from_pretrained(kind, model, where, dtype=dtype(model), use_safetensors=True)
     if model.eos_token is not None:  # a student saved whole stops there in any library
         ends = end_ids(load_tokenizer(model, where), loaded.generation_config)
         loaded.generation_config.eos_token_id = sorted(ends)
     return loaded.to(target).eval()
+
+
+def ready_weights(model: Model, where: str) -> None:
+    """Have the weights in `folder_of`: those of a GGUF file are converted, once."""
+    if model.gguf is not None and not (_converted(model, where) / "weights.done").is_file():
+        folder_of(model, where)
+        _convert(model, _converted(model, where), where, weights=True)
 
 
 def _from_pretrained(kind: Any, model: Model, where: str, *, code: bool = True, **options: Any) -> Any:
@@ -235,6 +250,8 @@ def _from_pretrained(kind: Any, model: Model, where: str, *, code: bool = True, 
     if code:
         options["trust_remote_code"] = model.trust_remote_code
     folder = folder_of(model, where)
+    if code and model.trust_remote_code:
+        _warn(f"WARNING: {where}.trust_remote_code is true: Python code that comes with {folder} is run, with all your rights")
     try:
         with quiet():
             return kind.from_pretrained(folder, revision=model.revision or "main", **options)
@@ -248,6 +265,14 @@ def _from_pretrained(kind: Any, model: Model, where: str, *, code: bool = True, 
             where=f"{where} ({folder})",
             fix="give a hub id, a folder or a GGUF file that exists",
         ) from None
+
+
+@functools.cache
+def _warn(line: str) -> None:
+    """Once a process."""
+    from unprompt.progress import say
+
+    say(line)
 
 
 def device(model: Model) -> torch.device:

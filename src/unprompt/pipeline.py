@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import math
 from collections import Counter
@@ -10,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unprompt import evaluate, inputs, metrics, models, prompts, rundir
+from unprompt import evaluate, inputs, metrics, models, processes, prompts, rundir
 from unprompt.errors import UserError
 from unprompt.progress import bar, say
 from unprompt.prompts import Side
@@ -20,6 +22,7 @@ from unprompt.weights import Weights
 
 if TYPE_CHECKING:
     from unprompt.check import Checked
+    from unprompt.cluster import Workers
     from unprompt.cost import Usage
     from unprompt.judge import Verdict
     from unprompt.lessons import Drops
@@ -86,6 +89,8 @@ class Run:
 def run(recipe: Recipe, folder: str | Path | None = None) -> Run:
     """Put the recipe's prompt into the student's weights, and prove it.
 
+    Of several processes (`torchrun`, `accelerate launch`) the first does everything, and the others join it in each training; all see the same files.
+
     Args:
         recipe: From `load`, or built in Python.
         folder: The run's folder; `runs/<name>` unless given. What is there from the same settings is used again.
@@ -94,10 +99,18 @@ def run(recipe: Recipe, folder: str | Path | None = None) -> Run:
         UserError: Something the user can mend; what was finished until then is kept.
     """
     files = rundir.RunDir(folder or Path("runs") / recipe.name)
-    with files.locked():
+    trainer = recipe.train.trainer
+    processes.meet(trainer.get("ddp_timeout", 1800), trainer.get("ddp_backend"))
+    if processes.number():
+        return _join(recipe, files)
+    with processes.leading(), files.locked():
         inputs.search(recipe.modules)
         everything = rundir.fingerprint(rundir.FORMAT, recipe.model_dump(mode="json"), _sources(recipe), str(files.folder))
-        if files.finished("report", everything) and all(files.round(name).student.exists() for name in recipe.plan):
+        if (
+            files.finished("report", everything)
+            and rundir.read_json(files.folder / "report.json")
+            and all(files.round(name).student.exists() for name in recipe.plan)
+        ):
             _refuse_drift(recipe, files.report())
             return Run(files.folder, files.report(), unchanged=True)
         files.write_text("recipe.yaml", recipe.to_yaml())
@@ -110,16 +123,83 @@ def run(recipe: Recipe, folder: str | Path | None = None) -> Run:
         work = _Work(recipe, files, checked)
         drawn = work.draw_inputs()
         work.ask_teachers()
-        work.answer("teacher", "before")
+        work.answer("teacher")
+        work.answer("before")
         for name in recipe.plan:
-            work.train(name, work.lessons(name))
+            work.train(name)
             work.answer(name)
         work.answer_teachers_prompts()
         grades = work.grades()
         report = work.report(grades, work.kl(), work.association(), work.drift(), drawn, work.judge(grades))
+        work.weights.forget_engines()
         files.finish("report", everything)
         _refuse_drift(recipe, report)
         return Run(files.folder, report)
+
+
+def collect(recipe: Recipe, folder: str | Path | None = None, workers: Workers | None = None) -> list[str]:
+    """Ask the recipe's teacher all that its rounds learn from it, and stop there; `run` in the same folder goes on. Gives lines with counts.
+
+    Args:
+        recipe: From `load`, or built in Python.
+        folder: The run's folder; `runs/<name>` unless given.
+        workers: Who asks, instead of this process.
+
+    Raises:
+        UserError: Something the user can mend; what was answered until then is kept.
+    """
+    files = rundir.RunDir(folder or Path("runs") / recipe.name)
+    if workers and recipe.teacher_model and recipe.teacher_model.server:
+        raise UserError(
+            "the teacher is a server, which one process asks as fast as it answers", where="--ray",
+            fix="leave --ray out and raise teacher_model.server.concurrency",
+        )  # fmt: skip
+    with files.locked(), workers.joined() if workers else contextlib.nullcontext():
+        inputs.search(recipe.modules)
+        files.write_text("recipe.yaml", recipe.to_yaml())
+
+        from unprompt import check
+
+        checked = check.check(recipe)
+        for line in checked.lines:
+            say(line)
+        work = _Work(recipe, files, checked)
+        work.draw_inputs()
+        return work.collect(workers)
+
+
+def _join(recipe: Recipe, files: rundir.RunDir) -> Run:
+    """A run as every process but the first sees it."""
+    inputs.search(recipe.modules)
+    weights = None
+    for job in processes.jobs():
+        weights = weights or Weights(recipe, files, models.load_tokenizer(recipe.model, "model"))
+        _train(weights, job["round"], job["made_from"], job["variants"], None)
+    return Run(files.folder, files.report(), unchanged=weights is None)
+
+
+def _train(weights: Weights, round_: str, made_from: str, variants: int, watch: Any) -> None:
+    """What all processes of a run do together: a round's student, from the lessons on disk."""
+    from unprompt import train
+    from unprompt.stored import StoredLessons
+
+    files, plan = weights.files.round(round_), weights.recipe.plan[round_]
+    source = files.folder / "lessons.parquet"
+    lessons = processes.from_first(lambda: StoredLessons.copied(source))
+    if not lessons.path.is_file():
+        fix = "put the run's folder (--out) on a disk that all machines share"
+        raise UserError("what the first process wrote is not here", where=str(lessons.path.resolve()), fix=fix)
+    student = weights.to_train(round_)
+    try:
+        train.train(
+            student, weights.tokenizer, lessons, plan.train, files, seed=weights.recipe.seed, made_from=made_from, variants=variants, watch=watch
+        )  # fmt: skip
+    finally:
+        if not processes.number():
+            lessons.path.unlink(missing_ok=True)
+    weights.take_off()  # what is graded is what was saved
+    if processes.count() > 1:
+        weights.forget()  # what was sharded can't be used by one process
 
 
 def compare(folders: Sequence[Path], out: Path) -> Path:
@@ -153,10 +233,13 @@ class _Work:
     def __init__(self, recipe: Recipe, files: rundir.RunDir, checked: Checked) -> None:
         self.recipe, self.files, self.checked = recipe, files, checked
         self.weights = Weights(recipe, files, checked.tokenizer)
-        self._answers: dict[tuple[str, str], list[Completion]] = {}
-        self._scores: dict[tuple[str, str], dict[str, list[Completion]]] = {}
-        self._stores: dict[tuple[str, str], Path] = {}
-        self._taught: dict[tuple[str, str, bool, float], tuple[list[Lesson], Drops]] = {}
+        self._answers: dict[tuple[str, str], Sequence[Completion]] = {}
+        self._scores: dict[tuple[str, str], dict[str, Sequence[Completion]]] = {}
+        self._stores: dict[tuple[str, str], rundir.Place] = {}
+        self._taught: dict[tuple[str, str, bool, float], tuple[int, Drops]] = {}
+        """(context, whose answers, settings) -> how many lessons they made, and what was dropped."""
+        self._built: dict[tuple[str, str, bool, float], list[Lesson]] = {}
+        """The lessons, until a student trains."""
         self._packed: dict[str, dict[str, int]] = {}
         self._trained: dict[str, dict[str, Any]] = {}
         self._kl_left_out: dict[str, str] = {}
@@ -180,8 +263,8 @@ class _Work:
         """Note what collecting took, for `cost`."""
         from unprompt.cost import Usage
 
-        prompt_tokens, completion_tokens = sum(c.prompt_tokens for c in completions), sum(len(c.token_ids) for c in completions)
-        usage = Usage(whose, len(completions), prompt_tokens, completion_tokens, sum(side.prefix))
+        sizes = [(c.prompt_tokens, len(c.token_ids)) for c in completions]
+        usage = Usage(whose, len(sizes), sum(asked for asked, _ in sizes), sum(said for _, said in sizes), sum(side.prefix))
         self._spent.setdefault(context, {}).setdefault("inputs" if inputs else whose, []).append(usage)
 
     def draw_inputs(self) -> dict[str, dict[str, int]]:
@@ -203,11 +286,14 @@ class _Work:
                 [h.fields for h in held],
             ]
             target = self.files.folder / "inputs" / f"{rundir.fingerprint(*parts)}.json"
-            if not target.is_file() or recipe.cost:  # what was drawn is in its store: for its cost it is only counted again
+            counted = target.with_suffix(".counts.json")
+            if (
+                rundir.read_json(target) is None or rundir.read_json(counted) is None or recipe.cost
+            ):  # what was drawn is in its store: for its cost it is only counted again
 
                 def answer(
                     asked: list[Prompt], title: str = f"{where}: draws", sampling: Sampling = sampling, context: str = context
-                ) -> list[Completion]:
+                ) -> Sequence[Completion]:
                     side = Side(asked, [len(str(p.content)) for p in asked], (0,))
                     found = self.weights.collect(title, "teacher", side, sampling, None)[0]
                     self._spend(context, "teacher", side, found, inputs=True)
@@ -215,12 +301,12 @@ class _Work:
 
                 say(f"{where}: sampling {sample.count} inputs")
                 rows, found = draw.draw(sample, seeds, held, answer, recipe.batch_size or 32, recipe.seed, where)
-                with rundir.replacing(target.with_suffix(".counts.json")) as partial:
+                with rundir.replacing(counted) as partial:
                     partial.write_text(json.dumps(found))
                 with rundir.replacing(target) as partial:
                     partial.write_text(json.dumps(rows, ensure_ascii=False, indent=0), "utf-8")
             files[where] = str(target.resolve())
-            counts[where] = json.loads(target.with_suffix(".counts.json").read_text())
+            counts[where] = json.loads(counted.read_text())
             say(f"{where}: " + ", ".join(f"{count} {what}" for what, count in counts[where].items()))
         if not files:
             (self.files.folder / "resolved.yaml").unlink(missing_ok=True)
@@ -229,6 +315,23 @@ class _Work:
             self.files.write_text("resolved.yaml", self.recipe.to_yaml())
             self.checked = check.check(self.recipe)
         return counts
+
+    def collect(self, workers: Workers | None) -> list[str]:
+        """All that `ask_teachers` asks, without reading the answers: they need not fit into memory."""
+        recipe, found = self.recipe, []
+        if workers:
+            gpu = models.device(recipe.teacher_model or recipe.model).type == "cuda"
+            self.weights.spread = lambda engine: workers.ask(engine, gpu=gpu)
+        taught = [name for round_, plan in recipe.plan.items() if recipe.teacher_of(round_) is None for name in plan.contexts]
+        for name in (name for name in dict.fromkeys(taught) if name not in self.checked.gold):
+            if recipe.contexts[name].filter:  # what is asked with the hint depends on the answers without it
+                told = self._ask(name, "teacher")[2]
+                found.append(f"{name}: " + ", ".join(f"{count} {what}" for what, count in told.items()))
+                continue
+            title, side = self._questions(name, "teacher")
+            _, store, asked = self.weights.fill(title, "teacher", side, recipe.sampling, recipe.labels)
+            found.append(f"{name}: {len(side.prompts)} answers in {store}, {asked} of them asked now")
+        return found
 
     def ask_teachers(self) -> None:
         """Every round's lessons from the recipe's own teacher, ahead of all training: what can't be extracted is known before time is spent."""
@@ -273,8 +376,8 @@ class _Work:
     def _teach(self, name: str, whose: str, settings: Lessons) -> list[Lesson]:
         """A teacher answers all inputs of a context (or the gold answers are there); the answers become lessons, one each."""
         key = (name, whose, settings.end_token, settings.max_failed)
-        if key in self._taught:
-            return self._taught[key][0]
+        if key in self._built:
+            return self._built[key]
         from unprompt import lessons
         from unprompt.recipe import Extract
 
@@ -294,12 +397,13 @@ class _Work:
         if told:
             with_lesson = {self._input_of(name)[x.example_id] for x in found}
             drops.filtered = {**told, "inputs without a lesson": len(checked.inputs[name]) - len(with_lesson)}
-            say(f"{name}: filtered answers of {whose}: " + ", ".join(f"{count} {what}" for what, count in drops.filtered.items()))
+            if key not in self._taught:
+                say(f"{name}: filtered answers of {whose}: " + ", ".join(f"{count} {what}" for what, count in drops.filtered.items()))
         found = found if context.weight == 1 else lessons.weighted(found, context.weight)
-        self._taught[key] = found, drops
+        self._taught[key], self._built[key] = (len(found), drops), found
         return found
 
-    def _ask(self, name: str, whose: str) -> tuple[list[Prompt], list[Completion], dict[str, int]]:
+    def _ask(self, name: str, whose: str) -> tuple[list[Prompt], Sequence[Completion], dict[str, int]]:
         """A teacher answers a context's inputs. Of the answers that its filter keeps: the student's prompts, the completions; and what was filtered.
         Inputs of which nothing is kept are asked again with the context's hint.
         """
@@ -307,13 +411,13 @@ class _Work:
 
         recipe, checked, context, count = self.recipe, self.checked, self.recipe.contexts[name], self.recipe.sampling.per_input
         asked, rows = prompts.several(checked.student[name].prompts, count), checked.inputs[name]
-        title = f"{name}: teacher answers" if whose == "teacher" else f"{name}: {whose} answers"
-        side, first_time = checked.teacher[name].only(range(len(rows)), count), whose not in self._spent.get(name, {})
+        (title, side), first_time = self._questions(name, whose), whose not in self._spent.get(name, {})
         completions, _ = self.weights.collect(title, whose, side, recipe.sampling, recipe.labels)
         if first_time:
             self._spend(name, whose, side, completions)
         if context.filter is None:
             return asked, completions, {}
+        completions = list(completions)
         first = rationales.judge(context.filter, context.extract, rows, completions, count, name, recipe.modules)
         final, hinted = list(first), None
         if context.hint:
@@ -330,6 +434,11 @@ class _Work:
         kept = [n for n, verdict in enumerate(final) if verdict == rationales.KEPT]
         rationales.refuse_nothing(len(kept), told, name)
         return [asked[n] for n in kept], [completions[n] for n in kept], told
+
+    def _questions(self, name: str, whose: str) -> tuple[str, Side]:
+        """What a teacher is asked of a context, and what that is called."""
+        title = f"{name}: teacher answers" if whose == "teacher" else f"{name}: {whose} answers"
+        return title, self.checked.teacher[name].only(range(len(self.checked.inputs[name])), self.recipe.sampling.per_input)
 
     def _input_of(self, name: str) -> dict[str, str]:
         """A lesson's id -> its input's; they differ where an input has several completions."""
@@ -349,44 +458,47 @@ class _Work:
             window=checked.window, epochs=math.ceil(plan.train.epochs), seed=self.recipe.seed,
         )  # fmt: skip
 
-    def train(self, round_: str, epochs: Sequence[Sequence[Lesson]]) -> None:
-        """Train a round's student on the lessons, unless just that was done before."""
-        lessons = [lesson for epoch in epochs for lesson in epoch]
+    def train(self, round_: str) -> None:
+        """Train a round's student on its lessons, unless just that was done before."""
         recipe, files, plan = self.recipe, self.files.round(round_), self.recipe.plan[round_]
-        start = recipe.start_of(round_)
-        rundir.write_lessons(files.folder / "lessons.parquet", lessons)
+        start, facts = recipe.start_of(round_), self._write_lessons(round_)
+        self._built.clear()  # while a student trains, its lessons are on disk; a further round builds its own from the answers
+        variants = facts.pop("variants")
         digest = rundir.file_digest(files.folder / "lessons.parquet")
-        several = [len(epochs)] if len(epochs) > 1 else []
+        several = [variants] if variants > 1 else []
         made_from = rundir.fingerprint(
             rundir.FORMAT, digest, plan.train.model_dump(), recipe.seed, self.weights.identity(start or "base"), *several
         )
         self.weights.made_from[round_] = made_from
-        if not files.finished("train", made_from):
-            from unprompt import train
-
+        if not files.trained(made_from):
             if round_ != "after":
-                say(f"round {round_}: {len(epochs[0])} lessons, from {start or 'the model'}")
-            student = self.weights.to_train(round_)
-            train.train(
-                student, self.checked.tokenizer, lessons, plan.train, files, seed=recipe.seed, made_from=made_from, variants=len(epochs),
-                watch=self._watch(self._watched(made_from), plan.contexts),
-            )  # fmt: skip
-            self.weights.take_off()  # what is graded is what was saved
+                say(f"round {round_}: {facts['lessons']} lessons, from {start or 'the model'}")
+            processes.say_to_others({"round": round_, "made_from": made_from, "variants": variants})
+            _train(self.weights, round_, made_from, variants, self._watch(self._watched(made_from), plan.contexts))
             files.finish("train", made_from)
         log = json.loads((files.folder / "train_log.json").read_text())
         self._trained[round_] = {
             "contexts": list(plan.contexts),
             "start": start or "base",
             "teacher": recipe.teacher_of(round_) or "base",
-            "lessons": len(epochs[0]),
-            "replayed": sum(lesson.context not in plan.contexts for lesson in epochs[0]),
-            "weighted_tokens": round(sum((lesson.weights != 0).sum() for lesson in lessons) / len(epochs)),
+            **facts,
             "steps": log["steps"],
             "first_loss": log["losses"][0]["loss"],
             "last_loss": log["losses"][-1]["loss"],
             "log": log["losses"],
-            **({"watch": json.loads(watched.read_text())} if (watched := self._watched(made_from)).is_file() else {}),
+            **({"watch": watched} if (watched := rundir.read_json(self._watched(made_from))) else {}),
             **({"shots": self._packed[round_]} if round_ in self._packed else {}),
+        }
+
+    def _write_lessons(self, round_: str) -> dict[str, int]:
+        """Write a round's lessons down; gives their counts, and of how many epochs they are."""
+        epochs, contexts = self.lessons(round_), self.recipe.plan[round_].contexts
+        rundir.write_lessons(self.files.round(round_).folder / "lessons.parquet", itertools.chain.from_iterable(epochs))
+        return {
+            "variants": len(epochs),
+            "lessons": len(epochs[0]),
+            "replayed": sum(lesson.context not in contexts for lesson in epochs[0]),
+            "weighted_tokens": round(sum((lesson.weights != 0).sum() for epoch in epochs for lesson in epoch) / len(epochs)),
         }
 
     def _watched(self, made_from: str) -> Path:
@@ -516,7 +628,6 @@ class _Work:
     def _kl(self, title: str, whose: str, lessons: Sequence[Lesson]) -> list[list[float]]:
         """KL from the lessons' labels to these weights, in nats, of each token of each lesson; kept in the run's folder."""
         from unprompt import kl
-        from unprompt.engines.hf import HFEngine
 
         key = rundir.fingerprint(
             rundir.FORMAT,
@@ -525,14 +636,14 @@ class _Work:
             [[x.input_ids, x.labels.ids.tolist(), x.labels.probs.tolist()] for x in lessons],
         )
         path = self.files.folder / "kl" / f"{key}.tokens.json"
-        if not path.is_file():
-            engine = self.weights.engine(whose)
-            assert isinstance(engine, HFEngine)  # of a server's tokens there is no KL
+        if (known := rundir.read_json(path)) is None:
+            engine = self.weights.here(whose)
             with bar(title, len(lessons)) as progress, engine.ready():
                 found = kl.token_kl(engine.model, engine.tokenizer, lessons, self.recipe.batch_size or 32, progress)
             with rundir.replacing(path) as partial:
                 partial.write_text(json.dumps(found))
-        return json.loads(path.read_text())
+            return found
+        return known
 
     def instructions(self, kl: dict[str, dict[str, TokenKL]]) -> dict[str, dict[str, Any]]:
         """Context -> how much each instruction of the teacher's prompt matters to it, and how much of that the students have taken in."""
@@ -639,7 +750,7 @@ class _Work:
         if settings.model:
             self.weights.forget_engines()  # who answered is not needed now
 
-        def ask(asked: list[Prompt], ids: list[list[int]]) -> list[Completion]:
+        def ask(asked: list[Prompt], ids: list[list[int]]) -> Sequence[Completion]:
             prefix = 0 if reader.encoder_decoder else prompts.common_prefix(ids)
             side = Side(asked, [len(each) for each in ids], (prefix,))
             return self.weights.collect("judge", "judge", side, Sampling(temperature=0, max_new_tokens=settings.max_new_tokens), None)[0]
@@ -684,7 +795,7 @@ class _Work:
         contexts: dict[str, dict[str, Any]] = {}
         for name in self.recipe.contexts:
             contexts[name] = {}
-            taught: dict[str, tuple[list[Lesson], Drops]] = {}
+            taught: dict[str, tuple[int, Drops]] = {}
             for key, known in self._taught.items():  # rounds that build their lessons otherwise were taught by the same answers
                 if key[0] == name:
                     taught.setdefault(key[1], known)
@@ -693,7 +804,7 @@ class _Work:
                 contexts[name] = {
                     "inputs": len(checked.inputs[name]),
                     "taught_by": list(taught),
-                    "lessons": sum(len(lessons) for lessons, _ in taught.values()),
+                    "lessons": sum(count for count, _ in taught.values()),
                     "failed_extractions": {
                         "reasons": dict(sum((Counter(d.reasons()) for d in drops), Counter[str]())),
                         "examples": sorted({id_ for d in drops for id_ in d.failed}),

@@ -23,7 +23,7 @@ def bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show how a task of `total` pieces goes; the value yielded is told how many more are done."""
     began, done = time.perf_counter(), 0
     columns = (TextColumn("{task.description:32}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as shown:
+    with Progress(*columns, console=console, disable=console.quiet or not console.is_terminal) as shown:
         task = shown.add_task(title, total=total)
 
         def advance(count: int) -> None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jinja2
 import jinja2.meta
 import jinja2.nodes
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from unprompt import sandbox
 from unprompt.errors import UserError
 from unprompt.recipe import Server, Template
 from unprompt.records import Example, Messages, Prompt
@@ -19,7 +19,7 @@ from unprompt.records import Example, Messages, Prompt
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_JINJA = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, autoescape=False)
+_JINJA = sandbox.Sandbox()
 
 
 @functools.lru_cache(maxsize=256)
@@ -99,16 +99,17 @@ def _no_turns(expression: str, example: Example, where: str, why: str) -> UserEr
 
 def _value(expression: str, variables: Mapping[str, Any], example: Example, where: str) -> Any:
     def get() -> Any:
-        found = _expression(expression)(variables)
-        if isinstance(found, jinja2.Undefined):
-            str(found)  # a strict one says here what is undefined
-        return found
+        with _JINJA.limited():
+            found = _expression(expression)(variables)
+            if isinstance(found, jinja2.Undefined):
+                str(found)  # a strict one says here what is undefined
+            return found
 
     return _said(get, variables, example, where)
 
 
 def _rendered(source: str, variables: Mapping[str, Any], example: Example, where: str) -> str:
-    return _said(lambda: _compile(source).render(variables), variables, example, where)
+    return _said(lambda: _JINJA.text(lambda: _compile(source), variables), variables, example, where)
 
 
 def _said(get: Callable[[], Any], variables: Mapping[str, Any], example: Example, where: str) -> Any:
@@ -119,6 +120,8 @@ def _said(get: Callable[[], Any], variables: Mapping[str, Any], example: Example
     except jinja2.UndefinedError as error:
         names = ", ".join(sorted(variables))
         raise UserError(f"{error.message} in input '{example.id}'", where=where, fix=f"the data has: {names}") from None
+    except MemoryError:
+        raise UserError(f"takes too much memory on input '{example.id}'", where=where, fix="mend the template") from None
     except Exception as error:  # whatever the template's own expressions raise, a refusal of the sandbox among it
         raise UserError(f"failed on input '{example.id}': {type(error).__name__}: {error}", where=where, fix="mend the template") from None
 
@@ -134,7 +137,8 @@ def render_all(
         where: Key of a template that is not the context's.
     """
     where = where or f"contexts.{name}.{side}"
-    members = [[render(template, name, example, shown, where) for example in inputs] for shown in examples]
+    with sandbox.room():
+        members = [[render(template, name, example, shown, where) for example in inputs] for shown in examples]
     return [replace(first, others=tuple(prompt.content for prompt in others)) for first, *others in zip(*members, strict=True)]
 
 

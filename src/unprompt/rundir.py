@@ -16,34 +16,58 @@ import errno
 import fcntl
 import hashlib
 import importlib.util
+import io
+import itertools
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from unprompt.errors import UserError
+from unprompt.progress import say
 from unprompt.records import Completion, Grade, Lesson, SoftLabels
 
-FORMAT = 2
+if TYPE_CHECKING:
+    from upath import UPath
+
+    Place = Path | UPath
+    """A folder or file of this machine, or one behind an address that fsspec reads."""
+
+FORMAT = 3
 """Version of the files in a run folder; part of every fingerprint."""
 
 
-def fingerprint(*parts: Any) -> str:
-    """12 hex digits that change when any part does. Parts are anything JSON can write, or has a `repr`."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=repr).encode()).hexdigest()[:12]
+def fingerprint(*parts: Any, digits: int = 12) -> str:
+    """Hex digits that change when any part does. Parts are anything JSON can write, or has a `repr`. Of 100 million with 12 digits some 18 are the same."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=repr).encode()).hexdigest()[:digits]
 
 
 def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_json(path: Path) -> Any:
+    """What a file of ours holds; None, if it is not there or was cut: it is then made again, and that is said."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        say(f"BROKEN FILE: {path} can't be read; it is made again")
+        return None
+
+
+def _digest(path: Path) -> str:
+    return file_digest(path) if path.is_file() else ""
 
 
 def path_digest(path: Path) -> str:
@@ -70,6 +94,53 @@ def module_digest(dotted: str, folder: str) -> str:
     except (ImportError, ValueError):
         return "missing"
     return file_digest(Path(spec.origin)) if spec and spec.origin and Path(spec.origin).is_file() else "missing"
+
+
+def place(text: str, where: str) -> Place:
+    """A folder, or what an address like `s3://bucket/folder` stands for.
+
+    Raises:
+        UserError: No such kind of address, or the package that reads it is missing.
+    """
+    if "://" not in text:
+        return Path(text)
+    try:
+        from upath import UPath
+    except ImportError:
+        raise UserError("an address needs the package universal_pathlib", where=where, fix="pip install 'unprompt[ray]'") from None
+    try:
+        found = UPath(text, use_listings_cache=False)  # others write there, too
+        return Path(found.path) if found.protocol == "file" else found  # made atomic by `replacing`
+    except (ImportError, ValueError) as error:  # fsspec names the package: "Install s3fs to access S3"
+        raise UserError(f"{text}: {error}", where=where, fix="install what reads it, or check the address") from None
+
+
+def put(path: Place, data: bytes) -> None:
+    """Write a file whole or not at all. An object store shows an object only once it is all there, so there it is simply put."""
+    if isinstance(path, Path):
+        with replacing(path) as partial:
+            partial.write_bytes(data)
+    else:
+        _reached(path, path.write_bytes, data)
+
+
+def move(path: Place, suffix: str) -> Place:
+    """Give a file another suffix; gives its new path."""
+    to = path.with_suffix(suffix)
+    if isinstance(path, Path):
+        with writing(path):
+            path.replace(str(to))
+    else:
+        _reached(path, path.rename, to)
+    return to
+
+
+def _reached(path: Place, verb: Callable[..., Any], *given: Any) -> Any:
+    """What `verb` gives; whatever error a kind of store has of its own (no bucket, no key, no network), in one line."""
+    try:
+        return verb(*given)
+    except Exception as error:
+        raise UserError(f"can't be reached: {_first_line(error)}", where=str(path), fix="check the address and your rights there") from None
 
 
 @contextlib.contextmanager
@@ -145,6 +216,10 @@ class RunDir:
         """Folder of all completion stores."""
         return self.folder / "completions"
 
+    def stores(self, address: str | None) -> Place:
+        """Where the recipe says that completions are kept, else in this folder."""
+        return place(address, "store") if address else self.completions
+
     @property
     def student(self) -> Path:
         """Folder of the trained student."""
@@ -178,20 +253,35 @@ class RunDir:
         with replacing(self.folder / name) as partial:
             partial.write_text(text, "utf-8")
 
-    def state(self) -> dict[str, str]:
-        """Stage -> fingerprint of what it was made from."""
-        try:
-            return json.loads((self.folder / "state.json").read_text("utf-8"))
-        except (FileNotFoundError, json.JSONDecodeError):
-            return {}
+    def state(self) -> dict[str, Any]:
+        """Stage -> fingerprint of what it was made from; `student`: file -> digest. Nothing, if that is lost: the stages are then done again."""
+        found = read_json(self.folder / "state.json")
+        return found if isinstance(found, dict) else {}
 
     def finished(self, stage: str, made_from: str) -> bool:
         """Whether `stage` was finished from just this, and what it wrote is still there."""
         return self.state().get(stage) == made_from and all((self.folder / name).exists() for name in _WRITES[stage])
 
+    def trained(self, made_from: str) -> bool:
+        """Whether the student was trained on just this, and its files are as they were written; if not, that is said."""
+        if not self.finished("train", made_from):
+            return False
+        broken = [name for name, digest in self.state().get("student", {}).items() if _digest(self.folder / name) != digest]
+        if broken:
+            say(f"BROKEN FILE: {self.folder / broken[0]} is not as it was written; the student is trained again, from the same lessons")
+        return not broken
+
     def finish(self, stage: str, made_from: str) -> None:
-        """Note that `stage` is done."""
-        self.write_text("state.json", json.dumps({**self.state(), stage: made_from}, indent=1))
+        """Note that `stage` is done; of training, what the student's files hold."""
+        state = {**self.state(), stage: made_from}
+        if stage == "train":
+            paths = [
+                self.folder / "train_log.json",
+                *sorted(self.student.glob("adapter_config.json")),
+                *sorted(self.student.glob("*.safetensors")),
+            ]
+            state["student"] = {str(path.relative_to(self.folder)): file_digest(path) for path in paths}
+        self.write_text("state.json", json.dumps(state, indent=1))
 
     def report(self) -> dict[str, Any]:
         """The finished report.
@@ -203,6 +293,8 @@ class RunDir:
             return json.loads((self.folder / "report.json").read_text("utf-8"))
         except FileNotFoundError:
             raise UserError("there is no finished run here", where=str(self.folder), fix="run `unprompt run RECIPE` first") from None
+        except ValueError:
+            raise UserError("report.json can't be read", where=str(self.folder), fix="delete it and run the recipe again") from None
 
 
 # -- records <-> Parquet ----------------------------------------------------------------------------------------------
@@ -215,7 +307,7 @@ _COMPLETION = pa.schema({
     "example_id": pa.string(), "context": pa.string(), "prompt": pa.string(), "text": pa.string(), "token_ids": pa.list_(pa.int32()),
     "stop": pa.string(), "prompt_tokens": pa.int32(), **_LABELS,
 })  # fmt: skip
-_LESSON = pa.schema({
+LESSON = pa.schema({
     "example_id": pa.string(), "context": pa.string(), "input_ids": pa.list_(pa.int32()), "prompt_length": pa.int32(),
     "weights": pa.list_(pa.float32()), **_LABELS,
 })  # fmt: skip
@@ -225,29 +317,48 @@ _GRADE = pa.schema({f.name: pa.int32() if f.name.endswith("_tokens") else pa.str
 
 _SPLIT = {f"{name}.list.element": "BYTE_STREAM_SPLIT" for name in ("label_ids", "teacher_nll")}
 """Columns whose bytes of one rank are written together, which packs better than a dictionary of their values."""
+_GROUP = 4096
+"""Rows that are written, and can be read, together."""
 
 
 def _label_columns(labels: SoftLabels | None) -> dict[str, Any]:
     """Ids are written as differences from the id before of the same token: small numbers, which pack well."""
     if labels is None:
         return dict.fromkeys(_LABELS)
-    ids = np.diff(labels.ids, prepend=np.int32(0))
-    first = labels.offsets[:-1][np.diff(labels.offsets) > 0]
+    ids, sizes = labels.ids.copy(), labels.offsets[1:] - labels.offsets[:-1]
+    first = labels.offsets[:-1][sizes > 0]
+    ids[1:] -= labels.ids[:-1]
     ids[first] = labels.ids[first]
-    return {"label_ids": ids, "label_probs": labels.probs, "label_sizes": np.diff(labels.offsets), "teacher_nll": labels.teacher_nll}
+    return {"label_ids": ids, "label_probs": labels.probs, "label_sizes": sizes, "teacher_nll": labels.teacher_nll}
 
 
 def _labels(row: dict[str, Any]) -> SoftLabels | None:
     if row["label_ids"] is None:
         return None
-    offsets = np.concatenate([[0], np.cumsum(row["label_sizes"])]).astype(np.int32)
-    sums = np.concatenate([[0], np.cumsum(row["label_ids"], dtype=np.int64)])
-    ids = sums[1:] - np.repeat(sums[offsets[:-1]], np.diff(offsets))
+    sizes, sums = row["label_sizes"], np.zeros(len(row["label_ids"]) + 1, np.int64)
+    offsets = np.zeros(len(sizes) + 1, np.int32)
+    sizes.cumsum(out=offsets[1:])
+    row["label_ids"].cumsum(out=sums[1:])
+    ids = sums[1:] - sums[offsets[:-1]].repeat(sizes)
     return SoftLabels(ids.astype(np.int32), row["label_probs"], offsets, row["teacher_nll"])
 
 
-def _write(path: Path, rows: list[dict[str, Any]], schema: pa.Schema | None) -> None:
-    table = pa.Table.from_pylist(rows, schema=schema)
+def _write(path: Place, rows: list[dict[str, Any]], schema: pa.Schema | None) -> None:
+    _write_tables(path, iter([pa.Table.from_pylist(rows, schema=schema)]))
+
+
+def _write_tables(path: Place, tables: Iterator[pa.Table]) -> None:
+    """Write tables of the same columns, one after the other, each a row group."""
+    first, whole = next(tables), io.BytesIO()
+    here = isinstance(path, Path)
+    with replacing(path) if here else contextlib.nullcontext(whole) as partial, _writer(partial, first) as writer:
+        for table in itertools.chain([first], tables):
+            writer.write_table(table)
+    if not here:
+        put(path, whole.getvalue())
+
+
+def _writer(path: Path | io.BytesIO, table: pa.Table) -> pq.ParquetWriter:
     packed: dict[str, Any] = {}
     if "label_ids" in table.column_names:
         packed = {
@@ -255,24 +366,54 @@ def _write(path: Path, rows: list[dict[str, Any]], schema: pa.Schema | None) -> 
             "column_encoding": _SPLIT,
         }
         packed["use_dictionary"] += ["label_probs.list.element", "label_sizes.list.element", "token_ids.list.element"]
-    with replacing(path) as partial:
-        pq.write_table(table, partial, compression="zstd", write_page_checksum=True, **packed)
+    return pq.ParquetWriter(path, table.schema, compression="zstd", write_page_checksum=True, **packed)
 
 
-def _read(path: Path, schema: pa.Schema | None) -> list[dict[str, Any]]:
-    """Rows; labels as arrays. A file that was cut, or of which a bit has changed, is refused."""
+class Broken(UserError):
+    """A file of records that was cut, or of which a bit has changed."""
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)[:200]
+
+
+@contextlib.contextmanager
+def _readable(path: Place) -> Iterator[None]:
+    """A file that was cut, or of which a bit has changed, is refused.
+
+    Raises:
+        Broken: It is not what was written.
+    """
     try:
-        return _rows(path, schema)
+        yield
     except (pa.ArrowException, OSError, ValueError) as error:
-        said = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"can't be read: {said[:200]}", where=str(path), fix="delete this file and run again") from None
+        if isinstance(error, OSError) and error.errno is not None:  # not what it holds, but whether it can be had
+            raise UserError(f"can't be read: {error.strerror or error}", where=str(path), fix="check the disk and run again") from None
+        raise Broken(f"can't be read: {_first_line(error)}", where=str(path), fix="delete it and report.json, and run again") from None
 
 
-def _rows(path: Path, schema: pa.Schema | None) -> list[dict[str, Any]]:
-    table = pq.read_table(path, page_checksum_verification=True).combine_chunks()
-    table.validate(full=True)
-    if schema is not None and (table.schema.names != schema.names or table.schema.types != schema.types):
+def _read(path: Place, schema: pa.Schema | None) -> list[dict[str, Any]]:
+    """Rows; labels as arrays."""
+    return _row_values(_table(path, schema))
+
+
+def _table(path: Place, schema: pa.Schema | None) -> pa.Table:
+    """All columns of a file in one chunk, its checksums held."""
+    with _readable(path), contextlib.nullcontext(path) if isinstance(path, Path) else _reached(path, path.open, "rb") as file:
+        table = pq.read_table(file, page_checksum_verification=True).combine_chunks()
+        table.validate(full=True)
+        if schema is not None:
+            _refuse_other_columns(table.schema, schema)
+    return table
+
+
+def _refuse_other_columns(found: pa.Schema, schema: pa.Schema) -> None:
+    if found.names != schema.names or found.types != schema.types:
         raise ValueError("its columns are not those that were written")
+
+
+def _row_values(table: pa.Table) -> list[dict[str, Any]]:
+    """Rows of a table in one chunk; labels as arrays."""
     arrays = [name for name in _LABELS if name in table.column_names]
     rows = table.drop_columns(arrays).to_pylist()
     for name in arrays if rows else ():
@@ -283,7 +424,7 @@ def _rows(path: Path, schema: pa.Schema | None) -> list[dict[str, Any]]:
     return rows
 
 
-def write_completions(path: Path, completions: Sequence[tuple[str, Completion]]) -> None:
+def write_completions(path: Place, completions: Sequence[tuple[str, Completion]]) -> None:
     """Write one part: pairs of the prompt's fingerprint and its completion."""
     _write(
         path,
@@ -298,38 +439,91 @@ def write_completions(path: Path, completions: Sequence[tuple[str, Completion]])
     )  # fmt: skip
 
 
-def read_completions(store: Path) -> dict[str, Completion]:
-    """All parts of a store: the prompt's fingerprint -> its completion."""
-    found: dict[str, Completion] = {}
-    for part in sorted(store.glob("part-*.parquet")):
-        for row in _read(part, _COMPLETION):
-            found[row["prompt"]] = Completion(
-                row["example_id"], row["context"], row["text"], tuple(row["token_ids"]), row["stop"], row["prompt_tokens"], _labels(row)
-            )
-    return found
+def parts(store: Place) -> list[Place]:
+    """The parts of a store, in a fixed order."""
+    return sorted(_reached(store, lambda: list(store.glob("part-*.parquet"))), key=lambda part: part.name)
 
 
-def write_lessons(path: Path, lessons: Sequence[Lesson]) -> None:
-    """Write the transfer set."""
-    rows = [
-        {
-            "example_id": x.example_id, "context": x.context, "input_ids": x.input_ids, "prompt_length": x.prompt_length, "weights": x.weights,
-            **_label_columns(x.labels),
-        }
-        for x in lessons
+def part_keys(path: Place) -> list[str]:
+    """Fingerprints of the prompts that a part answers. The whole part is read and held against its checksums, and only these are kept.
+
+    Raises:
+        Broken: It is not what was written.
+    """
+    return _table(path, _COMPLETION)["prompt"].to_pylist()
+
+
+def read_part(path: Place) -> list[tuple[str, Completion]]:
+    """One part: pairs of the prompt's fingerprint and its completion."""
+    return [
+        (
+            row["prompt"],
+            Completion(row["example_id"], row["context"], row["text"], tuple(row["token_ids"]), row["stop"], row["prompt_tokens"], _labels(row)),
+        )
+        for row in _read(path, _COMPLETION)
     ]  # fmt: skip
-    _write(path, rows, _LESSON)
+
+
+def read_completions(store: Place) -> dict[str, Completion]:
+    """All parts of a store: the prompt's fingerprint -> its completion."""
+    return {key: completion for part in parts(store) for key, completion in read_part(part)}
+
+
+def write_lessons(path: Path, lessons: Iterable[Lesson]) -> None:
+    """Write the transfer set; lessons are taken as they come, and few are in memory at a time."""
+    rest = iter(lessons)
+    groups = iter(lambda: list(itertools.islice(rest, _GROUP)), [])
+    first = [_lesson_table(group) for group in itertools.islice(groups, 1)] or [LESSON.empty_table()]
+    _write_tables(path, itertools.chain(first, map(_lesson_table, groups)))
+
+
+def _lesson_table(lessons: list[Lesson]) -> pa.Table:
+    columns: dict[str, list[Any]] = {
+        "input_ids": [np.asarray(x.input_ids, np.int32) for x in lessons],
+        "weights": [x.weights for x in lessons],
+    }
+    labels = [_label_columns(x.labels) for x in lessons]
+    columns |= {name: [each[name] for each in labels] for name in _LABELS}
+    arrays: dict[str, Any] = {name: [getattr(x, name) for x in lessons] for name in ("example_id", "context", "prompt_length")}
+    for name, parts in columns.items():
+        ends = np.cumsum([0, *map(len, parts)]).astype(np.int32)
+        arrays[name] = pa.ListArray.from_arrays(ends, pa.array(np.concatenate(parts), LESSON.field(name).type.value_type))
+    return pa.table(arrays, schema=LESSON)
 
 
 def read_lessons(path: Path) -> list[Lesson]:
     """Read the transfer set."""
-    found = []
-    for row in _read(path, _LESSON):
-        labels = _labels(row)
-        assert labels is not None
-        weights = np.asarray(row["weights"], np.float32)
-        found.append(Lesson(row["example_id"], row["context"], tuple(row["input_ids"]), row["prompt_length"], weights, labels))
-    return found
+    return [_lesson(row) for row in _read(path, LESSON)]
+
+
+def lesson_batches(path: Path, size: int) -> Iterator[pa.RecordBatch]:
+    """The rows of a transfer set, `size` at a time (a divisor of 4096), the last ones fewer.
+
+    Raises:
+        UserError: The file is broken.
+    """
+    with _readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+        _refuse_other_columns(file.schema_arrow, LESSON)
+        for number in range(file.num_row_groups):
+            table = file.read_row_group(number).combine_chunks()
+            table.validate(full=True)
+            for start in range(0, len(table), size):
+                yield from table.slice(start, size).to_batches()
+
+
+def lesson_at(batch: pa.RecordBatch, row: int) -> Lesson:
+    """The lesson in a row of such a batch."""
+    found: dict[str, Any] = {name: column[row] for name, column in zip(LESSON.names, batch.columns, strict=True)}
+    arrays = {name: found.pop(name).values.to_numpy() for name in ("input_ids", "weights", *_LABELS)}
+    plain = {name: value.as_py() for name, value in found.items()}
+    return _lesson({**plain, **arrays, "input_ids": arrays["input_ids"].tolist()})
+
+
+def _lesson(row: dict[str, Any]) -> Lesson:
+    labels = _labels(row)
+    assert labels is not None
+    weights = np.asarray(row["weights"], np.float32)
+    return Lesson(row["example_id"], row["context"], tuple(row["input_ids"]), row["prompt_length"], weights, labels)
 
 
 def write_grades(path: Path, grades: Sequence[Grade]) -> None:

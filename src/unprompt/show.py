@@ -27,7 +27,7 @@ def show(folder: Path, example_id: str | None = None, console: Console | None = 
         raise UserError("there is no run here", where=str(folder), fix="run `unprompt run RECIPE` first")
     plan = recipe.load(files.recipe)
     checked = check.check(plan, estimate=False)
-    stores = [rundir.read_completions(store) for store in sorted(files.completions.glob("*"))]
+    stores = [rundir.read_completions(store) for store in sorted(files.stores(plan.store).glob("*"), key=str)]
     grades = rundir.read_grades(files.folder / "grades.parquet") if (files.folder / "grades.parquet").is_file() else []
     kept = {name: path for name in plan.plan if (path := files.round(name).folder / "lessons.parquet").is_file()}
     lessons = [(name, lesson) for name, path in kept.items() for lesson in rundir.read_lessons(path)]

@@ -31,7 +31,7 @@ class Watch(TrainerCallback):
         due = {round(state.max_steps * k / self._times) for k in range(1, self._times)}  # the end is the student's own row in the table
         if state.global_step not in due:
             return
-        found: dict[str, Any] = json.loads(self._path.read_text()) if self._path.is_file() else {}
+        found: dict[str, Any] = rundir.read_json(self._path) or {}
         model = kwargs["model"]
         training = model.training
         for context, lessons in self._held.items():

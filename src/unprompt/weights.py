@@ -5,25 +5,30 @@ Whose weights: `teacher` (the recipe's), `base` (the student before any round), 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unprompt import models, rundir
+from unprompt import inputs, models, rundir
 from unprompt.engines import Engine
 from unprompt.engines.ledger import Ledger
+from unprompt.errors import UserError
 from unprompt.progress import bar, say
 from unprompt.prompts import Side
-from unprompt.recipe import Labels, Model, Recipe, Sampling, Server
+from unprompt.recipe import Labels, Model, Recipe, Sampling
 from unprompt.records import Completion
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from unprompt.collect import Ask
     from unprompt.engines.hf import HFEngine
     from unprompt.engines.server import ServerEngine
+    from unprompt.engines.vllm import VLLMEngine
+    from unprompt.rundir import Place
 
 
 class Weights:
@@ -36,11 +41,13 @@ class Weights:
 
     Attributes:
         made_from: Round -> fingerprint of what its student was trained on; to be set ahead of asking for it.
+        spread: Given how a worker makes its engine, asks by many workers; None: in this process.
     """
 
     def __init__(self, recipe: Recipe, files: rundir.RunDir, tokenizer: PreTrainedTokenizerBase) -> None:
         self.recipe, self.files, self.tokenizer = recipe, files, tokenizer
         self.made_from: dict[str, str] = {}
+        self.spread: Callable[[Callable[[], Engine]], Ask] | None = None
         self._student: tuple[str, Any] | None = None
         self._engines: dict[str, Engine] = {}
 
@@ -54,13 +61,41 @@ class Weights:
         model, key = self._other_model(whose) or (self.recipe.model, "model")
         if model.server:
             return [models.identity(model, key)]
+        vllm = [f"vllm {json.dumps(model.vllm, sort_keys=True, default=str)}"] if self._by_vllm(whose) else []
         found = [
             models.identity(model, key),
             str(models.dtype(model)),
             models.device(model).type,
             *([model.eos_token] if model.eos_token else []),
+            *vllm,
         ]
         return [*found, self.made_from[whose]] if whose in self.recipe.plan else found
+
+    def fill(
+        self,
+        title: str,
+        whose: str,
+        side: Side,
+        sampling: Sampling,
+        labels: Labels | None,
+        given: Sequence[tuple[str, list[int]]] | None = None,
+    ) -> tuple[Sequence[Completion], Place, int]:
+        """Answers to prompts, in their order; the folder that keeps them; and how many were missing there and asked.
+
+        Args:
+            title: What the terminal calls it, and what keeps these answers apart from those to the same prompts for another purpose.
+            given: For each prompt a continuation (text, token ids) to score, instead of writing one.
+        """
+        from unprompt import collect
+
+        recipe = self.recipe
+        parts = [rundir.FORMAT, title, self.identity(whose), sampling.model_dump(exclude={"per_input"}), _kept(labels), recipe.seed]
+        store = self.files.stores(recipe.store) / rundir.fingerprint(*parts, *([given] if given else []))
+        asking = collect.Asking(store, sampling, labels, recipe.seed, recipe.batch_size, side.prefix)
+        ask = self.spread(self._worker(whose)) if self.spread else collect.here(lambda: self.engine(whose))
+        with bar(title, len(side.prompts)) as progress:
+            found, asked = collect.fill(ask, asking, side.prompts, side.lengths, given, progress)
+        return found, store, asked
 
     def collect(
         self,
@@ -70,40 +105,51 @@ class Weights:
         sampling: Sampling,
         labels: Labels | None,
         given: Sequence[tuple[str, list[int]]] | None = None,
-    ) -> tuple[list[Completion], Path]:
-        """Answers to prompts, in their order, and the folder that keeps them. Only what is missing there is asked.
+    ) -> tuple[Sequence[Completion], Place]:
+        """Answers to prompts, in their order, and the folder that keeps them; asked as `fill` does."""
+        return self.fill(title, whose, side, sampling, labels, given)[:2]
 
-        Args:
-            title: What the terminal calls it, and what keeps these answers apart from those to the same prompts for another purpose.
-            given: For each prompt a continuation (text, token ids) to score, instead of writing one.
-        """
-        from unprompt.collect import collect
-
-        recipe = self.recipe
-        parts = [rundir.FORMAT, title, self.identity(whose), sampling.model_dump(exclude={"per_input"}), _kept(labels), recipe.seed]
-        store = self.files.completions / rundir.fingerprint(*parts, *([given] if given else []))
-        with bar(title, len(side.prompts)) as progress:
-            found = collect(
-                lambda: self.engine(whose), side.prompts, side.lengths, store, sampling, labels,
-                seed=recipe.seed, batch_size=recipe.batch_size, prefix_tokens=side.prefix, given=given, progress=progress,
-            )  # fmt: skip
-        return found, store
+    def _worker(self, whose: str) -> Callable[[], Engine]:
+        """Makes the engine in another process, perhaps on another machine."""
+        model = (self._other_model(whose) or (self.recipe.model, ""))[0]
+        return partial(_made_elsewhere, self.recipe, self.files.folder.resolve(), self.tokenizer, whose, _place(model))
 
     def engine(self, whose: str) -> Engine:
         """Who answers with these weights; made when first asked for."""
         other = self._other_model(whose)
-        if other is None:
+        if other is None and not self._by_vllm(whose):
             return self.student("base" if whose in ("teacher", "judge") else whose)
-        model, key = other
+        model, key = other or (self.recipe.model, "model")
         name = "judge" if key == "judge.model" else "teacher"
         if name not in self._engines:
-            self._engines[name] = self._served(name, model.server, key) if model.server else self._loaded(name, model, key)
-        return self._engines[name]
+            make = self._served if model.server else self._of_vllm if model.engine == "vllm" else self._loaded
+            self._engines[name] = make(name, model, key)
+        engine = self._engines[name]
+        if self._by_vllm(whose):
+            from unprompt.engines.vllm import VLLMEngine
+
+            assert isinstance(engine, VLLMEngine)
+            engine.start()
+        return engine
+
+    def here(self, whose: str) -> HFEngine:
+        """These weights in this process, whoever answers with them; not for a server's."""
+        from unprompt.engines.hf import HFEngine
+
+        other = self._other_model(whose)
+        if other is None:
+            return self.student("base" if whose in ("teacher", "judge") else whose)
+        known = self.engine(whose) if not self._by_vllm(whose) else self._engines.get(f"{whose} here")
+        if not isinstance(known, HFEngine):
+            self.forget_engines()  # room for it
+            known = self._engines[f"{whose} here"] = self._loaded(whose, *other)
+        return known
 
     def student(self, whose: str) -> HFEngine:
         """The model that is trained: `base`, or a round's student."""
         from unprompt.engines.hf import HFEngine
 
+        self._stop_vllm()  # it takes most of a GPU's memory
         model, known = self._load(None if whose == "base" else whose), self._engines.get(whose)
         if not isinstance(known, HFEngine) or known.model is not model:
             known = self._engines[whose] = HFEngine(model, self.tokenizer)
@@ -125,6 +171,7 @@ class Weights:
 
     def forget_engines(self) -> None:
         """Their caches go, and the weights of models that are not trained."""
+        self._stop_vllm()
         self._engines.clear()
 
     def to_train(self, round_: str) -> Any:
@@ -152,6 +199,12 @@ class Weights:
         self._engines.pop(name, None)
         self._student = None
 
+    def forget(self) -> None:
+        """All weights go; they are loaded again when they are needed."""
+        self._student = None
+        self._engines.clear()
+        self.__dict__.pop("_base", None)
+
     def _other_model(self, whose: str) -> tuple[Model, str] | None:
         """A model that is not trained, and its key in the recipe; None where the student's answers."""
         if whose == "judge" and self.recipe.judge and self.recipe.judge.model:
@@ -165,10 +218,31 @@ class Weights:
         tokenizer = models.load_tokenizer(model, key)
         return HFEngine(models.load_weights(model, key), tokenizer)
 
-    def _served(self, name: str, server: Server, key: str) -> ServerEngine:
+    def _stop_vllm(self) -> None:
+        """Its memory comes back, until it is asked again."""
+        from unprompt.engines.vllm import VLLMEngine
+
+        for engine in self._engines.values():
+            if isinstance(engine, VLLMEngine):
+                engine.close()
+
+    def _by_vllm(self, whose: str) -> bool:
+        """Whether vLLM answers with these weights."""
+        model, _ = self._other_model(whose) or (self.recipe.model, "model")
+        return whose in ("teacher", "judge") and model.engine == "vllm"
+
+    def _of_vllm(self, name: str, model: Model, key: str) -> VLLMEngine:
+        from unprompt.engines.vllm import VLLMEngine
+
+        tokenizer = models.load_tokenizer(model, key) if key != "model" else self.tokenizer
+        return VLLMEngine(model, key, tokenizer, self.recipe.batch_size)
+
+    def _served(self, name: str, model: Model, key: str) -> ServerEngine:
         from unprompt import served
         from unprompt.engines.server import ServerEngine
 
+        server = model.server
+        assert server
         tokenizer = models.load_tokenizer(server.tokenizer, f"{key}.server.tokenizer") if server.tokenizer else self.tokenizer
         return ServerEngine(server, key, tokenizer, Ledger(self._ledger(name)), served.price(self.recipe, server))
 
@@ -185,8 +259,15 @@ class Weights:
         folder = str(self.files.round(round_).student.resolve())
         if adapter:
             from peft import PeftModel
+            from safetensors import SafetensorError
 
-            model: Any = PeftModel.from_pretrained(self._base, folder, is_trainable=trainable)
+            fix = "remove that folder and run the recipe again: it is trained anew, and no answer is lost"
+            if not Path(folder, "adapter_model.safetensors").is_file():  # peft would go on to a pickle
+                raise UserError("there is no adapter_model.safetensors", where=folder, fix=fix)
+            try:
+                model: Any = PeftModel.from_pretrained(self._base, folder, is_trainable=trainable)
+            except (SafetensorError, OSError, ValueError) as error:
+                raise UserError(f"the student can't be loaded: {str(error)[:200]}", where=folder, fix=fix) from None
             model = model if trainable else model.eval()
         else:
             trained = self.recipe.model.model_copy(update={"name": folder, "gguf": None, "rule": None, "revision": None})
@@ -203,6 +284,23 @@ class Weights:
         model = self._load(start)
         self._student = None
         return model
+
+
+def _place(model: Model) -> tuple[str, str]:
+    """Number format and kind of device, which completions are kept apart by."""
+    return str(models.dtype(model)), models.device(model).type
+
+
+def _made_elsewhere(recipe: Recipe, folder: Path, tokenizer: PreTrainedTokenizerBase, whose: str, place: tuple[str, str]) -> Engine:
+    inputs.search(recipe.modules)
+    weights = Weights(recipe, rundir.RunDir(folder), tokenizer)
+    found = _place((weights._other_model(whose) or (recipe.model, ""))[0])
+    if found != place:
+        raise UserError(
+            f"a worker would run the model as {' on '.join(found)}, and the run's completions are kept as {' on '.join(place)}",
+            where="--ray", fix="name dtype and device in the recipe, and use machines of one kind",
+        )  # fmt: skip
+    return weights.engine(whose)
 
 
 def _kept(labels: Labels | None) -> Any:

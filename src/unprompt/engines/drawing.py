@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +30,20 @@ class Draws:
     def __call__(self, rows: Sequence[int], count: int) -> torch.Tensor:
         """Uniform numbers in [0, 1), float64, shape (len(rows), count). A row that is there several times goes on in its stream."""
         return torch.from_numpy(np.stack([self._streams[row].random(count) for row in rows]))
+
+    def of(self, rows: Sequence[int]) -> Draws:
+        """The streams of some rows, as rows 0, 1, ..."""
+        found = Draws(())
+        found._streams = [self._streams[row] for row in rows]
+        return found
+
+    def state(self, row: int) -> Any:
+        """Where a row's stream is."""
+        return self._streams[row].bit_generator.state
+
+    def back(self, row: int, state: Any) -> None:
+        """Put a row's stream back to where it was."""
+        self._streams[row].bit_generator.state = state
 
 
 def pick(probs_BV: torch.Tensor, uniform_BD: torch.Tensor) -> torch.Tensor:

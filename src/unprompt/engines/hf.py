@@ -18,7 +18,7 @@ import torch
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from unprompt import models, prompts as prompts_
-from unprompt.engines import drawing, sequences
+from unprompt.engines import drawing, sequences, text
 from unprompt.errors import UserError
 from unprompt.progress import say
 from unprompt.recipe import Labels, Sampling
@@ -46,6 +46,8 @@ class HFEngine:
         self._ends = models.end_ids(tokenizer, model.generation_config)
         self._prefixes: dict[tuple[int, ...], DynamicCache] = {}
         self._shares: bool | None = None
+        self._room: int | None = None
+        """Sequences at once that the memory has room for, if it was full before."""
 
     def generate(
         self,
@@ -59,14 +61,29 @@ class HFEngine:
         progress: Callable[[int], object] = lambda n: None,
         heard: Callable[[int, str], object] | None = None,
     ) -> list[Completion]:
-        """See `Engine.generate`."""
+        """See `Engine.generate`. Where the memory is full, half as many are answered at once from there on; what is answered by then is kept."""
         ids = self._encode(prompts, [sampling.max_new_tokens] * len(prompts))
-        draw, book = drawing.Draws(_keys(prompts, seed)), drawing.Book()
+        said: dict[int, Completion] = {}
+        while len(said) < len(prompts):
+            left = [n for n in range(len(prompts)) if n not in said]
+            size = self._fitting(batch_size or self._at_once([ids[n] for n in left], prefix_tokens, sampling.max_new_tokens))
+            found = self._write(
+                [prompts[n] for n in left], [ids[n] for n in left], sampling, labels, seed, prefix_tokens, min(size, len(left)), progress,
+                (lambda place, said_so_far, left=left: heard(left[place], said_so_far)) if heard else None,
+            )  # fmt: skip
+            said |= {left[place]: completion for place, completion in found.items()}
+        return [said[n] for n in range(len(prompts))]
+
+    def _write(
+        self, prompts: Sequence[Prompt], ids: list[list[list[int]]], sampling: Sampling, labels: Labels | None, seed: int,
+        prefix_tokens: Sequence[int] | None, size: int, progress: Callable[[int], object], heard: Callable[[int, str], object] | None,
+    ) -> dict[int, Completion]:  # fmt: skip
+        """Answer prompts, `size` at once. Gives each place's completion; not those that the memory had no room for."""
+        draw, book = drawing.Draws(text.keys(prompts, seed)), drawing.Book()
         written: list[list[int]] = [[] for _ in prompts]
-        stops, texts = ["length"] * len(prompts), [""] * len(prompts)
-        size = batch_size or self._at_once(ids, prefix_tokens, sampling.max_new_tokens)
+        stops, texts, done = ["length"] * len(prompts), [""] * len(prompts), list[int]()
         can_stop = _CanStop(self._decode, sampling.stop)
-        with self.ready(), torch.inference_mode():
+        with self.ready(), torch.inference_mode(), self._halving(size):
             together = self._sequences(ids, prefix_tokens)
             running: list[int] = []
             logits_BV = torch.zeros(0)
@@ -86,25 +103,26 @@ class HFEngine:
                     written[index].append(token)
                     if token in self._ends:
                         stops[index], texts[index] = "end", self._decode(written[index][:-1])
-                    elif can_stop(token) and (text := self._stopped(written[index], sampling.stop)) is not None:
-                        stops[index], texts[index] = "stop", text
+                    elif can_stop(token) and (before := self._stopped(written[index], sampling.stop)) is not None:
+                        stops[index], texts[index] = "stop", before
                     elif len(written[index]) == sampling.max_new_tokens:
                         texts[index] = self._decode(written[index])
                     else:
                         going.append(row)
                         if heard:
                             heard(index, self._decode(written[index]))
-                progress(len(running) - len(going))
                 rows = _gaps_closed(going)
+                done += [running[row] for row in sorted(set(range(len(running))) - set(going))]
+                progress(len(running) - len(going))
                 running = [running[row] for row in rows]
                 together.keep(rows)
                 if running:
                     logits_BV = together.step(next_B[rows])
-        said = book.of(len(prompts)) if labels else [None] * len(prompts)
-        return [
-            Completion(p.example_id, p.context, texts[i], tuple(written[i]), stops[i], sum(map(len, ids[i])), said[i])
-            for i, p in enumerate(prompts)
-        ]
+        labelled = book.of(len(prompts)) if labels else [None] * len(prompts)
+        return {
+            i: Completion(p.example_id, p.context, texts[i], tuple(written[i]), stops[i], sum(map(len, ids[i])), labelled[i])
+            for i, p in ((i, prompts[i]) for i in done)
+        }
 
     def score(
         self,
@@ -119,54 +137,46 @@ class HFEngine:
     ) -> list[SoftLabels]:
         """See `Engine.score`."""
         ids = self._encode(prompts, [len(given) for given in completions])
-        draw, book = drawing.Draws(_keys(prompts, seed)), drawing.Book()
-        longest = max(map(len, completions), default=0)
-        size = min(
+        draw, book = drawing.Draws(text.keys(prompts, seed)), drawing.Book()
+        longest, start = max(map(len, completions), default=0), 0
+        at_once = min(
             batch_size or self._at_once(ids, prefix_tokens, longest),
             max(1, _SCORED_LOGITS // max(1, longest * self.model.config.get_text_config().vocab_size)),
         )
         with self.ready(), torch.inference_mode():
-            for start in range(0, len(prompts), size):
-                batch = range(start, min(start + size, len(prompts)))
-                said = [row for row in batch if completions[row]]
-                if said:
-                    logits_BTV = self._sequences(ids, prefix_tokens).score([ids[row] for row in said], [completions[row] for row in said])
-                    rows = [row for row in said for _ in completions[row]]
-                    logits_NV = torch.cat([logits_TV[-len(completions[row]) :] for row, logits_TV in zip(said, logits_BTV, strict=True)])
-                    given_N = torch.tensor([token for row in said for token in completions[row]], device=logits_NV.device)
-                    drawing.write_labels(logits_NV.float().log_softmax(-1), given_N, labels, draw, rows, book)
-                progress(len(batch))
+            while start < len(prompts):
+                batch = range(start, min(start + self._fitting(at_once), len(prompts)))
+                said, before = [row for row in batch if completions[row]], start
+                with self._halving(len(batch)):
+                    if said:
+                        logits_BTV = self._sequences(ids, prefix_tokens).score(
+                            [ids[row] for row in said], [completions[row] for row in said]
+                        )
+                        rows = [row for row in said for _ in completions[row]]
+                        logits_NV = torch.cat(
+                            [logits_TV[-len(completions[row]) :] for row, logits_TV in zip(said, logits_BTV, strict=True)]
+                        )
+                        given_N = torch.tensor([token for row in said for token in completions[row]], device=logits_NV.device)
+                        drawing.write_labels(logits_NV.float().log_softmax(-1), given_N, labels, draw, rows, book)
+                    progress(len(batch))
+                    start = batch.stop
+                if start == before:  # from the first draw again
+                    draw = drawing.Draws(text.keys(prompts, seed))
         return book.of(len(prompts))
 
     # -- prompts ------------------------------------------------------------------------------------------------------
 
     def _encode(self, prompts: Sequence[Prompt], answers: Sequence[int]) -> list[list[list[int]]]:
-        """Token ids of each prompt's renderings, behind which an answer of so many tokens has room."""
-        window = models.positions(self.model.config)
-        ids = [[prompts_.encode(self.tokenizer, content, p.context) for content in p.renderings] for p in prompts]
-        for prompt, renderings, answer in zip(prompts, ids, answers, strict=True):
-            where, longest = f"context {prompt.context}, input {prompt.example_id}", max(map(len, renderings))
-            if not all(renderings):
-                raise UserError("the prompt has no tokens", where=where, fix="give the template some text")
-            if window and longest + answer > window:
-                raise UserError(
-                    f"the prompt has {longest} tokens; with {answer} new ones that is over the model's window of {window}",
-                    where=where, fix="use fewer examples or shorter inputs (nothing is ever cut)",
-                )  # fmt: skip
-        return ids
+        return text.encoded(self.tokenizer, prompts, answers, models.positions(self.model.config))
 
     def _decode(self, ids: Sequence[int]) -> str:
-        text = self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        assert isinstance(text, str)
-        return text
+        return text.decoded(self.tokenizer, ids)
 
     def _stopped(self, ids: list[int], stops: Sequence[str]) -> str | None:
         """The text ahead of the first stop string, if there is one now."""
         if not stops or not any(stop in self._decode(ids[-_STOP_TAIL:]) for stop in stops):
             return None
-        text = self._decode(ids)
-        found = [at for stop in stops if (at := text.find(stop)) >= 0]
-        return text[: min(found)] if found else None
+        return text.before_stop(self._decode(ids), stops)
 
     # -- the model ----------------------------------------------------------------------------------------------------
 
@@ -177,9 +187,32 @@ class HFEngine:
         self.model.eval()
         try:
             yield
-        except torch.OutOfMemoryError:
-            raise UserError("the GPU's memory is full", where="batch_size", fix="lower it: fewer prompts are answered at once") from None
-        self.model.train(training)
+        finally:
+            self.model.train(training)
+
+    def _fitting(self, size: int) -> int:
+        """So many at once, or as many as were found to have room."""
+        return size if self._room is None else min(size, self._room)
+
+    @contextlib.contextmanager
+    def _halving(self, size: int) -> Iterator[None]:
+        """Where `size` sequences at once have no room in memory, go on behind the block, from now on with half as many.
+
+        Raises:
+            UserError: It was only one.
+        """
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if not _memory_full(error):
+                raise
+            if size == 1:
+                raise UserError(
+                    "the memory is full with one prompt at a time", where=f"device {self.model.device}",
+                    fix="use a smaller model, shorter prompts or a lower max_new_tokens; what is answered is kept",
+                ) from None  # fmt: skip
+            self._room = size // 2
+            say(f"note: the memory is full with {size} prompts at once; going on with {self._room}")
 
     def _sequences(self, ids: list[list[list[int]]], prefix_tokens: Sequence[int] | None) -> _Members:
         """Who reads prompts (each of one or more renderings) that all begin with the same tokens; a reader for each rendering."""
@@ -274,6 +307,11 @@ class _CanStop:
         return self._known[token]
 
 
+def _memory_full(error: BaseException) -> bool:
+    """Whether it is a GPU's, PyTorch's or Python's way of saying so."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
+
+
 def _gaps_closed(going: list[int]) -> list[int]:
     """The rows that go on, in an order that moves few: the last ones take the places of those that left."""
     rows = list(range(len(going)))
@@ -281,7 +319,3 @@ def _gaps_closed(going: list[int]) -> list[int]:
     for gap in sorted(set(rows) - set(going)):
         rows[gap] = movers.pop()
     return rows
-
-
-def _keys(prompts: Sequence[Prompt], seed: int) -> list[str]:
-    return [f"{seed}:{p.context}:{p.example_id}" for p in prompts]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import json
+import logging
 import os
 import random
 import re
@@ -17,6 +18,7 @@ import httpx2
 from unprompt.errors import UserError
 from unprompt.recipe import Server
 
+logging.getLogger("httpcore2").setLevel(logging.INFO)  # its debug lines hold headers, which may hold the key
 _AGAIN = (408, 409, 429)
 """Refusals, beside 5xx, that may be another answer the next time."""
 _LONGEST_WAIT = 60.0
@@ -75,7 +77,7 @@ class Endpoint:
             except httpx2.InvalidURL as error:
                 raise UserError(f"no address: {error}", where=f"{self._where}.url", fix="write it as http://localhost:8000/v1") from None
             if status in _AGAIN or status >= 500:
-                wait = max(wait, self._retry_after(headers.get("retry-after"), where))
+                wait = max(wait, self._retry_after(headers.get("retry-after"), headers.get("date"), where))
                 last = f"HTTP {status}: {self._redacted(text)[:200]}"
                 continue
             if status != 200:
@@ -111,15 +113,15 @@ class Endpoint:
                     raise UserError(f"the server's reply is over {_LONGEST_REPLY >> 20} MiB", where=url, fix="check the server")
         return response.status_code, response.headers, got.decode("utf-8", "replace")
 
-    def _retry_after(self, said: str | None, where: str) -> float:
-        """Seconds that the server wants to be left alone: a number, or a date."""
+    def _retry_after(self, said: str | None, date: str | None, where: str) -> float:
+        """Seconds that the server wants to be left alone: a number, or a date, which is held against the server's own clock if it tells it."""
         if not said:
             return 0.0
         if re.fullmatch(r"\d{1,9}(\.\d+)?", said.strip()):
             seconds = float(said)
         else:
             try:
-                seconds = max(0.0, email.utils.parsedate_to_datetime(said).timestamp() - time.time())
+                seconds = max(0.0, _moment(said) - (_moment(date) if date else time.time()))
             except (ValueError, TypeError, OverflowError):
                 return 0.0
         if seconds > _LONGEST_RETRY_AFTER:
@@ -131,6 +133,10 @@ class Endpoint:
 
     def _redacted(self, text: str) -> str:
         return text.replace(self._key, "***") if self._key else text
+
+
+def _moment(date: str) -> float:
+    return email.utils.parsedate_to_datetime(date).timestamp()
 
 
 def key(server: Server, where: str) -> str:

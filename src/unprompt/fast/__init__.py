@@ -5,6 +5,6 @@ weighted tokens only, a chunk at a time (`head.py`), and a LoRA layer is a few m
 it is tried: then training takes the plain path, and says so.
 """
 
-from unprompt.fast.step import Step, enabled, paused
+from unprompt.fast.step import Step, called_through, enabled, paused
 
-__all__ = ["Step", "enabled", "paused"]
+__all__ = ["Step", "called_through", "enabled", "paused"]

@@ -46,6 +46,21 @@ def enabled(student: Any, probe: Batch) -> Iterator[Step | str]:
 
 
 @contextlib.contextmanager
+def called_through(student: Any, step: Step) -> Iterator[None]:
+    """Inside, `student(fast_batch=batch)` takes the step: so does whatever wraps the student, as DDP, which averages the gradients of what is called through it."""
+    plain = student.forward
+
+    def forward(*args: Any, fast_batch: Batch | None = None, **kwargs: Any) -> Any:
+        return plain(*args, **kwargs) if fast_batch is None else step(fast_batch)
+
+    student.forward = forward
+    try:
+        yield
+    finally:
+        del student.forward
+
+
+@contextlib.contextmanager
 def paused(student: Any) -> Iterator[None]:
     """The student in the middle of a fast training, able to read padded rows as on the plain path."""
     model = student.get_base_model() if hasattr(student, "peft_config") else student

@@ -153,6 +153,11 @@ class Model(Section):
     """An endpoint instead, which is asked and can't be trained: for `teacher_model` and `judge.model`."""
     args: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments for `rule`."""
+    engine: Literal["hf", "vllm"] = "hf"
+    """Who runs it where it teaches or judges: transformers in this process, or vLLM (extra `vllm`). Students are always trained and evaluated
+    by transformers."""
+    vllm: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of `vllm.LLM` by vLLM's own names (`tensor_parallel_size`, `gpu_memory_utilization`, `quantization`, ...)."""
     revision: str | None = None
     """Git revision on the hub."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -182,6 +187,30 @@ class Model(Section):
         if name and (name.startswith((".", "/", "~")) or Path(_from_base(name, info)).is_dir()):
             return _from_base(name, info)
         return name
+
+    @field_validator("vllm")
+    @classmethod
+    def _not_ours(cls, given: dict[str, Any]) -> dict[str, Any]:
+        elsewhere = {
+            "model": "name",
+            "dtype": "dtype",
+            "revision": "revision",
+            "trust_remote_code": "trust_remote_code",
+            "max_model_len": "window",
+        }
+        ours = ("tokenizer", "skip_tokenizer_init", "logits_processors", "worker_extension_cls", "async_scheduling", "runner")
+        for key in given:
+            if key in elsewhere:
+                raise ValueError(f"'{key}' is a setting of the model itself -> write {elsewhere[key]} beside vllm")
+            if key in ours:
+                raise ValueError(f"'{key}' is set by Unprompt -> leave it out")
+        return given
+
+    @model_validator(mode="after")
+    def _vllm_asked(self) -> Self:
+        if self.vllm and self.engine != "vllm":
+            raise ValueError("arguments of vLLM, which is not asked -> write engine: vllm, or leave them out")
+        return self
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -666,9 +695,9 @@ class Train(Section):
     epochs: Annotated[float, Field(gt=0)] = 2.0
     """Passes over the lessons."""
     batch_size: Annotated[int, Field(ge=1)] = 16
-    """Lessons in one step of the optimiser."""
+    """Lessons in one step of the optimiser, of all processes together."""
     micro_batch_size: Annotated[int, Field(ge=1)] | None = None
-    """Lessons in memory at once; the gradient is the same whatever this is. `batch_size` unless given."""
+    """Lessons in memory at once, in each process; the gradient is the same whatever this is. The process's share of `batch_size` unless given."""
     learning_rate: Annotated[float, Field(gt=0)] = 5e-4
     """Highest learning rate (AdamW)."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
@@ -897,13 +926,28 @@ class Recipe(Section):
     """Seed of everything random."""
     batch_size: Annotated[int, Field(ge=1)] | None = None
     """Prompts answered at once; None: as many as fit into memory, up to where more are no faster."""
+    store: str | None = None
+    """Where completions are kept: a folder, or an address that fsspec reads (`s3://bucket/folder`, `gs://...`), which many machines and runs may
+    share; `completions` in the run's folder unless given. Keys of its own a store finds in the environment."""
     modules: str = "."
     """Folder searched first for `package.module:function` names; the recipe's own folder unless given."""
+
+    @field_validator("name")
+    @classmethod
+    def _in_its_folder(cls, name: str) -> str:
+        if not re.fullmatch(r"[^\W_][^/\\\x00-\x1f]{0,99}", name):
+            raise ValueError(f"'{name[:40]}' can't name a folder -> begin with a letter or a number, at most 100 of them, without slashes")
+        return name
 
     @field_validator("modules")
     @classmethod
     def _modules_path(cls, path: str, info: ValidationInfo) -> str:
         return _from_base(path, info)
+
+    @field_validator("store")
+    @classmethod
+    def _store_path(cls, path: str | None, info: ValidationInfo) -> str | None:
+        return path if path is None or "://" in path else _from_base(path, info)
 
     @model_validator(mode="after")
     def _modules_default(self, info: ValidationInfo) -> Self:
@@ -935,6 +979,12 @@ class Recipe(Section):
     def _files_to_train(self) -> Self:
         if self.model.server:
             raise ValueError("a server's weights can't be trained -> name files as model, and the server as teacher_model or judge.model")
+        return self
+
+    @model_validator(mode="after")
+    def _engine_is_asked(self) -> Self:
+        if self.model.engine != "hf" and self.teacher_model:
+            raise ValueError("model.engine is for a model that teaches, but teacher_model does -> write teacher_model.engine")
         return self
 
     @model_validator(mode="after")

@@ -1,0 +1,42 @@
+"""Collecting the quickstart's labels with each engine: the teacher's answers to all inputs, its start-up apart.
+
+python benchmarks/engines.py                              # transformers in this process
+python benchmarks/engines.py --set model.engine=vllm
+python benchmarks/engines.py --set 'teacher_model={server: {...}}' --set labels.kind=top_k
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+from unprompt import check, recipe, rundir
+from unprompt.weights import Weights
+
+
+def main() -> None:
+    """Print one line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--set", action="append", default=[])
+    given = parser.parse_args()
+    wanted = recipe.load(Path(__file__).parent.parent / "recipes" / "quickstart.yaml", given.set)
+    checked = check.check(wanted)
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Weights(wanted, rundir.RunDir(folder), checked.tokenizer)
+        began = time.perf_counter()
+        weights.engine("teacher")
+        ready = time.perf_counter() - began
+        found, store = weights.collect("answers", "teacher", checked.teacher["hotel"], wanted.sampling, wanted.labels)
+        calls, seconds = json.loads((store / "seconds.json").read_text())
+        weights.forget_engines()
+    tokens = sum(len(each.token_ids) for each in found)
+    print(
+        f"ready after {ready:.0f} s; {calls} inputs in {seconds:.1f} s: {calls / seconds:.1f} a second, {tokens / seconds:.0f} tokens a second"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""kill -9 at 50 random moments: of the driver and the trainer (one process here) in all stages, and of the server that it asks."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+from faults.conftest import BATCH, Counts, Warm, Whole, asked_twice, lost, same, words
+from faults.dying import Endpoint
+
+SEED = 20261122
+RUNS, KILLS = 8, 5
+SERVERS_KILLED = 10
+_killed_in: Counter[str] = Counter()
+
+
+def stage(run: Path) -> str:
+    """How far a run has come, by its files."""
+    if (run / "report.json").exists():
+        return "report"
+    if (run / "train_log.json").exists():
+        return "kl and report" if list(run.glob("kl/*.tokens.json")) else "evaluate"
+    if list(run.glob("checkpoints/checkpoint-*")) or (run / "lessons.parquet").exists():
+        return "train"
+    return {0: "check", 1: "collect"}.get(len(list(run.glob("completions/*"))), "held-out")
+
+
+@pytest.mark.parametrize("number", range(RUNS))
+def test_the_driver_and_trainer(number: int, warm: Warm, recipe: Path, whole: Whole, counts: Counts, tmp_path: Path) -> None:
+    """Five times killed, at a random change to its files (even numbers) or after a random time (odd ones), and started again. A run that is through
+    before it is killed is held against the undisturbed one, and another is begun.
+    """
+    print(f"seed {SEED}, number {number}")
+    draw, kills, folder = random.Random(SEED + number), 0, 0
+    while kills < KILLS:
+        out, killed, ended = tmp_path / str(folder) / "run", dict[int, str](), False
+        out.parent.mkdir()
+        while kills + len(killed) < KILLS and not ended:
+            left = KILLS - kills - len(killed)
+            if number % 2:
+                started, moment = warm.start(recipe, out), draw.random() * whole.seconds / left
+                time.sleep(moment)
+                started.kill()
+            else:
+                started = warm.start(recipe, out, die_at=draw.randint(1, max(1, whole.changes // left)))
+            ended = started.wait() == 0
+            if not ended:
+                killed[started.id] = stage(out)
+        warm.run(recipe, out)
+        again, beyond = asked_twice(out, set(killed))
+        assert again <= BATCH * len(killed)
+        trained = sum(where == "train" for where in killed.values())
+        counts.note("kill -9 of the trainer", trained)
+        counts.note(
+            "kill -9 of the driver", len(killed) - trained,
+            lost=lost(out, whole.folder), again=again, beyond=beyond, survived=same(out, whole),
+        )  # fmt: skip
+        _killed_in.update(killed.values())
+        kills, folder = kills + len(killed), folder + 1
+
+
+def test_all_stages_were_hit() -> None:
+    print(_killed_in)
+    if _killed_in.total() == RUNS * KILLS:  # not, where only some of these tests were chosen
+        assert {"check", "collect", "held-out", "train", "evaluate", "kl and report"} <= set(_killed_in)
+
+
+def test_the_server(warm: Warm, decoder_folder: Path, counts: Counts, tmp_path: Path) -> None:
+    """It is killed at random requests, before or in the middle of an answer, and started again; the run asks again by itself."""
+    print(f"seed {SEED}")
+    draw = random.Random(SEED)
+    for number in range(2):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        moments = sorted(draw.sample(range(1, 24), SERVERS_KILLED // 2))
+        found = []
+        for dies_at in ([], moments):
+            with Endpoint(folder / f"{len(dies_at)}.log", dies_at) as server:
+                path = folder / f"{len(dies_at)}.yaml"
+                section = {"url": server.url, "model": "tiny-model", "api": "completions", "concurrency": 2, "retries": 20}
+                path.write_text(yaml.safe_dump(words(decoder_folder, teacher_model={"server": section}, labels={"kind": "hard"}, name="x")))
+                warm.run(path, folder / f"run{len(dies_at)}" / "run")
+                assert server.deaths == len(dies_at)
+                found.append((folder / f"run{len(dies_at)}" / "run", server.answered()))
+        (calm, _), (shaken, answered) = found
+        counts.note(
+            "kill -9 of the server", len(moments), again=server.got() - len(set(answered)), beyond=len(answered) - len(set(answered)),
+            survived=_texts(calm) == _texts(shaken),
+        )  # fmt: skip
+
+
+def _texts(run: Path) -> list[tuple[str, str, str]]:
+    from unprompt import rundir
+
+    return sorted((g.example_id, g.system, g.text) for g in rundir.read_grades(run / "grades.parquet"))
+
+
+def test_two_runs_on_one_folder(warm: Warm, recipe: Path, whole: Whole, counts: Counts, tmp_path: Path) -> None:
+    """The second is refused; the lock is gone with a killed process."""
+    out = tmp_path / "run"
+    first = warm.start(recipe, out)
+    while not (out / "recipe.yaml").exists():
+        time.sleep(0.002)
+    assert "another run is at work in this folder" in warm.refused(recipe, out)
+    first.kill()
+    assert first.wait() == -9
+    warm.run(recipe, out)
+    again, beyond = asked_twice(out, {first.id})
+    counts.note("a second run on the folder", lost=lost(out, whole.folder), again=again, beyond=beyond, survived=same(out, whole))

@@ -1,0 +1,108 @@
+"""A server that fails in every way it can: what passes is asked again, what does not is one line; then the same command again. No model, no waiting."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import byte_tokenizer  # pyright: ignore[reportAttributeAccessIssue]  # of tests/, not of this folder
+from endpoint import NAME, Asked, Sent, serving
+from faults.conftest import Counts
+from unprompt import rundir
+from unprompt.engines import server as server_
+from unprompt.errors import UserError
+from unprompt.prompts import Side
+from unprompt.records import Prompt
+from unprompt.weights import Weights
+
+INPUTS, CONCURRENCY = 40, 4
+
+
+def said(prompt: str, **changes: Any) -> dict[str, Any]:
+    choice = {"index": 0, "text": f"re: {prompt}", "finish_reason": "length"}
+    return {"model": NAME, "choices": [choice], "usage": {"prompt_tokens": 5, "completion_tokens": 4}} | changes
+
+
+PASSING: dict[str, Any] = {
+    "server: 429": Sent({"error": "slow down"}, 429, {"Retry-After": "7"}),
+    "server: 500": Sent({"error": "oops"}, 500),
+    "server: 503, a page": Sent(b"<html>try later</html>", 503),
+    "server: half a JSON": Sent(b'{"model": "tiny-model", "choi'),
+    "server: connection cut in the answer": Sent(b'{"model": "tiny', headers={"Content-Length": "5000"}),
+    "server: not JSON": Sent(b"\x00\xff" * 50),
+    "server: answers too late": Sent(said("x"), seconds=0.8),
+}
+STAYING: dict[str, Any] = {
+    "server: more tokens than allowed": lambda prompt: said(prompt, usage={"prompt_tokens": 5, "completion_tokens": 999}),
+    "server: counts that are none": lambda prompt: said(prompt, usage={"prompt_tokens": -1, "completion_tokens": "many"}),
+    "server: another model": lambda prompt: said(prompt, model="gpt-0"),
+    "server: 400": lambda prompt: Sent({"error": "no"}, 400),
+    "server: never answers": lambda prompt: Sent(said(prompt), seconds=60),
+}
+
+
+async def at_once(seconds: float) -> None:
+    pass
+
+
+def collected(made: Any, folder: Path) -> list[str]:
+    prompts = [Prompt(f"i{n}", "c", f"ask {n}") for n in range(INPUTS)]
+    weights = Weights(made, rundir.RunDir(folder), byte_tokenizer())
+    engine: Any = weights.engine("teacher")
+    assert isinstance(engine, server_.ServerEngine)
+    engine._sleep = at_once
+    found = weights.collect("asks", "teacher", Side(prompts, [5] * INPUTS, (0,)), made.sampling, made.labels)[0]
+    return [c.text for c in found]
+
+
+def recipe(tiny: Any, url: str, **settings: Any) -> Any:
+    section = {"url": url, "model": NAME, "api": "completions", "concurrency": CONCURRENCY, "retries": 5, "timeout": 0.4} | settings
+    return tiny(
+        teacher_model={"server": section}, labels={"kind": "hard"}, sampling={"temperature": 1.0, "max_new_tokens": 8}, batch_size=4
+    )
+
+
+@pytest.mark.parametrize("kind", PASSING)
+def test_trouble_that_passes(kind: str, tiny: Any, counts: Counts, tmp_path: Path) -> None:
+    count = 2 if PASSING[kind].seconds else 10
+    at = set(random.Random(kind).sample(range(INPUTS), count))
+    with serving(lambda asked, number: PASSING[kind] if number in at else said(asked.body["prompt"])) as (url, seen):
+        found = collected(recipe(tiny, url), tmp_path)
+    assert found == [f"re: ask {n}" for n in range(INPUTS)]
+    counts.note(kind, count, again=len(seen) - INPUTS, beyond=len(seen) - INPUTS - count, survived=len(found) == INPUTS)
+
+
+@pytest.mark.parametrize("kind", STAYING)
+def test_trouble_that_stays(kind: str, tiny: Any, counts: Counts, tmp_path: Path) -> None:
+    """The run stops with a line that names the input; with the server mended it goes on."""
+    broken, times = {f"ask {n}" for n in random.Random(kind).sample(range(INPUTS), 3)}, 0
+    mended: set[str] = set()
+    found: list[str] = []
+
+    def answer(asked: Asked, number: int) -> Any:
+        prompt = asked.body["prompt"]
+        return STAYING[kind](prompt) if prompt in broken - mended else said(prompt)
+
+    with serving(answer) as (url, seen):
+        made = recipe(tiny, url, retries=0)
+        for _ in range(len(broken) + 1):
+            try:
+                found = collected(made, tmp_path)
+                break
+            except UserError as error:
+                line = str(error)
+            hit = {f"ask {n}" for n in range(INPUTS) if f"input i{n}:" in line}
+            assert "\n" not in line
+            assert hit <= broken - mended
+            assert hit
+            mended |= hit
+            times += 1
+        asked = [each.body["prompt"] for each in seen]
+    assert found == [f"re: ask {n}" for n in range(INPUTS)]
+    twice = {prompt: asked.count(prompt) - 1 for prompt in set(asked)}
+    counts.note(
+        kind, times, again=sum(twice[prompt] for prompt in broken), beyond=sum(n for prompt, n in twice.items() if prompt not in broken)
+    )

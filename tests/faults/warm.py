@@ -1,0 +1,152 @@
+"""A process that has imported everything, has one thread, and forks for each run that it is told of: a run starts in milliseconds, and can be killed.
+
+It reads a JSON line a command from stdin: `{"arguments": [...], "log": path, "asked": path, ...}` starts a run and answers its process id; `{"wait": id}` answers
+how it ended (a negative number: by which signal).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import functools
+import gc
+import json
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import peft  # noqa: F401
+import scipy.stats  # noqa: F401
+import sklearn.metrics  # noqa: F401
+import torch
+from peft import LoraConfig, PeftModel  # noqa: F401
+from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast, Trainer  # noqa: F401
+
+from unprompt import check, cli, collect, kl, lessons, pipeline, progress, report, train, watch  # noqa: F401
+from unprompt.engines import hf, server
+from unprompt.report import page, pictures  # noqa: F401
+
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+_CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "shutil.rmtree"}
+
+
+def note_what_is_asked(path: Path) -> None:
+    """Each time a model is asked, a line of the store and the prompts' fingerprints, before it answers."""
+    fill, store = collect.fill, [""]
+
+    def noting(ask: Any, job: collect.Asking, *rest: Any, **options: Any) -> Any:
+        store[0] = job.store.name
+        return fill(ask, job, *rest, **options)
+
+    def asking(verb: Any, self: Any, prompts: Any, *rest: Any, **options: Any) -> Any:
+        with path.open("a") as file:
+            file.write(json.dumps([os.getpid(), [f"{store[0]}/{collect.key_of(prompt)}" for prompt in prompts]]) + "\n")
+        return verb(self, prompts, *rest, **options)
+
+    collect.fill = noting
+    for engine, name in ((hf.HFEngine, "generate"), (hf.HFEngine, "score"), (server.ServerEngine, "generate")):
+        verb = getattr(engine, name)
+        setattr(engine, name, lambda self, *a, verb=verb, **b: asking(verb, self, *a, **b))
+
+
+def die_at(change: int) -> list[int]:
+    """kill -9 of this process at the n-th change that it makes to files (0: never). Gives the count."""
+    seen = [0]
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in _CHANGES or (event == "open" and isinstance(arguments[2], int) and arguments[2] & _WRITING):
+            seen[0] += 1
+            if seen[0] == change:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+    return seen
+
+
+def jump(clock: Any, a_second: int, seed: int) -> Any:
+    """A clock that jumps by up to ten years at every look."""
+    count = [seed]
+
+    def now() -> Any:
+        count[0] = (count[0] * 1103515245 + 12345) % 2**31
+        return clock() + int((count[0] / 2**31 - 0.5) * 20 * 365 * 86400) * a_second
+
+    return now
+
+
+def obey_permissions() -> None:
+    """Root without the power to write where it may not (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER)."""
+    if os.getuid() == 0:
+        header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+        data = (ctypes.c_uint32 * 6)()
+        libc = ctypes.CDLL(None, use_errno=True)
+        assert libc.capget(header, data) == 0
+        for place in (0, 1):
+            data[place] &= ~0b1110
+        assert libc.capset(header, data) == 0
+
+
+def run(told: dict[str, Any]) -> None:
+    log = os.open(told["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for fd in (1, 2):
+        os.dup2(log, fd)
+    os.environ |= told.get("environment", {})
+    os.chdir(told.get("folder", "."))
+    note_what_is_asked(Path(told["asked"]))
+    if told.get("clock"):
+        time.time, time.time_ns = jump(time.time, 1, told["clock"]), jump(time.time_ns, 10**9, told["clock"])
+    if told.get("largest_file"):
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (told["largest_file"], told["largest_file"]))
+    if told.get("permissions"):
+        obey_permissions()
+    changes = die_at(told.get("die_at", 0))
+    sys.argv = ["unprompt", *told["arguments"]]
+    code: Any = 0
+    try:
+        cli.main()
+    except SystemExit as end:
+        code = end.code or 0
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        code = 99
+    if told.get("counts"):
+        Path(told["counts"]).write_text(str(changes[0]))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+async def _no_wait(seconds: float) -> None:
+    await asyncio.sleep(0.25)  # twenty times that is long enough for an endpoint to be back
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    make = server.ServerEngine.__init__
+    server.ServerEngine.__init__ = functools.partialmethod(make, sleep=_no_wait)  # type: ignore[method-assign]
+    gc.freeze()
+    assert threading.active_count() == 1
+    threads = {Path(task, "comm").read_text().strip() for task in Path("/proc/self/task").iterdir() if task.name != str(os.getpid())}
+    assert threads <= {"jemalloc_bg_thd"}, f"a fork would lose threads: {threads}"  # jemalloc (of Arrow) minds forks itself
+    print("ready", flush=True)
+    for line in sys.stdin:
+        told = json.loads(line)
+        if "wait" in told:
+            print(os.waitstatus_to_exitcode(os.waitpid(told["wait"], 0)[1]), flush=True)
+        elif child := os.fork():
+            print(child, flush=True)
+        else:
+            sys.stdin = open(os.devnull)  # noqa: PTH123, SIM115
+            run(told)
+
+
+if __name__ == "__main__":
+    main()
