@@ -132,7 +132,7 @@ def test_the_quickstart(tmp_path: Path) -> None:
     """
     cut = {
         "contexts.hotel.inputs": {"file": str(RECIPES / "quickstart/messages.jsonl"), "limit": 16},
-        "evaluate": None, "train.epochs": 1, "train.batch_size": 4, "train.trainer": {"logging_steps": 1}, "batch_size": 16,
+        "evaluate": None, "train.epochs": 1, "train.batch_size": 4, "train.learning_rate": 5e-4, "train.trainer": {"logging_steps": 1}, "batch_size": 16,
     }  # fmt: skip
     said = [part for key, value in cut.items() for part in ("--set", f"{key}={json.dumps(value)}")]
     one, two = tmp_path / "one", tmp_path / "two"
