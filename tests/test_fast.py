@@ -153,17 +153,17 @@ def test_bf16_is_near_float32() -> None:
         assert (found[1][name] - value).norm() < 0.05 * value.norm(), name
 
 
-def test_packing_keeps_every_token_and_its_place() -> None:
+def test_packing_keeps_every_token_that_predicts_and_its_place() -> None:
     lessons = ragged_lessons()
     batch = collate(lessons, 0)
     row = packing.pack(batch)
-    assert sorted(row.lengths) == sorted(len(x.input_ids) for x in lessons)
+    assert sorted(row.lengths) == sorted(len(x.input_ids) - 1 for x in lessons)
     assert len(row.ids_S) == sum(row.lengths)
     starts = np.cumsum([0, *row.lengths[:-1]])
     packed = {tuple(row.ids_S[s : s + n].tolist()) for s, n in zip(starts, row.lengths, strict=True)}
-    assert packed == {x.input_ids for x in lessons}
-    predicted = [token for x in lessons for token in np.asarray(x.input_ids)[x.weights > 0]]
-    assert row.ids_S[row.at_N + 1].tolist() == predicted
+    assert packed == {x.input_ids[:-1] for x in lessons}
+    predicts = [x.input_ids[place - 1] for x in lessons for place in np.flatnonzero(x.weights)]
+    assert row.ids_S[row.at_N].tolist() == predicts
 
 
 UNSUITED: dict[str, tuple[Callable[[], Any], str]] = {

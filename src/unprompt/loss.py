@@ -54,37 +54,39 @@ def label_loss(
 
 
 def collate(lessons: Sequence[Lesson], pad: int, decoder_start: int | None = None) -> Batch:
-    """Lessons to tensors; padded on the left for decoders, so that targets line up and few positions need logits.
+    """Lessons to tensors; padded on the left for decoders, so that targets line up and few positions need logits. The last target, and what stands
+    behind it, predicts nothing and is not fed.
 
     Args:
         pad: Id to fill with.
         decoder_start: First decoder id of an encoder-decoder model; None for a decoder-only one.
     """
     rows, places, weights = [], [], []
-    longest = max(len(lesson.input_ids) for lesson in lessons)
+    read = [list(lesson.input_ids[: max(1, np.flatnonzero(lesson.weights)[-1:].sum())]) for lesson in lessons]
+    longest = max(map(len, read))
     for row, lesson in enumerate(lessons):
         weighted = np.flatnonzero(lesson.weights)
         rows.append(np.full(len(weighted), row))
         weights.append(lesson.weights[weighted])
         # the logits that predict token t stand at t - 1; a decoder behind an encoder begins with its start token at the prompt's end
-        places.append(weighted - lesson.prompt_length if decoder_start is not None else weighted - 1 + longest - len(lesson.input_ids))
+        places.append(weighted - lesson.prompt_length if decoder_start is not None else weighted - 1 + longest - len(read[row]))
     place_N = torch.from_numpy(np.concatenate(places)).long()
     inputs: dict[str, torch.Tensor]
     if decoder_start is None:
         keep_K, keep_N = torch.unique(place_N, return_inverse=True)
-        ids_BT = _filled([list(lesson.input_ids) for lesson in lessons], longest, pad, left=True)
-        mask_BT = _filled([[1] * len(lesson.input_ids) for lesson in lessons], longest, 0, left=True)
+        ids_BT = _filled(read, longest, pad, left=True)
+        mask_BT = _filled([[1] * len(ids) for ids in read], longest, 0, left=True)
         position_BT = (mask_BT.cumsum(1) - 1).clamp(min=0)
         inputs = {"input_ids": ids_BT, "attention_mask": mask_BT, "position_ids": position_BT, "logits_to_keep": keep_K}
     else:
         keep_N = place_N
         asked = [list(lesson.input_ids[: lesson.prompt_length]) for lesson in lessons]
-        read = [[decoder_start, *lesson.input_ids[lesson.prompt_length : -1]] for lesson in lessons]
+        told = [[decoder_start, *ids[lesson.prompt_length :]] for ids, lesson in zip(read, lessons, strict=True)]
         width = max(map(len, asked))
         inputs = {
             "input_ids": _filled(asked, width, pad, left=False),
             "attention_mask": _filled([[1] * len(ids) for ids in asked], width, 0, left=False),
-            "decoder_input_ids": _filled(read, max(map(len, read)), pad, left=False),
+            "decoder_input_ids": _filled(told, max(map(len, told)), pad, left=False),
         }
     labels = SoftLabels.concat([lesson.labels for lesson in lessons])
     return Batch(

@@ -385,30 +385,3 @@ def _stamp(file: Path) -> list[Any]:
     """A file's size, and what it holds, unless it is so big that reading it again would take longer than training it anew."""
     size = file.stat().st_size
     return [size, rundir.file_digest(file) if size <= _READ_AGAIN else ""]
-
-
-@torch.no_grad()
-def mean_kl(
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    lessons: Sequence[Lesson],
-    batch_size: int,
-    progress: Callable[[int], object] = lambda n: None,
-) -> list[float]:
-    """KL(teacher || model) of each lesson, in nats per weighted token."""
-    pad = tokenizer.pad_token_id
-    assert isinstance(pad, int)
-    decoder_start = model.config.decoder_start_token_id if model.config.is_encoder_decoder else None
-    model.eval()
-    order = sorted(range(len(lessons)), key=lambda i: len(lessons[i].input_ids))
-    found = [0.0] * len(lessons)
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        batch = collate([lessons[i] for i in chosen], pad, decoder_start).to(model.device)
-        kl_N = batch_kl(model, batch) * batch.weight_N
-        sums = torch.zeros(len(chosen), device=kl_N.device).index_add(0, batch.row_N, kl_N)
-        totals = torch.zeros_like(sums).index_add(0, batch.row_N, batch.weight_N)
-        for i, value in zip(chosen, (sums / totals).tolist(), strict=True):
-            found[i] = value
-        progress(len(chosen))
-    return found

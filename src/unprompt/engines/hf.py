@@ -20,13 +20,14 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from unprompt import models, prompts as prompts_
 from unprompt.engines import drawing, sequences, text
 from unprompt.errors import UserError
+from unprompt.fast import adapter
 from unprompt.progress import say
 from unprompt.recipe import Labels, Sampling
 from unprompt.records import Completion, Prompt, SoftLabels
 
 _STOP_TAIL = 32
 """Tokens at the end of an answer in which a stop string is looked for."""
-_FASTEST = {"cpu": 64, "cuda": 256}
+_FASTEST = {"cpu": 128, "cuda": 256}
 """Sequences at once from which on more are no faster (`benchmarks/growth.py`)."""
 _SCORED_LOGITS = 2**26
 """Numbers of logits in memory at once when answers are scored."""
@@ -182,11 +183,16 @@ class HFEngine:
 
     @contextlib.contextmanager
     def ready(self) -> Iterator[None]:
-        """The model in evaluation mode."""
+        """The model in evaluation mode, a LoRA adapter's layers computed together."""
         training = self.model.training
         self.model.eval()
         try:
-            yield
+            with contextlib.ExitStack() as undo:
+                if hasattr(self.model, "peft_config") and not self.model.config.is_encoder_decoder:
+                    ids_11 = torch.zeros((1, 1), dtype=torch.long, device=self.model.device)
+                    with torch.inference_mode():
+                        undo.enter_context(adapter.fused(self.model, lambda: self.model(input_ids=ids_11, use_cache=False)))
+                yield
         finally:
             self.model.train(training)
 
