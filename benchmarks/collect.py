@@ -6,7 +6,7 @@
 The work is the quickstart's teacher (SmolLM2-135M-Instruct), greedy, end tokens not heeded, so that all write as much; this engine writes labels of 100 draws
 as well. `--score` gives answers and asks for their log-probabilities, against full recompute. Contenders take turns in one process, first each batch size once, on the sample;
 the best one of each is then repeated. Contenders that reuse nothing take as long for each input however many there are: they do `--sample` of the inputs, and their rates are of those. The one that
-copies the prefix's cache does one batch of the largest size, and is given the prefix for nothing. `--profile` prints instead where the time of this engine goes. `--memory` runs each in a process of its own and reports the peak of its resident memory. Printed are medians,
+copies the prefix's cache does one batch of its best size, and is given the prefix for nothing. `--profile` prints instead where the time of this engine goes. `--memory` runs each in a process of its own and reports the peak of its resident memory. Printed are medians,
 the spread, and how many answers are the same token for token.
 """
 
@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from typing import Any
 
 import torch
 from transformers import DynamicCache
+from turns import resident
 
 from unprompt import models
 from unprompt.engines.hf import HFEngine
@@ -179,8 +179,9 @@ def main() -> None:
     if options.only:
         name, _, batch = options.only.rpartition(":")
         made.plain, made.model = (None, made.model) if name == "Unprompt" else (made.plain, None)
+        made.count = options.inputs if name.startswith("Unprompt") else int(batch)
         made.all[name](int(batch))
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+        print(round(resident("VmHWM")))  # `ru_maxrss` would be the parent's: it outlives exec
         return
     if options.profile:
         profile(made, batches[-1])
@@ -196,6 +197,8 @@ def main() -> None:
         made.count = min(counts[name], max(batches))
         took = {batch: _timed(work, batch)[0] for batch in sorted({min(batch, made.count) for batch in batches})}
         best[name] = min(took, key=lambda batch: took[batch])
+        if name == "generate, prefix copied":
+            counts[name] = best[name]
     times: dict[str, list[float]] = {name: [] for name in made.all}
     for _ in range(options.repeats):
         for name, work in made.all.items():

@@ -22,6 +22,18 @@ from unprompt.recipe import Recipe, parse
 CHAT = "{% for m in messages %}<{{ m.role }}>{{ m.content }}<|end|>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
 
 
+LONGEST = ("test_quickstart.py", "faults", "test_contract.py", "test_docs.py", "test_recipes.py", "test_ray.py", "test_processes.py")
+"""Where the longest tests are."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For several processes (`pytest -n`): a file's tests stay in one, as do those of faults/, which count together; the longest begin first."""
+    groups = {item: "faults" if "faults" in item.path.parts else item.path.name for item in items}
+    for item, group in groups.items():
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: LONGEST.index(groups[item]) if groups[item] in LONGEST else len(LONGEST))
+
+
 def byte_tokenizer() -> PreTrainedTokenizerFast:
     """One token a byte, and three special ones."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())

@@ -362,6 +362,8 @@ def _resumable(folder: Path, made_from: str) -> str | None:
     """The newest whole checkpoint made from the same lessons and settings; everything else there is removed."""
     mark = folder / "made_from.txt"
     if not mark.is_file() or mark.read_text() != made_from:
+        if _newest_first(folder):
+            say(f"the checkpoints in {folder} are of other lessons or settings, or of another number of processes: training begins anew")
         shutil.rmtree(folder, ignore_errors=True)
         with rundir.replacing(mark) as partial:
             partial.write_text(made_from)
