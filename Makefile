@@ -13,7 +13,7 @@ test: $(READY) browser vllm
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/pyright
-	$(VENV)/bin/pytest -n auto --dist loadgroup --no-loadscope-reorder
+	$(VENV)/bin/pytest -n auto --no-loadscope-reorder
 
 # every table of docs/performance.md, on an otherwise quiet machine
 bench: $(READY) vllm

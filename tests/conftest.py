@@ -26,12 +26,26 @@ LONGEST = ("test_quickstart.py", "faults", "test_contract.py", "test_docs.py", "
 """Where the longest tests are."""
 
 
+def _group(file: str) -> str:
+    return "faults" if "/faults/" in file else file.rpartition("/")[2]
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For several processes (`pytest -n`): a file's tests stay in one, as do those of faults/, which count together; the longest begin first."""
-    groups = {item: "faults" if "faults" in item.path.parts else item.path.name for item in items}
-    for item, group in groups.items():
-        item.add_marker(pytest.mark.xdist_group(group))
+    """The longest begin first."""
+    groups = {item: _group(item.nodeid.partition("::")[0]) for item in items}
     items.sort(key=lambda item: LONGEST.index(groups[item]) if groups[item] in LONGEST else len(LONGEST))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """In several processes (`pytest -n`) a file's tests stay in one, as do those of faults/, which count together."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _group(nodeid.partition("::")[0])
+
+    return ByFile(config, log)
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
