@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ray
 from ray import cloudpickle
@@ -59,7 +59,7 @@ def test_the_workers(counts: Counts, tmp_path: Path) -> None:
     store.mkdir()
     moments = [1 + 3 * number + draw.randrange(3) for number in range(KILLS)]
     prompts = [Prompt(f"i{n}", "c", f"text {n}") for n in range(4 * PARTS)]
-    engine: Callable[[], Any] = partial(Dying, notes, moments)
+    engine = cast("Callable[[], Any]", partial(Dying, notes, moments))
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers don't find the tests
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
@@ -71,10 +71,10 @@ def test_the_workers(counts: Counts, tmp_path: Path) -> None:
         ray.shutdown()
     died = [ids for path in notes.glob("killed-*") for ids in path.read_text().split()]
     asked = Counter((notes / "asked").read_text().split())
-    kept = {completion.example_id: completion for completion in rundir.read_completions(store).values()}
+    kept = {completion.example_id: completion.text for completion in rundir.read_completions(store).values()}
     assert len(list(notes.glob("killed-*"))) == KILLS
     counts.note(
         "kill -9 of a Ray worker", KILLS, lost=len(prompts) - len(kept), again=sum(asked.values()) - len(prompts),
         beyond=sum((asked - Counter(p.example_id for p in prompts) - Counter(died)).values()),
-        survived=kept == {prompt.example_id: answer(prompt) for prompt in prompts},
+        survived=kept == {prompt.example_id: answer(prompt).text for prompt in prompts},
     )  # fmt: skip
