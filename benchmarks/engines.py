@@ -29,7 +29,7 @@ def main() -> None:
         began = time.perf_counter()
         weights.engine("teacher")
         ready = time.perf_counter() - began
-        found, store = weights.collect("answers", "teacher", checked.teacher["hotel"], wanted.sampling, wanted.labels)
+        found, store, _ = weights.collect("answers", "teacher", checked.teacher["hotel"], wanted.sampling, wanted.labels)
         calls, seconds = json.loads((store / "seconds.json").read_text())
         weights.forget_engines()
     tokens = sum(len(each.token_ids) for each in found)

@@ -221,17 +221,22 @@ def _plain(store: Path) -> list[tuple[Any, ...]]:
     ]
 
 
-@fuzz
-@given(st.data())
-def test_part_files_that_were_cut_or_flipped(tmp_path: Path, data: st.DataObject) -> None:
-    path = tmp_path / "part-00000.parquet"
-    whole = _part(path)
+def damage(path: Path, data: st.DataObject) -> None:
+    """Cut the file, or flip a bit of it."""
     raw = bytearray(path.read_bytes())
     if data.draw(st.booleans(), label="cut"):
         del raw[data.draw(st.integers(0, len(raw) - 1), label="length") :]
     else:
         raw[data.draw(st.integers(0, len(raw) - 1), label="byte")] ^= 1 << data.draw(st.integers(0, 7), label="bit")
     path.write_bytes(raw)
+
+
+@fuzz
+@given(st.data())
+def test_part_files_that_were_cut_or_flipped(tmp_path: Path, data: st.DataObject) -> None:
+    path = tmp_path / "part-00000.parquet"
+    whole = _part(path)
+    damage(path, data)
     found = only_user_errors(lambda: _plain(tmp_path))
     assert found is None or found == whole, "changed records were read as if they were whole"
 
@@ -247,12 +252,7 @@ def test_lessons_and_grades_that_were_cut_or_flipped(tmp_path: Path, data: st.Da
     )
     write(path, rows)  # type: ignore[operator]
     whole = list(map(_shown, read(path)))
-    raw = bytearray(path.read_bytes())
-    if data.draw(st.booleans(), label="cut"):
-        del raw[data.draw(st.integers(0, len(raw) - 1), label="length") :]
-    else:
-        raw[data.draw(st.integers(0, len(raw) - 1), label="byte")] ^= 1 << data.draw(st.integers(0, 7), label="bit")
-    path.write_bytes(raw)
+    damage(path, data)
     found = only_user_errors(lambda: list(map(_shown, read(path))))
     assert found is None or found == whole, "changed records were read as if they were whole"
 

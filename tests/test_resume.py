@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import random
@@ -17,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from conftest import tiny_recipe
+from conftest import digests, tiny_recipe
 
 STAGES: dict[str, Callable[[Path], bool]] = {
     "collect": lambda run: len(list(run.glob("completions/*/part-*.parquet"))) >= 2,
@@ -53,12 +52,6 @@ def finish(recipe: Path, out: Path) -> str:
 def kill(process: subprocess.Popen[bytes]) -> None:
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-
-
-def digests(run: Path) -> dict[str, str]:
-    """All files that records and weights are made of; what holds measured seconds or the folder's name is left out."""
-    kept = [*run.glob("completions/*/*.parquet"), *run.glob("*.parquet"), *run.glob("student/*.safetensors"), run / "train_log.json"]
-    return {str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(kept)}
 
 
 def figures(run: Path) -> Any:

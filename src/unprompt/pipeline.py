@@ -329,7 +329,7 @@ class _Work:
                 found.append(f"{name}: " + ", ".join(f"{count} {what}" for what, count in told.items()))
                 continue
             title, side = self._questions(name, "teacher")
-            _, store, asked = self.weights.fill(title, "teacher", side, recipe.sampling, recipe.labels)
+            _, store, asked = self.weights.collect(title, "teacher", side, recipe.sampling, recipe.labels)
             found.append(f"{name}: {len(side.prompts)} answers in {store}, {asked} of them asked now")
         return found
 
@@ -412,7 +412,7 @@ class _Work:
         recipe, checked, context, count = self.recipe, self.checked, self.recipe.contexts[name], self.recipe.sampling.per_input
         asked, rows = prompts.several(checked.student[name].prompts, count), checked.inputs[name]
         (title, side), first_time = self._questions(name, whose), whose not in self._spent.get(name, {})
-        completions, _ = self.weights.collect(title, whose, side, recipe.sampling, recipe.labels)
+        completions, *_ = self.weights.collect(title, whose, side, recipe.sampling, recipe.labels)
         if first_time:
             self._spend(name, whose, side, completions)
         if context.filter is None:
@@ -423,7 +423,7 @@ class _Work:
         if context.hint:
             left = rationales.unkept(first, count)
             side = checked.hint[name].only(left, count)
-            again, _ = self.weights.collect(f"{title}, with the hint", whose, side, recipe.sampling, recipe.labels)
+            again, *_ = self.weights.collect(f"{title}, with the hint", whose, side, recipe.sampling, recipe.labels)
             if first_time:
                 self._spend(name, whose, side, again)
             hinted = rationales.judge(context.filter, context.extract, [rows[n] for n in left], again, count, name, recipe.modules)
@@ -555,7 +555,7 @@ class _Work:
         counted = (system == "teacher" and not (pair and pair.by == "text") and not served) or metrics.OF_COMPLETION.keys() & set(
             evaluation.metrics
         )
-        self._answers[name, system], self._stores[name, system] = self.weights.collect(
+        self._answers[name, system], self._stores[name, system], _ = self.weights.collect(
             title, whose, side, sampling, _EVALUATION_LABELS if counted else None
         )
 
@@ -570,7 +570,7 @@ class _Work:
             sampling = evaluate.sampling_of(self.recipe, evaluation)
             sampling = sampling.model_copy(update={"stop": tuple(dict.fromkeys((*sampling.stop, evaluation.shots.separator)))})
             called, counted = shots.system(system, count, draw), metrics.OF_COMPLETION.keys() & set(evaluation.metrics)
-            self._answers[name, called], self._stores[name, called] = self.weights.collect(
+            self._answers[name, called], self._stores[name, called], _ = self.weights.collect(
                 f"{name}: {called} on held-out", whose, side, sampling, _EVALUATION_LABELS if counted else None
             )
 
@@ -685,7 +685,7 @@ class _Work:
                 continue
             assert evaluation
             whose = recipe.taught_by(name)[0] or "teacher"
-            answers, _ = self.weights.collect(
+            answers, *_ = self.weights.collect(
                 f"{name}: teacher against itself", whose, side.only(range(len(rows)), 2), recipe.sampling, None
             )
             rule = recipe.contexts[name].extract
@@ -712,7 +712,7 @@ class _Work:
                     else:
                         whose = "base" if system == "before" else system
                         title = f"{asking}: {system} on examples of {given}"
-                        answers, _ = self.weights.collect(
+                        answers, *_ = self.weights.collect(
                             title, whose, checked.crossed[asking, given], evaluate.sampling_of(recipe, evaluation), None
                         )
                     graded = evaluate.grade(system, given, rule, checked.held_out[given], answers, evaluation, recipe.modules)
@@ -729,7 +729,7 @@ class _Work:
         if settings is None or side is None:
             return {}
         sampling = Sampling(max_new_tokens=settings.max_new_tokens)
-        answers, _ = self.weights.collect("drift: base answers", "base", side, sampling, _EVALUATION_LABELS)
+        answers, *_ = self.weights.collect("drift: base answers", "base", side, sampling, _EVALUATION_LABELS)
         found, drops = lessons.build(side.prompts, answers, self.checked.tokenizer, Extract(), end_token=True, where="drift")
         if drops.failed:
             reasons = ", ".join(f"{count} {reason}" for reason, count in drops.reasons().items())

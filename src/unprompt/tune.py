@@ -218,7 +218,7 @@ class _Search:
     def answer(self, combination: Combination) -> dict[str, Any]:
         """Ask and grade one combination."""
         side, name, wanted = self._side(self.checked[combination[0]]), self.wanted.context, self.wanted
-        completions, _ = self._weights.collect(f"tune {name}", self._whose, side, self.sampling(combination), None)
+        completions, *_ = self._weights.collect(f"tune {name}", self._whose, side, self.sampling(combination), None)
         graded = evaluate.grade(wanted.who, name, self.context.extract, self.rows, completions, self.evaluation, self.recipe.modules)
         values = [grade.metrics[wanted.metric] for grade in graded]
         mean, low, high = interval(by_group(values, [grade.group for grade in graded]))

@@ -71,7 +71,7 @@ class Weights:
         ]
         return [*found, self.made_from[whose]] if whose in self.recipe.plan else found
 
-    def fill(
+    def collect(
         self,
         title: str,
         whose: str,
@@ -96,18 +96,6 @@ class Weights:
         with bar(title, len(side.prompts)) as progress:
             found, asked = collect.fill(ask, asking, side.prompts, side.lengths, given, progress)
         return found, store, asked
-
-    def collect(
-        self,
-        title: str,
-        whose: str,
-        side: Side,
-        sampling: Sampling,
-        labels: Labels | None,
-        given: Sequence[tuple[str, list[int]]] | None = None,
-    ) -> tuple[Sequence[Completion], Place]:
-        """Answers to prompts, in their order, and the folder that keeps them; asked as `fill` does."""
-        return self.fill(title, whose, side, sampling, labels, given)[:2]
 
     def _worker(self, whose: str) -> Callable[[], Engine]:
         """Makes the engine in another process, perhaps on another machine."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
@@ -19,7 +18,7 @@ import pyarrow.parquet
 import pytest
 import yaml
 
-from conftest import tiny_recipe
+from conftest import digests, tiny_recipe
 
 HERE = Path(__file__).parent
 BATCH = 4
@@ -178,12 +177,6 @@ def whole(warm: Warm, recipe: Path, tmp_path_factory: pytest.TempPathFactory) ->
     seconds = time.perf_counter() - began
     assert digests(folder / "first") == digests(folder / "run"), "two undisturbed runs differ"
     return Whole(folder / "run", seconds, int((folder / "changes").read_text()))
-
-
-def digests(run: Path) -> dict[str, str]:
-    """All files that records and weights are made of; what holds measured seconds or the folder's name is left out."""
-    kept = [*run.glob("completions/*/*.parquet"), *run.glob("*.parquet"), *run.glob("student/*.safetensors"), run / "train_log.json"]
-    return {str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(kept)}
 
 
 def figures(run: Path) -> Any:

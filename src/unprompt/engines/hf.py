@@ -20,7 +20,6 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from unprompt import models, prompts as prompts_
 from unprompt.engines import drawing, sequences, text
 from unprompt.errors import UserError
-from unprompt.fast import adapter
 from unprompt.progress import say
 from unprompt.recipe import Labels, Sampling
 from unprompt.records import Completion, Prompt, SoftLabels
@@ -183,16 +182,11 @@ class HFEngine:
 
     @contextlib.contextmanager
     def ready(self) -> Iterator[None]:
-        """The model in evaluation mode, a LoRA adapter's layers computed together."""
+        """The model in evaluation mode."""
         training = self.model.training
         self.model.eval()
         try:
-            with contextlib.ExitStack() as undo:
-                if hasattr(self.model, "peft_config") and not self.model.config.is_encoder_decoder:
-                    ids_11 = torch.zeros((1, 1), dtype=torch.long, device=self.model.device)
-                    with torch.inference_mode():
-                        undo.enter_context(adapter.fused(self.model, lambda: self.model(input_ids=ids_11, use_cache=False)))
-                yield
+            yield
         finally:
             self.model.train(training)
 
