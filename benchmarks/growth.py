@@ -1,6 +1,7 @@
 """How collecting grows: seconds over inputs, prefix, batch size and draws; and decoding against the memory's speed.
 
     python benchmarks/growth.py [--inputs 250 1000 4000] [--new-tokens 4] [--dtype float32]
+    python benchmarks/growth.py --profile     # resident memory, and what a step of decoding is spent on
 
 The quickstart's teacher (SmolLM2-135M-Instruct) with labels of 100 draws and end tokens not heeded. One thing changes at a time; the others stay at 250 inputs (64 where it is not
 the inputs that change), 900 tokens of prefix, 64 at once, 100 draws. Memory is the highest resident size while that row ran, over that of the model at rest. The last table is a step of decoding:
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,24 +41,53 @@ def collected(
 
 
 @torch.inference_mode()
-def decoding(model: Any, tokenizer: Any, prefix: int, batch: int, steps: int = 16) -> tuple[float, float]:
-    """Seconds of a step with so many sequences, and the bytes it can't avoid reading."""
+def stepping(model: Any, tokenizer: Any, prefix: int, batch: int) -> tuple[Callable[[], object], int, int]:
+    """So many sequences, ready for their next token: what makes a step, tokens of the prefix they share, and tokens of their own."""
     prompts, _, ids = asked(tokenizer, batch, prefix)
     engine = HFEngine(model, tokenizer)
     engine.generate(prompts[:1], Sampling(max_new_tokens=1), None)  # switches the attention
     shared = common_prefix(ids) if batch > 1 else len(ids[0]) - 16
     slots = sequences.Slots(model, sequences.read_prefix(model, ids[0][:shared], whole=True))
     token_B = slots.join(ids)[:, -1].argmax(-1)
+
+    @torch.inference_mode()
+    def step() -> None:
+        nonlocal token_B
+        token_B = slots.step(token_B).argmax(-1)
+
+    return step, shared, sum(len(row) - shared for row in ids)
+
+
+def decoding(model: Any, tokenizer: Any, prefix: int, batch: int, steps: int = 16) -> tuple[float, float]:
+    """Seconds of a step with so many sequences, and the bytes it can't avoid reading."""
+    step, shared, own = stepping(model, tokenizer, prefix, batch)
     took = []
     for _ in range(steps):
         began = time.perf_counter()
-        token_B = slots.step(token_B).argmax(-1)
+        step()
         took.append(time.perf_counter() - began)
     config = model.config
     column = 2 * config.num_hidden_layers * config.num_key_value_heads * (config.hidden_size // config.num_attention_heads)
-    own = sum(len(row) - shared + steps // 2 for row in ids)
-    words = sum(p.numel() for p in model.parameters()) + column * (shared + own)  # the head is the embedding, which is among them
+    words = sum(p.numel() for p in model.parameters()) + column * (
+        shared + own + batch * steps // 2
+    )  # the head is the embedding, which is among them
     return statistics.median(took), words * next(model.parameters()).element_size()
+
+
+def profile(model: Any, tokenizer: Any, batch: int, steps: int = 16) -> None:
+    """Print what a step of decoding is spent on."""
+    step, _, _ = stepping(model, tokenizer, 900, batch)
+    step()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
+        began = time.perf_counter()
+        for _ in range(steps):
+            step()
+        took = time.perf_counter() - began
+    own = {event.key: event.self_cpu_time_total / 1e6 for event in found.key_averages()}
+    print(f"\n{batch} at once, profiled: {took / steps * 1e3:.0f} ms a step; of it")
+    for name, seconds in sorted(own.items(), key=lambda pair: -pair[1])[:8]:
+        print(f"  {seconds / took:5.1%} {name}")
+    print(f"  {1 - sum(own.values()) / took:5.1%} outside of torch's operations")
 
 
 def bandwidth() -> float:
@@ -79,8 +110,17 @@ def main() -> None:
     parser.add_argument("--draws", type=int, nargs="+", default=[10, 100, 1000])
     parser.add_argument("--new-tokens", type=int, default=4)
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--profile", action="store_true")
     given = parser.parse_args()
+    libraries = resident("VmRSS")
     model, tokenizer = load(given.dtype)
+    if given.profile:
+        for weight in model.parameters():
+            weight.sum()  # read from the file
+        print(f"resident, MB: {libraries:.0f} with the libraries imported, {resident('VmRSS'):.0f} with the weights")
+        for batch in (1, 64):
+            profile(model, tokenizer, batch)
+        return
     collected(model, tokenizer, given, 8, 100, 8, 10)
     print(f"{given.new_tokens} tokens each, {given.dtype}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
     print("| what changes | | inputs | seconds | seconds an input | extra memory, MB |\n|---|---|---|---|---|---|")

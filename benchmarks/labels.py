@@ -1,6 +1,7 @@
 """What each kind of label costs and how exact it is: error of the gradient, bytes of an answer token in the store, speed of reading it.
 
     python benchmarks/labels.py [--inputs 64] [--new-tokens 16]
+    python benchmarks/labels.py --run runs/quickstart     # bytes a token of each column of what a run has stored, and of what was tried instead
 
 The teacher is SmolLM2-135M-Instruct behind the quickstart's prompt. The gradient of KL(teacher || student) with respect to a token's logits is
 p_student - q; its error is that of q: |mean of (q - p)| / |mean of (p_student - p)| over all tokens, where the student is the same model without the long
@@ -10,11 +11,15 @@ prompt, and for one token alone |q - p| / |p|. Bytes and speed are those of `run
 from __future__ import annotations
 
 import argparse
+import collections
+import itertools
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import torch
 from collect import asked, load
 
@@ -33,7 +38,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--inputs", type=int, default=64)
     parser.add_argument("--new-tokens", type=int, default=16)
+    parser.add_argument("--run", type=Path)
     options = parser.parse_args()
+    if options.run:
+        stored(options.run)
+        return
     model, tokenizer = load("float32")
     prompts, shorts, _ = asked(tokenizer, options.inputs, prefix=0)
     engine = HFEngine(model, tokenizer)
@@ -73,6 +82,40 @@ def main() -> None:
             f"| {name.get(labels.kind, labels.kind)} | {float((q - p).norm()) / scale:.1%} | {np.mean(one):.1%} | "
             f"{sum(len(x.ids) for x in said) / tokens:.1f} | {size_b / tokens:.1f} | {tokens / took:,.0f} |"
         )
+
+
+def stored(run: Path) -> None:
+    """Print what the labels of a run's answers take, column by column."""
+    paths = sorted(run.glob("completions/*/part-*.parquet"))
+    bytes_of: collections.Counter[str] = collections.Counter()
+    for path in paths:
+        footer = pyarrow.parquet.ParquetFile(path).metadata
+        for group, column in itertools.product(range(footer.num_row_groups), range(footer.num_columns)):
+            chunk = footer.row_group(group).column(column)
+            bytes_of[chunk.path_in_schema.removesuffix(".list.element")] += chunk.total_compressed_size
+    folders = sorted({path.parent for path in paths})
+    said = [c.labels for folder in folders for c in rundir.read_completions(folder).values() if c.labels]
+    tokens = sum(map(len, said))
+    ids = np.concatenate([np.diff(x.slice(n, n + 1).ids, prepend=0) for x in said for n in range(len(x))])
+    probs, sizes = np.concatenate([x.probs for x in said]), np.concatenate([np.diff(x.offsets) for x in said])
+    nll = np.concatenate([x.teacher_nll for x in said])
+    planes = lambda array: np.ascontiguousarray(array.view(np.uint8).reshape(len(array), -1).T)  # noqa: E731
+    tried = {
+        "label_ids": ("differences in 16 bits, two planes", planes(ids.astype(np.uint16))),
+        "label_probs": ("counts in 8 bits", (probs * 100).round().astype(np.uint8)),
+        "label_sizes": ("8 bits", sizes.astype(np.uint8)),
+        "teacher_nll": ("16 bits, two planes", planes(nll.astype(np.float16))),
+    }
+    print(f"{tokens:,} tokens in {len(paths)} parts, {len(probs) / tokens:.1f} ids a token\n")
+    print("| column | bytes a token | tried, with zstd over the whole | bytes a token |\n|---|---|---|---|")
+    sums = [0.0, 0.0]
+    for name, (what, array) in tried.items():
+        size = len(pyarrow.compress(array.tobytes(), codec="zstd", asbytes=True)) / tokens
+        print(f"| `{name}` | {bytes_of[name] / tokens:.1f} | {what} | {size:.1f} |")
+        sums = [sums[0] + bytes_of[name] / tokens, sums[1] + size]
+    print(f"| together | {sums[0]:.1f} | | {sums[1]:.1f} |")
+    share = np.unique(ids, return_counts=True)[1] / len(ids)
+    print(f"\nentropy of the differences, each on its own: {-(share * np.log2(share)).sum() / 8:.2f} bytes an id")
 
 
 def _sum(labels: SoftLabels, size: int) -> torch.Tensor:

@@ -37,7 +37,7 @@ class Plan:
     decode: float = 700  # answer tokens/s of one GPU in full batches; measure your own engine, with its labels
     draining: float = 0.15  # share of a part's time lost while its last answers are finished with empty places
     part: int = LARGEST_PART  # prompts of a part, of a job of over 819,200
-    label_bytes: float = 25  # of one answer token on disk, at 100 draws (20 to 33)
+    label_bytes: float = 36  # of one answer token on disk, at 100 draws, as in the quickstart (`labels.py --run`)
     mtbf: float = 5000  # hours from one failure of a GPU (or its machine) to the next
     load: float = 600  # seconds until a worker that died has the model again
     host_gb: float = 256  # memory of the machine that runs the command
