@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -146,9 +145,3 @@ def tiny_recipe(folder: Path) -> dict[str, Any]:
         "evaluate": {"data": {"rows": [{"id": f"h{n}", "text": text, "target": "x"} for n, text in enumerate(["grey", "violet", "gold"])]}},
         "batch_size": 2,
     }
-
-
-def digests(run: Path) -> dict[str, str]:
-    """All files that records and weights are made of; what holds measured seconds or the folder's name is left out."""
-    kept = [*run.glob("completions/*/*.parquet"), *run.glob("*.parquet"), *run.glob("student/*.safetensors"), run / "train_log.json"]
-    return {str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(kept)}

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
-from conftest import digests, tiny_recipe
+from conftest import tiny_recipe
+from folders import digests
 
 STAGES: dict[str, Callable[[Path], bool]] = {
     "collect": lambda run: len(list(run.glob("completions/*/part-*.parquet"))) >= 2,

@@ -18,7 +18,8 @@ import pyarrow.parquet
 import pytest
 import yaml
 
-from conftest import digests, tiny_recipe
+from conftest import tiny_recipe
+from folders import digests
 
 HERE = Path(__file__).parent
 BATCH = 4

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from faults.conftest import Counts, Warm, Whole, asked_twice, digests, lost, same
+from faults.conftest import Counts, Warm, Whole, asked_twice, lost, same
+from folders import digests
 from unprompt import collect, rundir
 from unprompt.errors import UserError
 from unprompt.recipe import Sampling
