@@ -877,7 +877,7 @@ class Report(Section):
     """Held-out examples of each context on which every bulleted or numbered instruction of the teacher's prompt is left out in turn: one pass of
     the teacher over these examples for each instruction. 0: none."""
     watch: Annotated[int, Field(ge=0)] = 4
-    """Parts of the training behind each of which gap closed is measured on held-out inputs (on at most 64 of each context). 0: only at the end."""
+    """Parts of the training behind each of which gap closed is measured on held-out inputs (on at most 32 of each context). 0: only at the end."""
     self_agreement: Annotated[int, Field(ge=0)] = 0
     """Held-out examples of each context that the teacher answers twice as `sampling` says, to see how often it agrees with itself. 0: none."""
 

@@ -86,15 +86,16 @@ def _training(report: dict[str, Any]) -> Picture | None:
 
 
 def _watched(report: dict[str, Any]) -> Picture | None:
-    series = []
+    series, inputs = [], 0
     for name, training in report["rounds"].items():
         for context, found in training.get("held_out", {}).items():
+            inputs = max(inputs, found["inputs"])
             begins = [(0, 0.0)] if training["start"] == "base" else []  # another round's student has closed some of it
             points = [*begins, *((p["step"], p["gap_closed"]) for p in found["points"])]
             said = f"{name}, {context}" if len(training["held_out"]) > 1 else name
             series.append(svg.Series(visible(said), points, _colour(report, name)))
     drawn = svg.lines(series, "step", "gap closed", percent=True)
-    return Picture("Gap closed on held-out inputs", Markup(drawn), "While the student trained, on at most 64 held-out inputs.")
+    return Picture("Gap closed on held-out inputs", Markup(drawn), f"While the student trained, on at most {inputs} held-out inputs.")
 
 
 def _margins(report: dict[str, Any]) -> Picture | None:

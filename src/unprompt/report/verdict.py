@@ -124,11 +124,11 @@ def _lessons(report: dict[str, Any], name: str, context: str) -> list[tuple[str,
 
 def _drift(report: dict[str, Any], name: str) -> list[tuple[str, str]]:
     if name not in report.get("drift", {}):
-        return [("note", "drift on unrelated inputs was not measured (`drift:` in the recipe)")]
+        return [("note", "drift on unrelated inputs was not measured (drift: in the recipe)")]
     value, limit = report["drift"][name]["mean"], report["recipe"]["drift"]["limit"]
     text = f"drift on unrelated inputs {value:.4f} nats per token"
     if limit is None:
-        return [("note", f"{text}, without a limit to hold it to (`drift.limit`)")]
+        return [("note", f"{text}, without a limit to hold it to (drift.limit in the recipe)")]
     return (
         [("don't ship", f"{text}, over the limit of {limit:g}")] if value > limit else [("ship", f"{text}, within the limit of {limit:g}")]
     )
