@@ -2,7 +2,7 @@
 
 python benchmarks/engines.py                              # transformers in this process
 python benchmarks/engines.py --set model.engine=vllm
-python benchmarks/engines.py --set 'teacher_model={server: {...}}' --set labels.kind=top_k
+python benchmarks/engines.py --set 'teacher_model={server: {...}}'
 """
 
 from __future__ import annotations

@@ -350,6 +350,24 @@ def test_parts_of_a_store_are_never_overwritten(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("labels", "server", "kind", "kept"),
+    [
+        (None, {}, "hard", 16),
+        (None, {"tokenizer": "somewhere"}, "top_k", 20),
+        ({"k": 5}, {"tokenizer": "somewhere"}, "top_k", 5),
+        ({"kind": "hard"}, {"tokenizer": "somewhere"}, "hard", 16),
+        ({"draws": 100}, {"tokenizer": "somewhere"}, "sampled", 16),  # asked for, so refused by check
+    ],
+)
+def test_labels_are_what_a_server_can_tell_unless_given(decoder_folder: Path, labels: Any, server: Any, kind: str, kept: int) -> None:
+    recipe = tiny_recipe(decoder_folder) | {"teacher_model": {"server": SECTION | server}}
+    recipe.pop("labels", None)
+    found = parse(recipe | ({"labels": labels} if labels else {}))
+    assert (found.labels.kind, found.labels.kept) == (kind, kept)
+    assert parse(found.model_dump(mode="json")).labels == found.labels, "what a run's folder keeps reads back the same"
+
+
+@pytest.mark.parametrize(
     ("changes", "match"),
     [
         ({"labels": {"kind": "sampled"}}, "labels.kind: a server tells at most its most probable tokens"),

@@ -231,8 +231,10 @@ def check(recipe: Recipe, *, estimate: bool = True) -> Checked:
     if recipe.labels.kind == "top_k":
         lines.append(
             f"note: labels.kind top_k cuts what lies behind the {recipe.labels.kept} most probable tokens, an error that does not average out: "
-            "top_k_tail keeps it, with fewer numbers"
+            + ("a server tells no more" if teacher_server else "top_k_tail keeps it, with fewer numbers")
         )
+    elif teacher_server and not teacher_server.tokenizer:
+        lines.append("note: labels.kind hard: with server.tokenizer it could be top_k, where the server sends log-probabilities")
     if idle:
         lines.append(f"note: neither taught nor evaluated: {', '.join(idle)}")
     if waiting:

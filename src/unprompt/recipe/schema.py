@@ -896,7 +896,8 @@ class Recipe(Section):
     sampling: Sampling = Sampling()
     """How the teacher writes."""
     labels: Labels = Labels()
-    """How soft labels are kept."""
+    """How soft labels are kept. Unless given, 100 draws; of a teacher behind a server, which sends neither draws nor all probabilities, its 20 most
+    probable tokens (`top_k`) if `server.tokenizer` is named, else `hard`."""
     lessons: Lessons = Lessons()
     """How completions become lessons."""
     train: Train = Train()
@@ -979,6 +980,14 @@ class Recipe(Section):
     def _files_to_train(self) -> Self:
         if self.model.server:
             raise ValueError("a server's weights can't be trained -> name files as model, and the server as teacher_model or judge.model")
+        return self
+
+    @model_validator(mode="after")
+    def _labels_of_a_server(self) -> Self:
+        server = self.teacher_model and self.teacher_model.server
+        if server and not {"kind", "draws", "tail"} & self.labels.model_fields_set:
+            known = {"kind": "top_k", "k": self.labels.k or 20} if server.tokenizer else {"kind": "hard"}
+            object.__setattr__(self, "labels", self.labels.model_copy(update=known))
         return self
 
     @model_validator(mode="after")
