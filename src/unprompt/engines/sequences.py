@@ -19,8 +19,8 @@ from transformers.cache_utils import CacheLayerMixin
 
 from unprompt.engines import shared_prefix
 
-_BLOCK = 64
-"""Columns by which slots grow."""
+_BLOCK, _SMALL = 64, 16
+"""Columns by which slots grow, and while they are shorter than the first."""
 
 
 class Sequences(Protocol):
@@ -137,7 +137,8 @@ class _Layer(CacheLayerMixin):
         first, at_BQ, width = self.place
         rows = first + len(key_states)
         if rows > len(self.keys) or width >= self.keys.shape[2]:
-            size = max(rows, len(self.keys)), max(-(-width // _BLOCK) * _BLOCK + 1, self.keys.shape[2])
+            block = _BLOCK if width > _BLOCK else _SMALL
+            size = max(rows, len(self.keys)), max(-(-width // block) * block + 1, self.keys.shape[2])
             self.keys, self.values = _grown(self.keys, *size), _grown(self.values, *size)
         rows_B1 = torch.arange(first, rows, device=at_BQ.device)[:, None]
         self.keys[rows_B1, :, at_BQ.clamp(min=-1)] = key_states.transpose(1, 2)
