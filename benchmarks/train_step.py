@@ -153,7 +153,7 @@ class Contender:
         """One step of TRL's own trainer for each line of standard input."""
         import transformers
         from datasets import Dataset
-        from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportMissingImports]
+        from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportMissingImports, reportPrivateImportUsage]
 
         rows = [{"input_ids": list(x.input_ids), "completion_mask": [int(w > 0) for w in x.weights]} for x in self.lessons] * 64
         began: dict[str, float] = {}
