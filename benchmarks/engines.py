@@ -31,8 +31,8 @@ def main() -> None:
         ready = time.perf_counter() - began
         found, store, _ = weights.collect("answers", "teacher", checked.teacher["hotel"], wanted.sampling, wanted.labels)
         calls, seconds = json.loads((store / "seconds.json").read_text())
+        tokens = sum(len(each.token_ids) for each in found)
         weights.forget_engines()
-    tokens = sum(len(each.token_ids) for each in found)
     print(
         f"ready after {ready:.0f} s; {calls} inputs in {seconds:.1f} s: {calls / seconds:.1f} a second, {tokens / seconds:.0f} tokens a second"
     )
