@@ -9,11 +9,12 @@ PIP := $(VENV)/bin/pip install -q --disable-pip-version-check
 demo: $(READY)
 	$(VENV)/bin/unprompt demo
 
+# tests run on all cores at once, so each process has one thread
 test: $(READY) browser vllm
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/pyright
-	$(VENV)/bin/pytest -n auto --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n auto --no-loadscope-reorder
 
 # every table of docs/performance.md, on an otherwise quiet machine
 bench: $(READY) vllm

@@ -22,7 +22,7 @@ def blocks(page: str) -> list[tuple[str, str | None, str]]:
 
 def run_blocks(page: str, folder: Path) -> str:
     """Write the titled blocks, run the others, in the page's order; returns what was printed."""
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "2"}
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     said = ""
     for kind, title, text in blocks(page):
         if title:
