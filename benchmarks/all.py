@@ -2,7 +2,7 @@
 
     python benchmarks/all.py [NAME...]
 
-Needs the extra `bench`, and a machine that does nothing else for an hour and a quarter. What each one measures is written at its head.
+Needs the extra `bench`, and a machine that does nothing else for an hour and a half. What each one measures is written at its head.
 """
 
 from __future__ import annotations

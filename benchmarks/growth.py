@@ -68,9 +68,8 @@ def decoding(model: Any, tokenizer: Any, prefix: int, batch: int, steps: int = 1
         took.append(time.perf_counter() - began)
     config = model.config
     column = 2 * config.num_hidden_layers * config.num_key_value_heads * (config.hidden_size // config.num_attention_heads)
-    words = sum(p.numel() for p in model.parameters()) + column * (
-        shared + own + batch * steps // 2
-    )  # the head is the embedding, which is among them
+    read = shared + own + batch * steps // 2  # half of the steps' own tokens, in the mean
+    words = sum(p.numel() for p in model.parameters()) + column * read  # the head is the embedding, which is among them
     return statistics.median(took), words * next(model.parameters()).element_size()
 
 

@@ -85,7 +85,7 @@ def main() -> None:
 
 
 def stored(run: Path) -> None:
-    """Print what the labels of a run's answers take, column by column."""
+    """Print what the labels of a run's answers, of 100 draws each, take, column by column."""
     paths = sorted(run.glob("completions/*/part-*.parquet"))
     bytes_of: collections.Counter[str] = collections.Counter()
     for path in paths:
@@ -99,12 +99,14 @@ def stored(run: Path) -> None:
     ids = np.concatenate([np.diff(x.slice(n, n + 1).ids, prepend=0) for x in said for n in range(len(x))])
     probs, sizes = np.concatenate([x.probs for x in said]), np.concatenate([np.diff(x.offsets) for x in said])
     nll = np.concatenate([x.teacher_nll for x in said])
-    planes = lambda array: np.ascontiguousarray(array.view(np.uint8).reshape(len(array), -1).T)  # noqa: E731
+    counts = probs * 100
+    assert np.allclose(counts, counts.round(), atol=1e-3), "labels are not of 100 draws"
+    assert np.abs(ids).max() < 2**16, "an id does not fit into 16 bits"
     tried = {
-        "label_ids": ("differences in 16 bits, two planes", planes(ids.astype(np.uint16))),
-        "label_probs": ("counts in 8 bits", (probs * 100).round().astype(np.uint8)),
+        "label_ids": ("differences in 16 bits, two planes", _planes(ids.astype(np.uint16))),
+        "label_probs": ("counts in 8 bits", counts.round().astype(np.uint8)),
         "label_sizes": ("8 bits", sizes.astype(np.uint8)),
-        "teacher_nll": ("16 bits, two planes", planes(nll.astype(np.float16))),
+        "teacher_nll": ("16 bits, two planes", _planes(nll.astype(np.float16))),
     }
     print(f"{tokens:,} tokens in {len(paths)} parts, {len(probs) / tokens:.1f} ids a token\n")
     print("| column | bytes a token | tried, with zstd over the whole | bytes a token |\n|---|---|---|---|")
@@ -116,6 +118,11 @@ def stored(run: Path) -> None:
     print(f"| together | {sums[0]:.1f} | | {sums[1]:.1f} |")
     share = np.unique(ids, return_counts=True)[1] / len(ids)
     print(f"\nentropy of the differences, each on its own: {-(share * np.log2(share)).sum() / 8:.2f} bytes an id")
+
+
+def _planes(array: np.ndarray) -> np.ndarray:
+    """The bytes of one rank together."""
+    return np.ascontiguousarray(array.view(np.uint8).reshape(len(array), -1).T)
 
 
 def _sum(labels: SoftLabels, size: int) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """From a prompt to a student on the quickstart, against TRL's `SDFTTrainer`: seconds, memory and held-out accuracy.
 
-    python benchmarks/sdft.py [--inputs 336] [--heldout 200] [--epochs 3] [--threads N]
+    python benchmarks/sdft.py [--inputs 336] [--heldout 200] [--epochs 3] [--threads N] [--set train.checkpointing=true]
 
 Needs the extra `bench`. Both start from the same weights, prompts, inputs, LoRA rank, batch and epochs, and both teachers write the completions (temperature 1, at most 8 new tokens). TRL's cut of prompts at 512
 tokens is taken off, since the teacher's prompt is longer. Seconds are those of a whole process without the evaluation: labels, training and saving, for ours imports and checks, too.
@@ -31,7 +31,7 @@ GOAL = "goals: at least 15x less time, at most 0.5 of the memory, accuracy withi
 
 def recipe(given: argparse.Namespace, *, evaluated: bool = False) -> Recipe:
     """The quickstart of the asked size; without its evaluation unless that is what is wanted."""
-    made = unprompt.load(RECIPE, [f"train.epochs={given.epochs}"])
+    made = unprompt.load(RECIPE, [f"train.epochs={given.epochs}", *given.set])
     context = made.contexts["hotel"]
     assert context.inputs
     context = context.model_copy(update={"inputs": context.inputs.model_copy(update={"limit": given.inputs})})
@@ -116,6 +116,7 @@ def main() -> None:
     parser.add_argument("--heldout", type=int, default=10**6)
     parser.add_argument("--epochs", type=float, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--set", action="append", default=[], help="of the recipe, for ours")
     parser.add_argument("--do", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -128,7 +129,8 @@ def main() -> None:
     found: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in ("ours", "sdft"):
-            sizes = ["--inputs", str(given.inputs), "--epochs", str(given.epochs), "--threads", str(given.threads)]
+            sizes = f"--inputs {given.inputs} --epochs {given.epochs} --threads {given.threads}".split()
+            sizes += [word for said in given.set for word in ("--set", said)]
             done = subprocess.run(
                 [sys.executable, __file__, *sizes, "--do", name, folder], text=True, stdout=subprocess.PIPE, check=True
             )  # fmt: skip

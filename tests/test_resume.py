@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -11,13 +10,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from conftest import tiny_recipe
-from folders import digests
+from folders import digests, figures
 
 STAGES: dict[str, Callable[[Path], bool]] = {
     "collect": lambda run: len(list(run.glob("completions/*/part-*.parquet"))) >= 2,
@@ -53,15 +51,6 @@ def finish(recipe: Path, out: Path) -> str:
 def kill(process: subprocess.Popen[bytes]) -> None:
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-
-
-def figures(run: Path) -> Any:
-    report = json.loads((run / "report.json").read_text())
-    for context in report["contexts"].values():
-        for system in context["systems"].values():
-            del system["seconds_per_call"]
-    del report["use"]
-    return report
 
 
 @pytest.fixture(scope="module")

@@ -367,6 +367,30 @@ def test_labels_are_what_a_server_can_tell_unless_given(decoder_folder: Path, la
     assert parse(found.model_dump(mode="json")).labels == found.labels, "what a run's folder keeps reads back the same"
 
 
+def test_labels_that_a_server_chose_are_said(decoder_folder: Path) -> None:
+    recipe = tiny_recipe(decoder_folder)
+    recipe.pop("labels", None)
+    said = {
+        kind: "\n".join(check.check(parse(recipe | {"teacher_model": {"server": SECTION | server}})).lines)
+        for kind, server in (("hard", {}), ("top_k", {"tokenizer": str(decoder_folder)}))
+    }
+    assert "note: labels.kind hard: with server.tokenizer it could be top_k" in said["hard"]
+    assert "note: labels.kind top_k cuts what lies behind the 20 most probable tokens" in said["top_k"]
+    assert "a server tells no more" in said["top_k"]
+
+
+def test_labels_stay_draws_where_a_server_only_sits_beside(decoder_folder: Path) -> None:
+    recipe = tiny_recipe(decoder_folder) | {"teacher_model": {"server": SECTION}}
+    [(name, context)] = recipe["contexts"].items()
+    recipe.pop("labels", None)
+    recipe["contexts"] = {
+        "own": {"inputs": [{"id": "a", "text": "x", "target": "y"}], "student": "{{ text }}", "gold": "{{ target }}"},
+        name: context,
+    }
+    recipe["rounds"] = {"first": {"contexts": ["own"]}, "second": {"contexts": [name], "teacher": "previous"}}
+    assert parse(recipe).labels.kind == "sampled"
+
+
 @pytest.mark.parametrize(
     ("changes", "match"),
     [

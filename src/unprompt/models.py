@@ -147,7 +147,7 @@ def _gguf(path: Path, size: int, changed: int) -> Any:
     import gguf
 
     class Reader(gguf.GGUFReader):
-        """Cuts its hundred thousand pieces from a plain array; from `numpy.memmap` each costs several times as much."""
+        """Cuts its hundred thousand pieces from a plain array; from `numpy.memmap` that takes more than twice as long."""
 
         data = property(lambda self: self._plain, lambda self, mapped: setattr(self, "_plain", np.asarray(mapped)))
 

@@ -48,7 +48,7 @@ def refuse(recipe: Recipe, server: Server, where: str) -> None:
     if where != "teacher_model":
         return
     asked = [name for name, context in recipe.contexts.items() if context.teacher]
-    if recipe.labels.kind not in ("hard", "top_k") and any(None in recipe.taught_by(name) for name in asked):
+    if recipe.labels.kind not in ("hard", "top_k") and recipe.asks_teacher:
         raise UserError(
             f"a server tells at most its most probable tokens, so it can't give {recipe.labels.kind} labels", where="labels.kind",
             fix="write top_k (with server.tokenizer, and k as large as the server allows, often 20) or hard",

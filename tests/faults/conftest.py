@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from conftest import tiny_recipe
-from folders import digests
+from folders import digests, figures
 
 HERE = Path(__file__).parent
 BATCH = 4
@@ -178,16 +178,6 @@ def whole(warm: Warm, recipe: Path, tmp_path_factory: pytest.TempPathFactory) ->
     seconds = time.perf_counter() - began
     assert digests(folder / "first") == digests(folder / "run"), "two undisturbed runs differ"
     return Whole(folder / "run", seconds, int((folder / "changes").read_text()))
-
-
-def figures(run: Path) -> Any:
-    """The report, without seconds and the folder's name."""
-    report = json.loads((run / "report.json").read_text())
-    for context in report["contexts"].values():
-        for system in context["systems"].values():
-            system.pop("seconds_per_call", None)
-    del report["use"]
-    return report
 
 
 def records(run: Path) -> set[tuple[str, str]]:

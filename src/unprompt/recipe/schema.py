@@ -983,14 +983,6 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
-    def _labels_of_a_server(self) -> Self:
-        server = self.teacher_model and self.teacher_model.server
-        if server and not {"kind", "draws", "tail"} & self.labels.model_fields_set:
-            known = {"kind": "top_k", "k": self.labels.k or 20} if server.tokenizer else {"kind": "hard"}
-            object.__setattr__(self, "labels", self.labels.model_copy(update=known))
-        return self
-
-    @model_validator(mode="after")
     def _engine_is_asked(self) -> Self:
         if self.model.engine != "hf" and self.teacher_model:
             raise ValueError("model.engine is for a model that teaches, but teacher_model does -> write teacher_model.engine")
@@ -1071,6 +1063,19 @@ class Recipe(Section):
                 if sum(name in round_.contexts for round_ in self.plan.values()) != 1 or self.contexts[name].teacher is None:
                     raise ValueError(f"margins.{task} needs context '{name}' taught by a teacher in exactly one round -> mend rounds")
         return self
+
+    @model_validator(mode="after")
+    def _labels_of_a_server(self) -> Self:
+        server = self.teacher_model and self.teacher_model.server
+        if server and self.asks_teacher and not {"kind", "draws", "tail"} & self.labels.model_fields_set:
+            known = {"kind": "top_k", "k": self.labels.k or 20} if server.tokenizer else {"kind": "hard"}
+            object.__setattr__(self, "labels", self.labels.model_copy(update=known))
+        return self
+
+    @property
+    def asks_teacher(self) -> bool:
+        """Whether the recipe's teacher, not only rounds' students, gives the answers to some context's prompts."""
+        return any(context.teacher and None in self.taught_by(name) for name, context in self.contexts.items())
 
     @property
     def plan(self) -> dict[str, Round]:
