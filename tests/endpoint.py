@@ -22,21 +22,28 @@ NAME = "tiny-model"
 
 @dataclass
 class Sent:
-    """What goes back: a status, a body (bytes as they are, else as JSON), headers, and how long the body takes."""
+    """What goes back: a status, a body (bytes as they are, else as JSON), headers, and what it waits for.
+
+    `HELD` is never told: such a reply comes when the server is closed, which is no more of use to anyone.
+    """
 
     body: Any
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
-    seconds: float = 0.0
+    after: threading.Event | None = None
+
+
+HELD = threading.Event()
 
 
 @dataclass
 class Asked:
-    """What came in."""
+    """What came in, and whether its reply is held back for ever."""
 
     path: str
     body: dict[str, Any]
     headers: dict[str, str]
+    held: bool = False
 
 
 Answer = Callable[[Asked, int], Any]
@@ -59,7 +66,9 @@ def serving(answer: Answer) -> Iterator[tuple[str, list[Asked]]]:
             found = answer(asked[number], number)
             sent = found if isinstance(found, Sent) else Sent(found)
             raw = sent.body if isinstance(sent.body, bytes) else json.dumps(sent.body).encode()
-            closing.wait(sent.seconds)
+            asked[number].held = sent.after is HELD
+            while sent.after and not sent.after.wait(0.02) and not closing.is_set():
+                pass
             with contextlib.suppress(OSError):
                 self.send_response(sent.status)
                 for name, value in ({"Content-Length": str(len(raw))} | sent.headers).items():

@@ -14,8 +14,8 @@ import uvicorn
 
 from unprompt import ui
 
-SLOW = 120_000
-"""Milliseconds that a busy machine may take for one thing."""
+SLOW = 600_000
+"""Milliseconds that a busy machine may take for one thing; each is waited for until it is there."""
 
 
 @contextlib.contextmanager
@@ -30,7 +30,7 @@ def serving(run: Path, systems: list[str], examples: int | None = None) -> Itera
             time.sleep(0.05)
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
         server.should_exit = True
-        thread.join(60)
+        thread.join()
 
 
 def opened(chromium: Any, url: str, **options: Any) -> tuple[Any, list[str]]:

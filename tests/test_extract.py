@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +87,7 @@ def test_the_place_of_a_json_value_is_its_own() -> None:
 
 def test_a_regex_that_would_never_end_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extract_, "REGEX_SECONDS", 0.05)
-    began = time.perf_counter()
     assert kept({"regex": "(a|aa)+$"}, "a" * 60 + "b") == "regex took over 0.05 s"
-    assert time.perf_counter() - began < 5
 
 
 FUNCTIONS = """

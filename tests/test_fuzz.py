@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,14 +45,12 @@ REPLY = {"model": "m", "choices": [CHOICE], "usage": {"prompt_tokens": 3, "compl
 
 
 def only_user_errors(work: Callable[[], Any]) -> Any:
-    began = time.perf_counter()
     found = error = None
     try:
         found = work()
     except UserError as refused:
         error = refused
     assert "\n" not in str(error)
-    assert time.perf_counter() - began < 60, "it hung"
     return found
 
 

@@ -28,9 +28,7 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 def together(*command: str, restarts: int = 0) -> subprocess.CompletedProcess[str]:
     """Run something in two processes of one thread each."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [*TORCHRUN, "--max-restarts", str(restarts), *command], capture_output=True, text=True, env=environment, timeout=300
-    )
+    return subprocess.run([*TORCHRUN, "--max-restarts", str(restarts), *command], capture_output=True, text=True, env=environment)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

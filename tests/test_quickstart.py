@@ -25,7 +25,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.timeout(2400)
 def test_the_prompt_disappears(run: Path) -> None:
     context = rundir.RunDir(run).report()["contexts"]["hotel"]
     accuracy = {system: values["metrics"]["accuracy"]["mean"] for system, values in context["systems"].items()}
@@ -40,7 +39,6 @@ def test_the_prompt_disappears(run: Path) -> None:
     assert "nothing was done" in again.stdout
 
 
-@pytest.mark.timeout(1200)
 def test_the_pages_with_the_real_model(run: Path, chromium: Any) -> None:
     """Try gives the graded answers; three people rate at once, one reloads in the middle, and nothing is lost."""
     graded = {grade.system: grade.text for grade in rundir.read_grades(run / "grades.parquet") if grade.example_id == "h001"}

@@ -1,28 +1,39 @@
-"""kill -9 at random moments in each stage, then the same command again: the same bytes as an undisturbed run, and nothing asked twice."""
+"""kill -9 in each stage, then the same command again: the same bytes as an undisturbed run, and nothing asked twice."""
 
 from __future__ import annotations
 
-import os
+import json
 import random
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+import moments
 from conftest import tiny_recipe
 from folders import digests, figures
 
-STAGES: dict[str, Callable[[Path], bool]] = {
-    "collect": lambda run: len(list(run.glob("completions/*/part-*.parquet"))) >= 2,
-    "held-out": lambda run: len(list(run.glob("completions/*"))) >= 2,
-    "train": lambda run: bool(list(run.glob("checkpoints/checkpoint-*"))),
-    "evaluate": lambda run: (run / "train_log.json").exists(),
+STAGES: dict[str, dict[str, Any]] = {
+    "collect": {"file": "completions/*/part-*.parquet", "nth": 2},
+    "held-out": {"file": "completions/*", "nth": 2},
+    "train": {"file": "checkpoints/checkpoint-*"},
+    "evaluate": {"file": "train_log.json"},
 }
+"""Stage -> the file that shows that a run is in it."""
+MOST = 200
+"""Steps (changes to files, layers computed) from there to the kill: fewer than a stage has."""
+KILLS = 4
+
+
+@dataclass(frozen=True)
+class Whole:
+    """An undisturbed run: its folder, and how many steps it took."""
+
+    folder: Path
+    steps: int
 
 
 @pytest.fixture(scope="module")
@@ -36,64 +47,49 @@ def recipe(tmp_path_factory: pytest.TempPathFactory, decoder_folder: Path) -> Pa
     return path
 
 
-def start(recipe: Path, out: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "unprompt", "run", str(recipe), "--out", str(out)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+def finish(recipe: Path, out: Path, **told: Any) -> str:
+    done = moments.run(told, "run", str(recipe), "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
 
 
-def finish(recipe: Path, out: Path) -> str:
-    process = start(recipe, out)
-    said = process.communicate()[0].decode()
-    assert process.returncode == 0, said
-    return said
-
-
-def kill(process: subprocess.Popen[bytes]) -> None:
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+def killed(recipe: Path, out: Path, **moment: Any) -> None:
+    done = moments.run(moment, "run", str(recipe), "--out", str(out))
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert not (out / "report.json").exists()
 
 
 @pytest.fixture(scope="module")
-def undisturbed(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("undisturbed") / "run"
-    finish(recipe, out)
-    return out
+def undisturbed(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    finish(recipe, folder / "run", counts=str(folder / "steps"))
+    return Whole(folder / "run", sum(json.loads((folder / "steps").read_text()).values()))
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_killed_in_a_stage(stage: str, recipe: Path, undisturbed: Path, tmp_path: Path) -> None:
+def test_killed_in_a_stage(stage: str, recipe: Path, undisturbed: Whole, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    process = start(recipe, out)
-    deadline = time.monotonic() + 120
-    while not STAGES[stage](out) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.002)
-    time.sleep(random.Random(stage).random() * 0.05)
-    assert process.poll() is None, "the run was over before it could be killed"
-    kill(process)
-    assert not (out / "report.json").exists()
+    killed(recipe, out, **STAGES[stage], steps=random.Random(stage).randint(1, MOST))
     parts = {path: path.stat().st_mtime_ns for path in out.glob("completions/*/part-*.parquet")}
     finish(recipe, out)
     assert {path: path.stat().st_mtime_ns for path in parts} == parts, "a finished part was written again"
-    assert digests(out) == digests(undisturbed)
-    assert figures(out) == figures(undisturbed)
+    assert digests(out) == digests(undisturbed.folder)
+    assert figures(out) == figures(undisturbed.folder)
 
 
-def test_killed_again_and_again_at_random(recipe: Path, undisturbed: Path, tmp_path: Path) -> None:
-    out, draw, kills = tmp_path / "run", random.Random(0), 0
-    for _ in range(4):
-        process = start(recipe, out)
-        try:
-            process.communicate(timeout=4 + 6 * draw.random())
-        except subprocess.TimeoutExpired:
-            kill(process)
-            kills += 1
-    assert kills >= 1
+def test_killed_again_and_again(recipe: Path, undisturbed: Whole, tmp_path: Path) -> None:
+    """Each time within so few steps that as many are still left."""
+    out, draw = tmp_path / "run", random.Random(0)
+    for _ in range(KILLS):
+        killed(recipe, out, steps=draw.randint(1, undisturbed.steps // (KILLS + 1)))
     finish(recipe, out)
-    assert digests(out) == digests(undisturbed)
+    assert digests(out) == digests(undisturbed.folder)
 
 
-def test_a_second_run_does_nothing_and_says_so(recipe: Path, undisturbed: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*") if path.is_file() and path.name != ".lock"}
-    said = finish(recipe, undisturbed)
-    assert "nothing was done" in said
-    assert {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*") if path.is_file() and path.name != ".lock"} == before
+def test_a_second_run_does_nothing_and_says_so(recipe: Path, undisturbed: Whole) -> None:
+    def times() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in undisturbed.folder.rglob("*") if path.is_file() and path.name != ".lock"}
+
+    before = times()
+    assert "nothing was done" in finish(recipe, undisturbed.folder)
+    assert times() == before

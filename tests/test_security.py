@@ -58,6 +58,7 @@ KEY = "sk-planted-9876543210"
 )  # fmt: skip
 def test_a_template_ends(template: str, match: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "TURNS", 1_000)
+    monkeypatch.setattr(sandbox, "SECONDS", 3600.0)
     with pytest.raises(UserError, match=match) as caught:
         prompts.render(Template(text=template), "c", Example("1", {"a": "text", "b": [1, 2]}), None, "t")
     assert "\n" not in str(caught.value)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from email.utils import formatdate
@@ -15,9 +16,10 @@ from typing import Any
 import pytest
 
 from conftest import byte_tokenizer, tiny_recipe
-from endpoint import NAME, Asked, Sent, serving
+from endpoint import HELD, NAME, Asked, Sent, serving
 from unprompt import check, collect, rundir
 from unprompt.engines import Unfinished
+from unprompt.engines.http import Endpoint
 from unprompt.engines.ledger import Ledger
 from unprompt.engines.server import ServerEngine
 from unprompt.errors import UserError
@@ -93,10 +95,11 @@ def test_trouble_that_passes_is_asked_again_and_nothing_twice(trouble: Sent) -> 
 
 
 def test_a_slow_server_is_asked_again_and_then_given_up() -> None:
-    found, seen, _ = ask(lambda _, n: Sent(said(), seconds=30 if n == 0 else 0), asked(1), timeout=2.0)
+    """The clock runs against a reply that never comes; one that does come has ten seconds."""
+    found, seen, _ = ask(lambda _, n: Sent(said(), after=HELD if n == 0 else None), asked(1), timeout=10.0)
     assert (found[0].text, len(seen)) == ("yes", 2)
     refused(
-        lambda *_: Sent(said(), seconds=30),
+        lambda *_: Sent(said(), after=HELD),
         "no answer after 2 tries; at last nothing within 0.5 s.*what is answered is kept",
         timeout=0.5,
         retries=1,
@@ -113,11 +116,12 @@ def test_waits_double_up_to_a_minute_and_differ() -> None:
     assert len({wait / min(60, 2**n) for n, wait in enumerate(clock.waited)}) == 10
 
 
-@pytest.mark.parametrize(("header", "least"), [("17", 17), ("7.5", 7.5), ("date", 25), ("nonsense", 0.5), ("-5", 0.5)])
+@pytest.mark.parametrize(("header", "least"), [("17", 17), ("7.5", 7.5), ("date", 200), ("nonsense", 0.5), ("-5", 0.5)])
 def test_retry_after_is_kept(header: str, least: float) -> None:
-    header = formatdate(time.time() + 30, usegmt=True) if header == "date" else header
+    """A date 300 seconds ahead; the server's own clock may have gone on by 100 until it answers."""
+    header = formatdate(time.time() + 300, usegmt=True) if header == "date" else header
     _, _, clock = ask(lambda _, n: said() if n else Sent({}, 429, {"Retry-After": header}), asked(1))
-    assert least <= clock.waited[0] <= max(2 * least, 31)
+    assert least <= clock.waited[0] <= 2 * least
 
 
 def test_a_retry_after_of_hours_ends_the_run() -> None:
@@ -175,10 +179,20 @@ def test_an_answer_with_the_key_in_it_is_refused(monkeypatch: pytest.MonkeyPatch
         assert KEY not in str(stopped)
 
 
-def test_answers_on_their_way_are_kept_when_one_is_refused() -> None:
-    def answer(request: Asked, _: int) -> Any:
-        return Sent({"error": "no"}, 400) if request.body["prompt"] == "ask 0" else Sent(said(request.body["prompt"]), seconds=0.5)
+def test_answers_on_their_way_are_kept_when_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The refusal comes when all three are asked, the two answers when the refusal is heard."""
+    all_asked, heard, post = threading.Barrier(3), threading.Event(), Endpoint.post
 
+    async def listening(self: Endpoint, body: Any, where: str, halt: asyncio.Event) -> Any:
+        asyncio.ensure_future(halt.wait()).add_done_callback(lambda _: heard.set())
+        return await post(self, body, where, halt)
+
+    def answer(request: Asked, _: int) -> Any:
+        all_asked.wait()
+        prompt = request.body["prompt"]
+        return Sent({"error": "no"}, 400) if prompt == "ask 0" else Sent(said(prompt), after=heard)
+
+    monkeypatch.setattr(Endpoint, "post", listening)
     stopped = refused(answer, "input i0", prompts=6, concurrency=3)
     assert {n: c.text for n, c in stopped.answered.items()} == {1: "ask 1", 2: "ask 2"}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-import time
 
 import pytest
 
@@ -315,12 +314,11 @@ def fill(start: str, part: str, end: str = "", close: str = "") -> str:
     ],
     ids=lambda text: text[:24],
 )
-def test_no_answer_takes_long(answer: str) -> None:
-    started = time.perf_counter()
+def test_no_answer_takes_for_ever(answer: str) -> None:
+    """Each of them would, if its parts were tried one by one; pytest's own limit would end it."""
     assert score(answer, "SELECT name FROM singer") == 0
     with contextlib.suppress(ValueError):  # as gold it matches itself, or is refused
         assert score(answer, answer) == 1
-    assert time.perf_counter() - started < 20  # 3 s at most on an idle machine
 
 
 def test_it_is_a_metric() -> None:

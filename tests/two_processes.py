@@ -69,7 +69,7 @@ def shard_on_processors() -> None:
 
 def main(folder: Path) -> None:
     """All cases; at the first attempt the first process is killed in the middle of the second epoch of the first one."""
-    processes.meet(60, None)
+    processes.meet(1800, None)
     for name in CASES:
         lessons = Counted(ragged_lessons(10))
         if name == "killed, DDP" and processes.number() == 0 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":

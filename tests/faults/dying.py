@@ -83,13 +83,11 @@ class Endpoint:
 
     def __enter__(self) -> Self:
         self._keeper.start()
-        end = time.monotonic() + 20
-        while time.monotonic() < end:
+        while True:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self._port)) == 0:
                     return self
             time.sleep(0.02)
-        raise TimeoutError("the endpoint did not come up")
 
     def __exit__(self, *error: object) -> None:
         self._wanted = False

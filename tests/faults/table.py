@@ -14,7 +14,7 @@ PAGE = HERE.parents[1] / "docs" / "reliability.md"
 BEGIN, END = "<!-- faults: written by tests/faults/table.py -->", "<!-- end of faults -->"
 HEAD = ["fault", "injected", "survived", "records lost", "asked twice", "beyond the unfinished batch"]
 VARYING = {"kill -9 of the driver", "kill -9 of the trainer"}
-"""A kill after a random time hits the one or the other; together they are always as many."""
+"""Which of the two a kill hits hangs on how often a run writes, which its libraries decide; together they are always as many."""
 
 
 def rows(counts: dict[str, dict[str, int]]) -> list[list[str]]:

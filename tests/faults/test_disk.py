@@ -194,7 +194,7 @@ def test_a_flipped_bit_in_the_student_is_found(warm: Warm, recipe: Path, whole: 
 def test_clocks_that_jump(seed: int, warm: Warm, recipe: Path, whole: Whole, counts: Counts, tmp_path: Path) -> None:
     """By up to ten years to and fro at every look, in a run that is stopped in the middle; and files that are younger than now."""
     out = tmp_path / "run"
-    started = warm.start(recipe, out, clock=seed, die_at=whole.changes // 2)
+    started = warm.start(recipe, out, clock=seed, moment={"kind": "change", "steps": whole.steps["change"] // 2})
     assert started.wait() == -9
     for path in out.rglob("*"):
         os.utime(path, (2**32, 2**32) if seed == 1 else (1, 1))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
-import time
+import signal
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import yaml
 
+import moments
 from faults.conftest import BATCH, Counts, Warm, Whole, asked_twice, lost, same, words
 from faults.dying import Endpoint
 
@@ -32,22 +33,17 @@ def stage(run: Path) -> str:
 
 @pytest.mark.parametrize("number", range(RUNS))
 def test_the_driver_and_trainer(number: int, warm: Warm, recipe: Path, whole: Whole, counts: Counts, tmp_path: Path) -> None:
-    """Five times killed, at a random change to its files (even numbers) or after a random time (odd ones), and started again. A run that is through
+    """Five times killed, at a random change to its files (even numbers) or in the middle of computing (odd ones), and started again. A run that is through
     before it is killed is held against the undisturbed one, and another is begun.
     """
     print(f"seed {SEED}, number {number}")
-    draw, kills, folder = random.Random(SEED + number), 0, 0
+    draw, kills, folder, kind = random.Random(SEED + number), 0, 0, moments.LAYER if number % 2 else moments.CHANGE
     while kills < KILLS:
         out, killed, ended = tmp_path / str(folder) / "run", dict[int, str](), False
         out.parent.mkdir()
         while kills + len(killed) < KILLS and not ended:
             left = KILLS - kills - len(killed)
-            if number % 2:
-                started, moment = warm.start(recipe, out), draw.random() * whole.seconds / left
-                time.sleep(moment)
-                started.kill()
-            else:
-                started = warm.start(recipe, out, die_at=draw.randint(1, max(1, whole.changes // left)))
+            started = warm.start(recipe, out, moment={"kind": kind, "steps": draw.randint(1, whole.steps[kind] // left)})
             ended = started.wait() == 0
             if not ended:
                 killed[started.id] = stage(out)
@@ -101,11 +97,10 @@ def _texts(run: Path) -> list[tuple[str, str, str]]:
 
 
 def test_two_runs_on_one_folder(warm: Warm, recipe: Path, whole: Whole, counts: Counts, tmp_path: Path) -> None:
-    """The second is refused; the lock is gone with a killed process."""
+    """The second is refused while the first, which stopped itself, is there; the lock is gone with a killed process."""
     out = tmp_path / "run"
-    first = warm.start(recipe, out)
-    while not (out / "recipe.yaml").exists():
-        time.sleep(0.002)
+    first = warm.start(recipe, out, moment={"file": "recipe.yaml", "steps": 1, "signal": signal.SIGSTOP})
+    first.wait_until_it_stopped()
     assert "another run is at work in this folder" in warm.refused(recipe, out)
     first.kill()
     assert first.wait() == -9

@@ -1,14 +1,14 @@
 """A process that has imported everything, has one thread, and forks for each run that it is told of: a run starts in milliseconds, and can be killed.
 
 It reads a JSON line a command from stdin: `{"arguments": [...], "log": path, "asked": path, ...}` starts a run and answers its process id; `{"wait": id}` answers
-how it ended (a negative number: by which signal).
+how it ended (a negative number: by which signal), `{"stopped": id}` by which signal it stopped.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
-import functools
 import gc
 import json
 import os
@@ -27,12 +27,10 @@ import torch
 from peft import LoraConfig, PeftModel  # noqa: F401
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast, Trainer  # noqa: F401
 
+import moments
 from unprompt import check, cli, collect, kl, lessons, pipeline, progress, report, train, watch  # noqa: F401
 from unprompt.engines import hf, server
 from unprompt.report import page, pictures  # noqa: F401
-
-_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
-_CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "shutil.rmtree"}
 
 
 def note_what_is_asked(path: Path) -> None:
@@ -52,20 +50,6 @@ def note_what_is_asked(path: Path) -> None:
     for engine, name in ((hf.HFEngine, "generate"), (hf.HFEngine, "score"), (server.ServerEngine, "generate")):
         verb = getattr(engine, name)
         setattr(engine, name, lambda self, *a, verb=verb, **b: asking(verb, self, *a, **b))
-
-
-def die_at(change: int) -> list[int]:
-    """kill -9 of this process at the n-th change that it makes to files (0: never). Gives the count."""
-    seen = [0]
-
-    def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        if event in _CHANGES or (event == "open" and isinstance(arguments[2], int) and arguments[2] & _WRITING):
-            seen[0] += 1
-            if seen[0] == change:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(hook)
-    return seen
 
 
 def jump(clock: Any, a_second: int, seed: int) -> Any:
@@ -105,7 +89,7 @@ def run(told: dict[str, Any]) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (told["largest_file"], told["largest_file"]))
     if told.get("permissions"):
         obey_permissions()
-    changes = die_at(told.get("die_at", 0))
+    steps = moments.watch(moments.Moment(**told["moment"]) if "moment" in told else None)
     sys.argv = ["unprompt", *told["arguments"]]
     code: Any = 0
     try:
@@ -118,20 +102,34 @@ def run(told: dict[str, Any]) -> None:
         traceback.print_exc()
         code = 99
     if told.get("counts"):
-        Path(told["counts"]).write_text(str(changes[0]))
+        Path(told["counts"]).write_text(json.dumps(steps))
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
 
-async def _no_wait(seconds: float) -> None:
-    await asyncio.sleep(0.25)  # twenty times that is long enough for an endpoint to be back
+def wait_for_the_endpoint() -> None:
+    """An engine asks again as soon as its endpoint is back, not after a while."""
+    make = server.ServerEngine.__init__
+
+    def patient(self: Any, section: Any, *rest: Any, **options: Any) -> None:
+        host, port = section.url.removeprefix("http://").removesuffix("/v1").split(":")
+
+        async def until_it_is_back(seconds: float) -> None:
+            while True:
+                with contextlib.suppress(OSError):
+                    (await asyncio.open_connection(host, int(port)))[1].close()
+                    return
+                await asyncio.sleep(0.01)
+
+        make(self, section, *rest, **options, sleep=until_it_is_back)
+
+    server.ServerEngine.__init__ = patient  # type: ignore[method-assign]
 
 
 def main() -> None:
     torch.set_num_threads(1)
-    make = server.ServerEngine.__init__
-    server.ServerEngine.__init__ = functools.partialmethod(make, sleep=_no_wait)  # type: ignore[method-assign]
+    wait_for_the_endpoint()
     gc.freeze()
     assert threading.active_count() == 1
     threads = {Path(task, "comm").read_text().strip() for task in Path("/proc/self/task").iterdir() if task.name != str(os.getpid())}
@@ -139,7 +137,9 @@ def main() -> None:
     print("ready", flush=True)
     for line in sys.stdin:
         told = json.loads(line)
-        if "wait" in told:
+        if "stopped" in told:
+            print(os.WSTOPSIG(os.waitpid(told["stopped"], os.WUNTRACED)[1]), flush=True)
+        elif "wait" in told:
             print(os.waitstatus_to_exitcode(os.waitpid(told["wait"], 0)[1]), flush=True)
         elif child := os.fork():
             print(child, flush=True)
