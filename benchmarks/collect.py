@@ -1,13 +1,19 @@
-"""Collecting, side by side: this engine against transformers' `generate`, without reuse and with the prefix's cache copied for every sequence.
+"""Collecting, side by side: this engine against transformers' `generate`, without reuse and with
+the prefix's cache copied for every sequence.
 
-    python benchmarks/collect.py [--inputs 256] [--sample 64] [--prefix 900] [--new-tokens 32] [--repeats 3] [--dtype float32] [--batches 16,64] [--score] [--memory]
-    python benchmarks/collect.py --profile
+    python benchmarks/collect.py [--inputs 256] [--sample 64] [--prefix 900] [--new-tokens 32]
+    [--repeats 3] [--dtype float32] [--batches 16,64] [--score] [--memory] python
+    benchmarks/collect.py --profile
 
-The work is the quickstart's teacher (SmolLM2-135M-Instruct), greedy, end tokens not heeded, so that all write as much; this engine writes labels of 100 draws
-as well. `--score` gives answers and asks for their log-probabilities, against full recompute. Contenders take turns in one process, first each batch size once, on the sample;
-the best one of each is then repeated. Contenders that reuse nothing take as long for each input however many there are: they do `--sample` of the inputs, and their rates are of those. The one that
-copies the prefix's cache does one batch of its best size, and is given the prefix for nothing. `--profile` prints instead where the time of this engine goes. `--memory` runs each in a process of its own and reports the peak of its resident memory. Printed are medians,
-the spread, and how many answers are the same token for token.
+The work is the quickstart's teacher (SmolLM2-135M-Instruct), greedy, end tokens not heeded, so that
+all write as much; this engine writes labels of 100 draws as well. `--score` gives answers and asks
+for their log-probabilities, against full recompute. Contenders take turns in one process, first
+each batch size once, on the sample; the best one of each is then repeated. Contenders that reuse
+nothing take as long for each input however many there are: they do `--sample` of the inputs, and
+their rates are of those. The one that copies the prefix's cache does one batch of its best size,
+and is given the prefix for nothing. `--profile` prints instead where the time of this engine goes.
+`--memory` runs each in a process of its own and reports the peak of its resident memory. Printed
+are medians, the spread, and how many answers are the same token for token.
 """
 
 from __future__ import annotations
@@ -44,9 +50,15 @@ def load(dtype: str) -> tuple[Any, Any]:
     return models.load_weights(model, "model"), models.load_tokenizer(model, "model")
 
 
-def asked(tokenizer: Any, count: int, prefix: int) -> tuple[list[Prompt], list[Prompt], list[list[int]]]:
-    """The quickstart's prompts, long and short, longest first, and the long ones' token ids; with about `prefix` tokens of prefix (0: the quickstart's)."""
-    messages = [json.loads(line)["text"] for line in (DATA / "messages.jsonl").read_text().splitlines()]
+def asked(
+    tokenizer: Any, count: int, prefix: int
+) -> tuple[list[Prompt], list[Prompt], list[list[int]]]:
+    """The quickstart's prompts, long and short, longest first, and the long ones' token ids; with
+    about `prefix` tokens of prefix (0: the quickstart's).
+    """
+    messages = [
+        json.loads(line)["text"] for line in (DATA / "messages.jsonl").read_text().splitlines()
+    ]
     examples = [json.loads(line) for line in (DATA / "examples.jsonl").read_text().splitlines()]
     shots = [f"Message: {e['text']}\nTopic: {e['topic']}\n\n" for e in examples]
     if prefix:
@@ -55,7 +67,11 @@ def asked(tokenizer: Any, count: int, prefix: int) -> tuple[list[Prompt], list[P
     questions = [f"Message: {messages[n % len(messages)]}\nTopic:" for n in range(count)]
     questions.sort(key=lambda text: -len(tokenizer(text).input_ids))
     long = [Prompt(str(n), "c", "".join(shots) + text) for n, text in enumerate(questions)]
-    return long, [Prompt(str(n), "c", text) for n, text in enumerate(questions)], [tokenizer(p.content).input_ids for p in long]
+    return (
+        long,
+        [Prompt(str(n), "c", text) for n, text in enumerate(questions)],
+        [tokenizer(p.content).input_ids for p in long],
+    )
 
 
 class Contenders:
@@ -86,7 +102,9 @@ class Contenders:
         engine = HFEngine(self.model, self.tokenizer)
         engine._ends = set()
         sampling = Sampling(temperature=0, max_new_tokens=self.options.new_tokens)
-        found = engine.generate(self.prompts[: self.count], sampling, Labels(draws=100), batch_size=batch)
+        found = engine.generate(
+            self.prompts[: self.count], sampling, Labels(draws=100), batch_size=batch
+        )
         return [list(c.token_ids) for c in found]
 
     @torch.inference_mode()
@@ -100,9 +118,15 @@ class Contenders:
                 more["past_key_values"].batch_repeat_interleave(len(input_BT))
             size = self.options.new_tokens
             out = self.plain.generate(
-                input_ids=input_BT, attention_mask=mask_BT, do_sample=False, max_new_tokens=size, min_new_tokens=size, eos_token_id=None, pad_token_id=0,
+                input_ids=input_BT,
+                attention_mask=mask_BT,
+                do_sample=False,
+                max_new_tokens=size,
+                min_new_tokens=size,
+                eos_token_id=None,
+                pad_token_id=0,
                 **more,
-            )  # fmt: skip
+            )
             found += out[:, input_BT.shape[1] :].tolist()
         return found
 
@@ -116,13 +140,21 @@ class Contenders:
         """The prefix's cache, computed at the first call."""
         if self._cache is None:
             self._cache = DynamicCache(config=self.plain.config)
-            self.plain(input_ids=torch.tensor([self.ids[0][: self.shared]]), past_key_values=self._cache, use_cache=True, logits_to_keep=1)
+            self.plain(
+                input_ids=torch.tensor([self.ids[0][: self.shared]]),
+                past_key_values=self._cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
         return self._cache
 
     def our_scores(self, batch: int) -> Answers:
         assert self.given is not None
         said = HFEngine(self.model, self.tokenizer).score(
-            self.prompts[: self.count], self.given[: self.count], Labels(kind="hard"), batch_size=batch
+            self.prompts[: self.count],
+            self.given[: self.count],
+            Labels(kind="hard"),
+            batch_size=batch,
         )
         return [(-x.teacher_nll).tolist() for x in said]
 
@@ -132,26 +164,44 @@ class Contenders:
         found: list[list[float]] = []
         for start in range(0, self.count, batch):
             given = self.given[start : min(start + batch, self.count)]
-            input_BT, mask_BT = self._padded([[*a, *b] for a, b in zip(self.ids[start : start + len(given)], given, strict=True)])
+            input_BT, mask_BT = self._padded(
+                [[*a, *b] for a, b in zip(self.ids[start : start + len(given)], given, strict=True)]
+            )
             size = len(given[0])
             places_BT = (mask_BT.cumsum(1) - 1).clamp(min=0)
-            out = self.plain(input_ids=input_BT, attention_mask=mask_BT, position_ids=places_BT, use_cache=False, logits_to_keep=size + 1)
+            out = self.plain(
+                input_ids=input_BT,
+                attention_mask=mask_BT,
+                position_ids=places_BT,
+                use_cache=False,
+                logits_to_keep=size + 1,
+            )
             logits = out.logits[:, :-1].float()
-            found += logits.log_softmax(-1).gather(-1, torch.tensor(given)[..., None])[..., 0].tolist()
+            found += (
+                logits.log_softmax(-1).gather(-1, torch.tensor(given)[..., None])[..., 0].tolist()
+            )
         return found
 
     def _padded(self, ids: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Padding behind the shared prefix (which is the left where there is none to keep whole)."""
+        """Padding behind the shared prefix (which is the left where there is none to keep
+        whole).
+        """
         longest = max(map(len, ids))
-        rows = [[*row[: self.shared], *[0] * (longest - len(row)), *row[self.shared :]] for row in ids]
-        mask = [[1] * self.shared + [0] * (longest - len(row)) + [1] * (len(row) - self.shared) for row in ids]
+        rows = [
+            [*row[: self.shared], *[0] * (longest - len(row)), *row[self.shared :]] for row in ids
+        ]
+        mask = [
+            [1] * self.shared + [0] * (longest - len(row)) + [1] * (len(row) - self.shared)
+            for row in ids
+        ]
         return torch.tensor(rows), torch.tensor(mask)
 
 
 def same(a: Answers, b: Answers) -> str:
     """How far two contenders' answers agree."""
     if isinstance(a[0][0], float):
-        return f"{max(abs(x - y) for left, right in zip(a, b, strict=False) for x, y in zip(left, right, strict=True)):.0e} at most apart"
+        pairs = [pair for rows in zip(a, b, strict=False) for pair in zip(*rows, strict=True)]
+        return f"{max(abs(x - y) for x, y in pairs):.0e} at most apart"
     return f"{sum(x == y for x, y in zip(a, b, strict=False))} of {min(len(a), len(b))} the same"
 
 
@@ -187,7 +237,10 @@ def main() -> None:
         profile(made, batches[-1])
         return
     sample = min(options.sample, options.inputs)
-    counts = {name: sample if name in ("generate", "full recompute") else options.inputs for name in made.all}
+    counts = {
+        name: sample if name in ("generate", "full recompute") else options.inputs
+        for name in made.all
+    }
     if "generate, prefix copied" in counts:
         made.prefix()
         counts["generate, prefix copied"] = min(options.inputs, max(batches))
@@ -195,7 +248,10 @@ def main() -> None:
     said: dict[str, Answers] = {}
     for name, work in made.all.items():
         made.count = min(counts[name], max(batches))
-        took = {batch: _timed(work, batch)[0] for batch in sorted({min(batch, made.count) for batch in batches})}
+        took = {
+            batch: _timed(work, batch)[0]
+            for batch in sorted({min(batch, made.count) for batch in batches})
+        }
         best[name] = min(took, key=lambda batch: took[batch])
         if name == "generate, prefix copied":
             counts[name] = best[name]
@@ -207,15 +263,18 @@ def main() -> None:
             times[name].append(seconds / counts[name])
     mine = statistics.median(times["Unprompt"])
     print(
-        f"{options.inputs} inputs, prefix {made.shared}, {options.new_tokens} tokens each, {options.dtype}, {torch.get_num_threads()} threads, "
-        f"torch {torch.__version__}, {options.repeats} repeats\n\n| | batch | inputs done | inputs/s | spread | answers | times slower | MiB |\n|---|---|---|---|---|---|---|---|"
+        f"{options.inputs} inputs, prefix {made.shared}, {options.new_tokens} tokens each,"
+        f" {options.dtype}, {torch.get_num_threads()} threads, torch {torch.__version__},"
+        f" {options.repeats} repeats\n\n| | batch | inputs done | inputs/s | spread | answers |"
+        " times slower | MiB |\n|---|---|---|---|---|---|---|---|"
     )
     for name, found in times.items():
         middle = statistics.median(found)
         memory = _memory(name, best[name]) if options.memory else "-"
         print(
-            f"| {name} | {best[name]} | {counts[name]} | {1 / middle:.2f} | {(max(found) - min(found)) / middle:.0%} | "
-            f"{same(said['Unprompt'], said[name])} | {middle / mine:.2f} | {memory} |"
+            f"| {name} | {best[name]} | {counts[name]} | {1 / middle:.2f} |"
+            f" {(max(found) - min(found)) / middle:.0%} | {same(said['Unprompt'], said[name])} |"
+            f" {middle / mine:.2f} | {memory} |"
         )
 
 
@@ -226,7 +285,11 @@ def profile(made: Contenders, batch: int) -> None:
     made.ours(batch)
     with profiler(activities=[ProfilerActivity.CPU]) as seen:
         made.ours(batch)
-    print(seen.key_averages().table(sort_by="self_cpu_time_total", row_limit=20, max_name_column_width=60))
+    print(
+        seen.key_averages().table(
+            sort_by="self_cpu_time_total", row_limit=20, max_name_column_width=60
+        )
+    )
 
 
 def _timed(work: Callable[[int], Answers], batch: int) -> tuple[float, Answers]:

@@ -1,4 +1,5 @@
-"""Collecting the quickstart's labels with each engine: the teacher's answers to all inputs, its start-up apart.
+"""Collecting the quickstart's labels with each engine: the teacher's answers to all inputs, its
+start-up apart.
 
 python benchmarks/engines.py                              # transformers in this process
 python benchmarks/engines.py --set model.engine=vllm
@@ -29,12 +30,15 @@ def main() -> None:
         began = time.perf_counter()
         weights.engine("teacher")
         ready = time.perf_counter() - began
-        found, store, _ = weights.collect("answers", "teacher", checked.teacher["hotel"], wanted.sampling, wanted.labels)
+        found, store, _ = weights.collect(
+            "answers", "teacher", checked.teacher["hotel"], wanted.sampling, wanted.labels
+        )
         calls, seconds = json.loads((store / "seconds.json").read_text())
         tokens = sum(len(each.token_ids) for each in found)
         weights.forget_engines()
     print(
-        f"ready after {ready:.0f} s; {calls} inputs in {seconds:.1f} s: {calls / seconds:.1f} a second, {tokens / seconds:.0f} tokens a second"
+        f"ready after {ready:.0f} s; {calls} inputs in {seconds:.1f} s: {calls / seconds:.1f} a"
+        f" second, {tokens / seconds:.0f} tokens a second"
     )
 
 

@@ -1,11 +1,16 @@
-"""How collecting grows: seconds over inputs, prefix, batch size and draws; and decoding against the memory's speed.
+"""How collecting grows: seconds over inputs, prefix, batch size and draws; and decoding against the
+memory's speed.
 
     python benchmarks/growth.py [--inputs 250 1000 4000] [--new-tokens 4] [--dtype float32]
-    python benchmarks/growth.py --profile     # resident memory, and what a step of decoding is spent on
+    python benchmarks/growth.py --profile     # resident memory, and what a step of decoding is
+    spent on
 
-The quickstart's teacher (SmolLM2-135M-Instruct) with labels of 100 draws and end tokens not heeded. One thing changes at a time; the others stay at 250 inputs (64 where it is not
-the inputs that change), 900 tokens of prefix, 64 at once, 100 draws. Memory is the highest resident size while that row ran, over that of the model at rest. The last table is a step of decoding:
-bytes it can't avoid reading (all weights, the shared prefix once, each sequence's own keys and values) over the time it takes, beside the fastest plain reading of as large a block on this machine.
+The quickstart's teacher (SmolLM2-135M-Instruct) with labels of 100 draws and end tokens not heeded.
+One thing changes at a time; the others stay at 250 inputs (64 where it is not the inputs that
+change), 900 tokens of prefix, 64 at once, 100 draws. Memory is the highest resident size while that
+row ran, over that of the model at rest. The last table is a step of decoding: bytes it can't avoid
+reading (all weights, the shared prefix once, each sequence's own keys and values) over the time it
+takes, beside the fastest plain reading of as large a block on this machine.
 """
 
 from __future__ import annotations
@@ -28,7 +33,13 @@ from unprompt.recipe import Labels, Sampling
 
 
 def collected(
-    model: Any, tokenizer: Any, given: argparse.Namespace, inputs: int, prefix: int, batch: int, draws: int
+    model: Any,
+    tokenizer: Any,
+    given: argparse.Namespace,
+    inputs: int,
+    prefix: int,
+    batch: int,
+    draws: int,
 ) -> tuple[float, float]:
     """Seconds, and megabytes over what was there before, of collecting so many inputs."""
     prompts, _, _ = asked(tokenizer, inputs, prefix)
@@ -36,13 +47,22 @@ def collected(
     engine._ends = set()
     Path("/proc/self/clear_refs").write_text("5")
     before, began = resident("VmRSS"), time.perf_counter()
-    engine.generate(prompts, Sampling(temperature=0, max_new_tokens=given.new_tokens), Labels(draws=draws), batch_size=batch)
+    engine.generate(
+        prompts,
+        Sampling(temperature=0, max_new_tokens=given.new_tokens),
+        Labels(draws=draws),
+        batch_size=batch,
+    )
     return time.perf_counter() - began, resident("VmHWM") - before
 
 
 @torch.inference_mode()
-def stepping(model: Any, tokenizer: Any, prefix: int, batch: int) -> tuple[Callable[[], object], int, int]:
-    """So many sequences, ready for their next token: what makes a step, tokens of the prefix they share, and tokens of their own."""
+def stepping(
+    model: Any, tokenizer: Any, prefix: int, batch: int
+) -> tuple[Callable[[], object], int, int]:
+    """So many sequences, ready for their next token: what makes a step, tokens of the prefix they
+    share, and tokens of their own.
+    """
     prompts, _, ids = asked(tokenizer, batch, prefix)
     engine = HFEngine(model, tokenizer)
     engine.generate(prompts[:1], Sampling(max_new_tokens=1), None)  # switches the attention
@@ -58,7 +78,9 @@ def stepping(model: Any, tokenizer: Any, prefix: int, batch: int) -> tuple[Calla
     return step, shared, sum(len(row) - shared for row in ids)
 
 
-def decoding(model: Any, tokenizer: Any, prefix: int, batch: int, steps: int = 16) -> tuple[float, float]:
+def decoding(
+    model: Any, tokenizer: Any, prefix: int, batch: int, steps: int = 16
+) -> tuple[float, float]:
     """Seconds of a step with so many sequences, and the bytes it can't avoid reading."""
     step, shared, own = stepping(model, tokenizer, prefix, batch)
     took = []
@@ -67,9 +89,16 @@ def decoding(model: Any, tokenizer: Any, prefix: int, batch: int, steps: int = 1
         step()
         took.append(time.perf_counter() - began)
     config = model.config
-    column = 2 * config.num_hidden_layers * config.num_key_value_heads * (config.hidden_size // config.num_attention_heads)
+    column = (
+        2
+        * config.num_hidden_layers
+        * config.num_key_value_heads
+        * (config.hidden_size // config.num_attention_heads)
+    )
     read = shared + own + batch * steps // 2  # half of the steps' own tokens, in the mean
-    words = sum(p.numel() for p in model.parameters()) + column * read  # the head is the embedding, which is among them
+    words = (
+        sum(p.numel() for p in model.parameters()) + column * read
+    )  # the head is the embedding, which is among them
     return statistics.median(took), words * next(model.parameters()).element_size()
 
 
@@ -116,28 +145,49 @@ def main() -> None:
     if given.profile:
         for weight in model.parameters():
             weight.sum()  # read from the file
-        print(f"resident, MB: {libraries:.0f} with the libraries imported, {resident('VmRSS'):.0f} with the weights")
+        print(
+            f"resident, MB: {libraries:.0f} with the libraries imported, {resident('VmRSS'):.0f}"
+            " with the weights"
+        )
         for batch in (1, 64):
             profile(model, tokenizer, batch)
         return
     collected(model, tokenizer, given, 8, 100, 8, 10)
-    print(f"{given.new_tokens} tokens each, {given.dtype}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
-    print("| what changes | | inputs | seconds | seconds an input | extra memory, MB |\n|---|---|---|---|---|---|")
+    print(
+        f"{given.new_tokens} tokens each, {given.dtype}, {torch.get_num_threads()} threads, torch"
+        f" {torch.__version__}\n"
+    )
+    print(
+        "| what changes | | inputs | seconds | seconds an input | extra memory, MB"
+        " |\n|---|---|---|---|---|---|"
+    )
     rows = [
         *(("inputs", n, n, 900, 64, 100) for n in given.inputs),
         *(("prefix", n, 64, n, 64, 100) for n in given.prefixes),
-        *(("at once", n, 128 if n > 64 else 64 if n > 1 else 16, 900, n, 100) for n in given.batches),
+        *(
+            ("at once", n, 128 if n > 64 else 64 if n > 1 else 16, 900, n, 100)
+            for n in given.batches
+        ),
         *(("draws", n, 64, 900, 64, n) for n in given.draws),
     ]
     for what, value, inputs, prefix, batch, draws in rows:
         seconds, memory = collected(model, tokenizer, given, inputs, prefix, batch, draws)
-        print(f"| {what} | {value:,} | {inputs:,} | {seconds:.1f} | {seconds / inputs:.3f} | {memory:.0f} |", flush=True)
+        print(
+            f"| {what} | {value:,} | {inputs:,} | {seconds:.1f} | {seconds / inputs:.3f} |"
+            f" {memory:.0f} |",
+            flush=True,
+        )
     limit = bandwidth()
-    print("\n| decoding, at once | ms a step | MB it must read | GB/s | of the memory's speed |\n|---|---|---|---|---|")
+    print(
+        "\n| decoding, at once | ms a step | MB it must read | GB/s | of the memory's speed"
+        " |\n|---|---|---|---|---|"
+    )
     for batch in (1, 4, 16, 64):
         seconds, size = decoding(model, tokenizer, 900, batch)
         print(
-            f"| {batch} | {seconds * 1e3:.1f} | {size / 1e6:.0f} | {size / seconds / 1e9:.1f} | {size / seconds / limit:.0%} |", flush=True
+            f"| {batch} | {seconds * 1e3:.1f} | {size / 1e6:.0f} | {size / seconds / 1e9:.1f} |"
+            f" {size / seconds / limit:.0%} |",
+            flush=True,
         )
     print(f"\nfastest reading: {limit / 1e9:.1f} GB/s")
 

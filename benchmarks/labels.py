@@ -1,11 +1,15 @@
-"""What each kind of label costs and how exact it is: error of the gradient, bytes of an answer token in the store, speed of reading it.
+"""What each kind of label costs and how exact it is: error of the gradient, bytes of an answer
+token in the store, speed of reading it.
 
     python benchmarks/labels.py [--inputs 64] [--new-tokens 16]
-    python benchmarks/labels.py --run runs/quickstart     # bytes a token of each column of what a run has stored, and of what was tried instead
+    python benchmarks/labels.py --run runs/quickstart     # bytes a token of each column of what a
+    run has stored, and of what was tried instead
 
-The teacher is SmolLM2-135M-Instruct behind the quickstart's prompt. The gradient of KL(teacher || student) with respect to a token's logits is
-p_student - q; its error is that of q: |mean of (q - p)| / |mean of (p_student - p)| over all tokens, where the student is the same model without the long
-prompt, and for one token alone |q - p| / |p|. Bytes and speed are those of `rundir.write_completions` and `read_completions`.
+The teacher is SmolLM2-135M-Instruct behind the quickstart's prompt. The gradient of KL(teacher ||
+student) with respect to a token's logits is p_student - q; its error is that of q: |mean of (q -
+p)| / |mean of (p_student - p)| over all tokens, where the student is the same model without the
+long prompt, and for one token alone |q - p| / |p|. Bytes and speed are those of
+`rundir.write_completions` and `read_completions`.
 """
 
 from __future__ import annotations
@@ -29,9 +33,13 @@ from unprompt.recipe import Labels, Sampling
 from unprompt.records import SoftLabels
 
 KINDS = [
-    Labels(draws=100), Labels(draws=10), Labels(kind="top_k_tail", k=16, tail=8), Labels(kind="top_k", k=50), Labels(kind="top_k", k=100),
+    Labels(draws=100),
+    Labels(draws=10),
+    Labels(kind="top_k_tail", k=16, tail=8),
+    Labels(kind="top_k", k=50),
+    Labels(kind="top_k", k=100),
     Labels(kind="hard"),
-]  # fmt: skip
+]
 
 
 def main() -> None:
@@ -47,7 +55,9 @@ def main() -> None:
     prompts, shorts, _ = asked(tokenizer, options.inputs, prefix=0)
     engine = HFEngine(model, tokenizer)
     size = model.config.vocab_size
-    written = engine.generate(prompts, Sampling(max_new_tokens=options.new_tokens), None, batch_size=32)
+    written = engine.generate(
+        prompts, Sampling(max_new_tokens=options.new_tokens), None, batch_size=32
+    )
     given = [c.token_ids for c in written]
     exact = Labels(kind="top_k", k=size)
     p, student = (torch.zeros(size, dtype=torch.float64) for _ in range(2))
@@ -56,18 +66,31 @@ def main() -> None:
         batch = slice(start, start + 4)
         truth_4 = engine.score(prompts[batch], given[batch], exact)
         p += sum((_sum(x, size) for x in truth_4), torch.zeros(size))
-        student += sum((_sum(x, size) for x in engine.score(shorts[batch], given[batch], exact)), torch.zeros(size))
+        student += sum(
+            (_sum(x, size) for x in engine.score(shorts[batch], given[batch], exact)),
+            torch.zeros(size),
+        )
         truth += truth_4 if start < 16 else []
     scale = float((student - p).norm())
-    print("| labels | error of the mean gradient | error of one token | entries a token | bytes a token | tokens read a second |")
+    print(
+        "| labels | error of the mean gradient | error of one token | entries a token | bytes a"
+        " token | tokens read a second |"
+    )
     print("|---|---|---|---|---|---|")
     for labels in KINDS:
         said = engine.score(prompts, given, labels, batch_size=32)
         q = sum((_sum(x, size) for x in said), torch.zeros(size))
         tokens = sum(map(len, said))
-        one = [_distance(a, b) for x, y in zip(said, truth, strict=False) for a, b in zip(_tokens(x, size), _tokens(y, size), strict=True)]
+        one = [
+            _distance(a, b)
+            for x, y in zip(said, truth, strict=False)
+            for a, b in zip(_tokens(x, size), _tokens(y, size), strict=True)
+        ]
         with tempfile.TemporaryDirectory() as folder:
-            rows = [(str(n), _with(c, label)) for n, (c, label) in enumerate(zip(written, said, strict=True))]
+            rows = [
+                (str(n), _with(c, label))
+                for n, (c, label) in enumerate(zip(written, said, strict=True))
+            ]
             rundir.write_completions(Path(folder, "part-00000.parquet"), rows)
             size_b = Path(folder, "part-00000.parquet").stat().st_size
             began = time.process_time()
@@ -79,8 +102,9 @@ def main() -> None:
             "top_k": f"top {labels.kept}",
         }
         print(
-            f"| {name.get(labels.kind, labels.kind)} | {float((q - p).norm()) / scale:.1%} | {np.mean(one):.1%} | "
-            f"{sum(len(x.ids) for x in said) / tokens:.1f} | {size_b / tokens:.1f} | {tokens / took:,.0f} |"
+            f"| {name.get(labels.kind, labels.kind)} | {float((q - p).norm()) / scale:.1%} |"
+            f" {np.mean(one):.1%} | {sum(len(x.ids) for x in said) / tokens:.1f} |"
+            f" {size_b / tokens:.1f} | {tokens / took:,.0f} |"
         )
 
 
@@ -90,14 +114,25 @@ def stored(run: Path) -> None:
     bytes_of: collections.Counter[str] = collections.Counter()
     for path in paths:
         footer = pyarrow.parquet.ParquetFile(path).metadata
-        for group, column in itertools.product(range(footer.num_row_groups), range(footer.num_columns)):
+        for group, column in itertools.product(
+            range(footer.num_row_groups), range(footer.num_columns)
+        ):
             chunk = footer.row_group(group).column(column)
-            bytes_of[chunk.path_in_schema.removesuffix(".list.element")] += chunk.total_compressed_size
+            bytes_of[chunk.path_in_schema.removesuffix(".list.element")] += (
+                chunk.total_compressed_size
+            )
     folders = sorted({path.parent for path in paths})
-    said = [c.labels for folder in folders for c in rundir.read_completions(folder).values() if c.labels]
+    said = [
+        c.labels for folder in folders for c in rundir.read_completions(folder).values() if c.labels
+    ]
     tokens = sum(map(len, said))
-    ids = np.concatenate([np.diff(x.slice(n, n + 1).ids, prepend=0) for x in said for n in range(len(x))])
-    probs, sizes = np.concatenate([x.probs for x in said]), np.concatenate([np.diff(x.offsets) for x in said])
+    ids = np.concatenate(
+        [np.diff(x.slice(n, n + 1).ids, prepend=0) for x in said for n in range(len(x))]
+    )
+    probs, sizes = (
+        np.concatenate([x.probs for x in said]),
+        np.concatenate([np.diff(x.offsets) for x in said]),
+    )
     nll = np.concatenate([x.teacher_nll for x in said])
     counts = probs * 100
     assert np.allclose(counts, counts.round(), atol=1e-3), "labels are not of 100 draws"
@@ -109,7 +144,10 @@ def stored(run: Path) -> None:
         "teacher_nll": ("16 bits, two planes", _planes(nll.astype(np.float16))),
     }
     print(f"{tokens:,} tokens in {len(paths)} parts, {len(probs) / tokens:.1f} ids a token\n")
-    print("| column | bytes a token | tried, with zstd over the whole | bytes a token |\n|---|---|---|---|")
+    print(
+        "| column | bytes a token | tried, with zstd over the whole | bytes a token"
+        " |\n|---|---|---|---|"
+    )
     sums = [0.0, 0.0]
     for name, (what, array) in tried.items():
         size = len(pyarrow.compress(array.tobytes(), codec="zstd", asbytes=True)) / tokens
@@ -117,7 +155,10 @@ def stored(run: Path) -> None:
         sums = [sums[0] + bytes_of[name] / tokens, sums[1] + size]
     print(f"| together | {sums[0]:.1f} | | {sums[1]:.1f} |")
     share = np.unique(ids, return_counts=True)[1] / len(ids)
-    print(f"\nentropy of the differences, each on its own: {-(share * np.log2(share)).sum() / 8:.2f} bytes an id")
+    print(
+        f"\nentropy of the differences, each on its own: {-(share * np.log2(share)).sum() / 8:.2f}"
+        " bytes an id"
+    )
 
 
 def _planes(array: np.ndarray) -> np.ndarray:

@@ -29,6 +29,8 @@ def stop(process: subprocess.Popen[str]) -> None:
 
 
 def resident(key: str, process: int | str = "self") -> float:
-    """Memory of a process in MiB: `VmRSS` now, `VmHWM` the highest since it began or was cleared."""
+    """Memory of a process in MiB: `VmRSS` now, `VmHWM` the highest since it began or was
+    cleared.
+    """
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return int(next(line.split()[1] for line in lines if line.startswith(key))) / 1024

@@ -1,4 +1,6 @@
-"""Tiny random models and a byte-level tokenizer, in the Hugging Face layout, so that a whole run takes seconds."""
+"""Tiny random models and a byte-level tokenizer, in the Hugging Face layout, so that a whole run
+takes seconds.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +17,31 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: threads only get i
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from unprompt.recipe import Recipe, parse
 
-CHAT = "{% for m in messages %}<{{ m.role }}>{{ m.content }}<|end|>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+CHAT = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}<|end|>{% endfor %}{% if"
+    " add_generation_prompt %}<assistant>{% endif %}"
+)
 
 
-LONGEST = ("test_quickstart.py", "faults", "test_contract.py", "test_docs.py", "test_recipes.py", "test_ray.py", "test_processes.py")
+LONGEST = (
+    "test_quickstart.py",
+    "faults",
+    "test_contract.py",
+    "test_docs.py",
+    "test_recipes.py",
+    "test_ray.py",
+    "test_processes.py",
+)
 """Where the longest tests are."""
 
 
@@ -33,12 +52,16 @@ def _group(file: str) -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest begin first."""
     groups = {item: _group(item.nodeid.partition("::")[0]) for item in items}
-    items.sort(key=lambda item: LONGEST.index(groups[item]) if groups[item] in LONGEST else len(LONGEST))
+    items.sort(
+        key=lambda item: LONGEST.index(groups[item]) if groups[item] in LONGEST else len(LONGEST)
+    )
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """In several processes (`pytest -n`) a file's tests stay in one, as do those of faults/, which count together."""
+    """In several processes (`pytest -n`) a file's tests stay in one, as do those of faults/, which
+    count together.
+    """
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
@@ -51,11 +74,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def byte_tokenizer() -> PreTrainedTokenizerFast:
     """One token a byte, and three special ones."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {"<|pad|>": 0, "<|end|>": 1, "<|begin|>": 2} | {letter: n + 3 for n, letter in enumerate(alphabet)}
+    vocabulary = {"<|pad|>": 0, "<|end|>": 1, "<|begin|>": 2} | {
+        letter: n + 3 for n, letter in enumerate(alphabet)
+    }
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<|pad|>", eos_token="<|end|>", bos_token="<|begin|>")
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<|pad|>", eos_token="<|end|>", bos_token="<|begin|>"
+    )
     fast.chat_template = CHAT
     return fast
 
@@ -63,19 +90,38 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
 def decoder(seed: int = 0, **changes: Any) -> LlamaForCausalLM:
     torch.manual_seed(seed)
     size = {
-        "vocab_size": 259, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-        "num_key_value_heads": 2, "max_position_embeddings": 512, "eos_token_id": 1, "bos_token_id": 2, "pad_token_id": 0,
-        "initializer_range": 0.2, **changes,
-    }  # fmt: skip
+        "vocab_size": 259,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+        "eos_token_id": 1,
+        "bos_token_id": 2,
+        "pad_token_id": 0,
+        "initializer_range": 0.2,
+        **changes,
+    }
     return LlamaForCausalLM(LlamaConfig(**size)).eval()
 
 
 def seq2seq(seed: int = 0) -> T5ForConditionalGeneration:
     torch.manual_seed(seed)
     size: dict[str, Any] = {
-        "vocab_size": 259, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "dropout_rate": 0.0, "eos_token_id": 1,
-        "pad_token_id": 0, "decoder_start_token_id": 0, "initializer_factor": 1.0, "tie_word_embeddings": False,
-    }  # fmt: skip
+        "vocab_size": 259,
+        "d_model": 32,
+        "d_kv": 8,
+        "d_ff": 64,
+        "num_layers": 2,
+        "num_heads": 4,
+        "dropout_rate": 0.0,
+        "eos_token_id": 1,
+        "pad_token_id": 0,
+        "decoder_start_token_id": 0,
+        "initializer_factor": 1.0,
+        "tie_word_embeddings": False,
+    }
     model = T5ForConditionalGeneration(T5Config(**size)).eval()
     torch.nn.init.normal_(model.shared.weight, std=1.0)
     torch.nn.init.normal_(model.lm_head.weight, std=0.5)  # so that answers vary
@@ -106,8 +152,17 @@ def seq2seq_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     """A headless browser, where this machine has one."""
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra dev)")
-    path = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+    api = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed (extra dev)"
+    )
+    path = next(
+        (
+            found
+            for name in ("chromium", "chromium-browser", "google-chrome")
+            if (found := shutil.which(name))
+        ),
+        None,
+    )
     if path is None:
         pytest.skip("no chromium, chromium-browser or google-chrome on the PATH")
     with api.sync_playwright() as playwright:
@@ -141,7 +196,20 @@ def tiny_recipe(folder: Path) -> dict[str, Any]:
         },
         "sampling": {"temperature": 1.0, "max_new_tokens": 4},
         "labels": {"kind": "sampled", "draws": 20},
-        "train": {"epochs": 2, "batch_size": 4, "learning_rate": 1e-3, "save_every": 1, "adapter": {"rank": 4}},
-        "evaluate": {"data": {"rows": [{"id": f"h{n}", "text": text, "target": "x"} for n, text in enumerate(["grey", "violet", "gold"])]}},
+        "train": {
+            "epochs": 2,
+            "batch_size": 4,
+            "learning_rate": 1e-3,
+            "save_every": 1,
+            "adapter": {"rank": 4},
+        },
+        "evaluate": {
+            "data": {
+                "rows": [
+                    {"id": f"h{n}", "text": text, "target": "x"}
+                    for n, text in enumerate(["grey", "violet", "gold"])
+                ]
+            }
+        },
         "batch_size": 2,
     }

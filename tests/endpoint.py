@@ -1,4 +1,6 @@
-"""A small OpenAI-compatible server in a thread: around `HFEngine`, or with replies that a test writes."""
+"""A small OpenAI-compatible server in a thread: around `HFEngine`, or with replies that a test
+writes.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,11 @@ NAME = "tiny-model"
 
 @dataclass
 class Sent:
-    """What goes back: a status, a body (bytes as they are, else as JSON), headers, and what it waits for.
+    """What goes back: a status, a body (bytes as they are, else as JSON), headers, and what it
+    waits for.
 
-    `HELD` is never told: such a reply comes when the server is closed, which is no more of use to anyone.
+    `HELD` is never told: such a reply comes when the server is closed, which is no more of use to
+    anyone.
     """
 
     body: Any
@@ -115,27 +119,46 @@ def around(model: Any, tokenizer: Any, window: int = 512) -> Answer:
         longest = body.get("max_tokens", 16)
         tokens = len(prompts_.encode(tokenizer, content))
         if tokens + longest > window:
-            return Sent({"error": {"message": f"the maximum context length is {window} tokens"}}, 400)
+            return Sent(
+                {"error": {"message": f"the maximum context length is {window} tokens"}}, 400
+            )
         kept = (body.get("top_logprobs") if chat else body.get("logprobs")) or 1
         sampling = Sampling(
-            temperature=body["temperature"], top_p=body["top_p"], max_new_tokens=longest, stop=tuple(body.get("stop") or ())
+            temperature=body["temperature"],
+            top_p=body["top_p"],
+            max_new_tokens=longest,
+            stop=tuple(body.get("stop") or ()),
         )
         with lock:
             prompt = Prompt("x", "c", content)
-            [said] = engine.generate([prompt], sampling, Labels(kind="top_k", k=259), seed=body["seed"])
+            [said] = engine.generate(
+                [prompt], sampling, Labels(kind="top_k", k=259), seed=body["seed"]
+            )
         return reply(said, kept, token, chat=chat, prompt_tokens=tokens)
 
     return answer
 
 
-def reply(said: Completion, kept: int, token: Callable[[int, float], dict[str, Any]], *, chat: bool, prompt_tokens: int) -> dict[str, Any]:
+def reply(
+    said: Completion,
+    kept: int,
+    token: Callable[[int, float], dict[str, Any]],
+    *,
+    chat: bool,
+    prompt_tokens: int,
+) -> dict[str, Any]:
     entries = []
     for n, id_ in enumerate(said.token_ids):
         assert said.labels
         q = dict(said.labels.token(n))
-        entries.append(token(id_, q[id_]) | {"top_logprobs": [token(k, p) for k, p in said.labels.token(n)[:kept]]})
+        entries.append(
+            token(id_, q[id_])
+            | {"top_logprobs": [token(k, p) for k, p in said.labels.token(n)[:kept]]}
+        )
     finish = "length" if said.stop == "length" else "stop"
     choice: dict[str, Any] = {"index": 0, "finish_reason": finish, "logprobs": {"content": entries}}
-    choice |= {"message": {"role": "assistant", "content": said.text}} if chat else {"text": said.text}
+    choice |= (
+        {"message": {"role": "assistant", "content": said.text}} if chat else {"text": said.text}
+    )
     usage = {"prompt_tokens": prompt_tokens, "completion_tokens": len(said.token_ids)}
     return {"model": NAME, "choices": [choice], "usage": usage}

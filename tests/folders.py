@@ -9,9 +9,19 @@ from typing import Any
 
 
 def digests(run: Path) -> dict[str, str]:
-    """All files that records and weights are made of; what holds measured seconds or the folder's name is left out."""
-    kept = [*run.glob("completions/*/*.parquet"), *run.glob("*.parquet"), *run.glob("student/*.safetensors"), run / "train_log.json"]
-    return {str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(kept)}
+    """All files that records and weights are made of; what holds measured seconds or the folder's
+    name is left out.
+    """
+    kept = [
+        *run.glob("completions/*/*.parquet"),
+        *run.glob("*.parquet"),
+        *run.glob("student/*.safetensors"),
+        run / "train_log.json",
+    ]
+    return {
+        str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(kept)
+    }
 
 
 def figures(run: Path) -> Any:

@@ -1,7 +1,9 @@
-"""Ends a process, or stops it, at a moment that it reaches by itself: at the same place on every machine, fast or slow.
+"""Ends a process, or stops it, at a moment that it reaches by itself: at the same place on every
+machine, fast or slow.
 
-`python tests/moments.py '{"file": "part-*.parquet", "nth": 2, "steps": 30}' run RECIPE --out RUN` is `unprompt run RECIPE --out RUN` up to a moment.
-With `"counts": PATH` and no moment it writes there how many steps there were.
+`python tests/moments.py '{"file": "part-*.parquet", "nth": 2, "steps": 30}' run RECIPE --out RUN`
+is `unprompt run RECIPE --out RUN` up to a moment. With `"counts": PATH` and no moment it writes
+there how many steps there were.
 """
 
 from __future__ import annotations
@@ -27,21 +29,25 @@ CHANGE, LAYER = "change", "layer"
 class Moment:
     """So many steps behind the start, or behind a file.
 
-    A step is a change to files (about to be made) or a layer of a model (about to be computed), so a moment can lie between two writes and in the middle of computing.
+    A step is a change to files (about to be made) or a layer of a model (about to be computed), so
+    a moment can lie between two writes and in the middle of computing.
     """
 
     steps: int
     kind: str | None = None
     """`change` or `layer`; both count, unless given."""
     file: str | None = None
-    """Steps count from the moment a path like this is there (renamed to, or a folder made); a glob, matched from the right."""
+    """Steps count from the moment a path like this is there (renamed to, or a folder made); a glob,
+    matched from the right."""
     nth: int = 1
     """Which of them."""
     signal: int = signal.SIGKILL
 
 
 def watch(moment: Moment | None) -> Counter[str]:
-    """Have this process send itself the moment's signal; gives the counts of its steps, which grow."""
+    """Have this process send itself the moment's signal; gives the counts of its steps, which
+    grow.
+    """
     import torch
 
     seen, files = Counter[str](), [0]
@@ -55,10 +61,18 @@ def watch(moment: Moment | None) -> Counter[str]:
                 os.kill(os.getpid(), moment.signal)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        if event in _CHANGES or (event == "open" and isinstance(arguments[2], int) and arguments[2] & _WRITING):
+        if event in _CHANGES or (
+            event == "open" and isinstance(arguments[2], int) and arguments[2] & _WRITING
+        ):
             step(CHANGE)
             path = arguments[_MADE[event]] if event in _MADE else None
-            if moment and moment.file and not behind and isinstance(path, str | os.PathLike) and Path(path).match(moment.file):
+            if (
+                moment
+                and moment.file
+                and not behind
+                and isinstance(path, str | os.PathLike)
+                and Path(path).match(moment.file)
+            ):
                 files[0] += 1
                 behind.extend([0] * (files[0] == moment.nth))
 

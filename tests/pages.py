@@ -23,7 +23,9 @@ def serving(run: Path, systems: list[str], examples: int | None = None) -> Itera
     """The pages of a run, served to this machine: their address."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(ui.app(run, None, systems, examples), log_level="error"))
+        server = uvicorn.Server(
+            uvicorn.Config(ui.app(run, None, systems, examples), log_level="error")
+        )
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         while not server.started:
@@ -34,18 +36,32 @@ def serving(run: Path, systems: list[str], examples: int | None = None) -> Itera
 
 
 def opened(chromium: Any, url: str, **options: Any) -> tuple[Any, list[str]]:
-    """A page in a browser profile of its own, and all it complains of or asks other machines for."""
+    """A page in a browser profile of its own, and all it complains of or asks other machines
+    for.
+    """
     page, wrong = chromium.new_context(**options).new_page(), []
     page.set_default_timeout(SLOW)
-    page.on("console", lambda said: wrong.append(f"{said.text} {said.location['url']}") if said.type == "error" else None)
+    page.on(
+        "console",
+        lambda said: (
+            wrong.append(f"{said.text} {said.location['url']}") if said.type == "error" else None
+        ),
+    )
     page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("request", lambda asked: None if asked.url.startswith((url[:16], "data:", "blob:")) else wrong.append(asked.url))
+    page.on(
+        "request",
+        lambda asked: (
+            None if asked.url.startswith((url[:16], "data:", "blob:")) else wrong.append(asked.url)
+        ),
+    )
     page.goto(url)
     return page, wrong
 
 
 def wait_for(page: Any, selector: str, text: str) -> None:
-    page.wait_for_function("([s, t]) => document.querySelector(s)?.textContent.includes(t)", arg=[selector, text])
+    page.wait_for_function(
+        "([s, t]) => document.querySelector(s)?.textContent.includes(t)", arg=[selector, text]
+    )
 
 
 def value(page: Any, id_: str) -> str:

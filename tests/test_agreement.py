@@ -7,7 +7,8 @@ import pytest
 from unprompt.metrics.agreement import krippendorff_alpha
 
 NO = None
-# Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability", section D: four observers, twelve units, missing values
+# Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability", section D: four observers, twelve
+# units, missing values
 KRIPPENDORFF = [
     [1, 2, 3, 3, 2, 1, 4, 1, 2, NO, NO, NO],
     [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, NO, 3],

@@ -20,7 +20,9 @@ def saved(folder: Path, tokenizer: Any = None, **changes: Any) -> str:
     return str(folder)
 
 
-def test_no_weights_are_loaded(tiny: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_weights_are_loaded(
+    tiny: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("weights were loaded")
 
@@ -33,34 +35,54 @@ def test_no_weights_are_loaded(tiny: Callable[..., Recipe], monkeypatch: pytest.
 
 
 def test_overlap_is_counted(tiny: Callable[..., Recipe]) -> None:
-    recipe = tiny(evaluate={"data": [{"text": "RED", "target": "x"}, {"text": "mauve", "target": "x"}]})
+    recipe = tiny(
+        evaluate={"data": [{"text": "RED", "target": "x"}, {"text": "mauve", "target": "x"}]}
+    )
     assert check.check(recipe).overlap["colours"]["held-out inputs among the training inputs"] == 1
 
 
 def test_padded_vocabulary(tiny: Callable[..., Recipe], tmp_path: Path) -> None:
-    assert "vocabulary 259, padded to 320" in check.check(tiny(model=saved(tmp_path / "padded", vocab_size=320))).lines[0]
+    assert (
+        "vocabulary 259, padded to 320"
+        in check.check(tiny(model=saved(tmp_path / "padded", vocab_size=320))).lines[0]
+    )
     with pytest.raises(UserError, match="259 tokens but the model only 200 embeddings"):
         check.check(tiny(model=saved(tmp_path / "short", vocab_size=200)))
 
 
-def test_a_chat_template_that_does_not_end_with_the_end_token_is_noted(tiny: Callable[..., Recipe], tmp_path: Path) -> None:
+def test_a_chat_template_that_does_not_end_with_the_end_token_is_noted(
+    tiny: Callable[..., Recipe], tmp_path: Path
+) -> None:
     tokenizer = byte_tokenizer()
     assert isinstance(tokenizer.chat_template, str)
     tokenizer.chat_template = tokenizer.chat_template.replace("<|end|>", "<|begin|>")
-    chat = {"inputs": [{"text": "red"}], "teacher": [{"role": "user", "content": "{{ text }}"}], "student": "{{ text }}"}
+    chat = {
+        "inputs": [{"text": "red"}],
+        "teacher": [{"role": "user", "content": "{{ text }}"}],
+        "student": "{{ text }}",
+    }
     good = check.check(tiny(contexts={"c": chat}))
     assert not any("ends an answer" in line for line in good.lines)
     bad = check.check(tiny(contexts={"c": chat}, model=saved(tmp_path / "bad", tokenizer)))
-    assert any("model's chat template ends an answer with '<|begin|>', but the model stops at ['<|end|>']" in line for line in bad.lines)
+    assert any(
+        "model's chat template ends an answer with '<|begin|>', but the model stops at ['<|end|>']"
+        in line
+        for line in bad.lines
+    )
 
 
-def test_a_teacher_with_a_longer_window_than_the_student(tiny: Callable[..., Recipe], tmp_path: Path) -> None:
-    """The student can't read the teacher's prompt: that system is left out, and said so; nothing else changes."""
+def test_a_teacher_with_a_longer_window_than_the_student(
+    tiny: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    """The student can't read the teacher's prompt: that system is left out, and said so; nothing
+    else changes.
+    """
     teacher = saved(tmp_path / "teacher", seed=3, max_position_embeddings=512)
     student = saved(tmp_path / "student", max_position_embeddings=40)
     recipe = tiny(model=student, teacher_model=teacher)
     assert any(
-        "the student is not asked with the teacher's prompt" in line and "window of 40" in line for line in check.check(recipe).lines
+        "the student is not asked with the teacher's prompt" in line and "window of 40" in line
+        for line in check.check(recipe).lines
     )
     run = pipeline.run(recipe, tmp_path / "run")
     assert set(run.report["contexts"]["colours"]["systems"]) == {"teacher", "before", "after"}
@@ -71,29 +93,49 @@ def test_another_chat_template_of_the_teacher(tiny: Callable[..., Recipe], tmp_p
     tokenizer = byte_tokenizer()
     assert isinstance(tokenizer.chat_template, str)
     tokenizer.chat_template = "A quite different beginning. " + tokenizer.chat_template
-    turns = [{"role": "system", "content": "Say a colour."}, {"role": "user", "content": "{{ text }}"}]
-    chat = {"inputs": [{"text": "red"}, {"text": "green"}], "teacher": turns, "student": "{{ text }}"}
-    recipe = tiny(contexts={"colours": chat}, teacher_model=saved(tmp_path / "teacher", tokenizer, seed=3))
+    turns = [
+        {"role": "system", "content": "Say a colour."},
+        {"role": "user", "content": "{{ text }}"},
+    ]
+    chat = {
+        "inputs": [{"text": "red"}, {"text": "green"}],
+        "teacher": turns,
+        "student": "{{ text }}",
+    }
+    recipe = tiny(
+        contexts={"colours": chat}, teacher_model=saved(tmp_path / "teacher", tokenizer, seed=3)
+    )
     run = pipeline.run(recipe, tmp_path / "run")
     systems = run.report["contexts"]["colours"]["systems"]
-    assert systems["teacher"]["prompt_tokens"] - systems["after_teacher_prompt"]["prompt_tokens"] == pytest.approx(29)
+    assert systems["teacher"]["prompt_tokens"] - systems["after_teacher_prompt"][
+        "prompt_tokens"
+    ] == pytest.approx(29)
 
 
-def test_a_teacher_with_more_tokens_is_of_the_students_family(tiny: Callable[..., Recipe], tmp_path: Path) -> None:
+def test_a_teacher_with_more_tokens_is_of_the_students_family(
+    tiny: Callable[..., Recipe], tmp_path: Path
+) -> None:
     tokenizer = byte_tokenizer()
     tokenizer.add_tokens(["<|more|>"])
     found = check.check(tiny(teacher_model=saved(tmp_path / "teacher", tokenizer, vocab_size=260)))
     assert (
-        "  labels are carried from teacher to student by id: 259 tokens shared, 1 only the teacher's; embeddings 260 and 259" in found.lines
+        "  labels are carried from teacher to student by id: 259 tokens shared, 1 only the"
+        " teacher's; embeddings 260 and 259" in found.lines
     )
 
 
 def test_an_end_token_that_is_set(tiny: Callable[..., Recipe], tmp_path: Path) -> None:
-    """What the note on the chat template tells to do: the model then stops there, and the note is gone."""
+    """What the note on the chat template tells to do: the model then stops there, and the note is
+    gone.
+    """
     tokenizer = byte_tokenizer()
     assert isinstance(tokenizer.chat_template, str)
     tokenizer.chat_template = tokenizer.chat_template.replace("<|end|>", "<|begin|>")
-    chat = {"inputs": [{"text": "red"}], "teacher": [{"role": "user", "content": "{{ text }}"}], "student": "{{ text }}"}
+    chat = {
+        "inputs": [{"text": "red"}],
+        "teacher": [{"role": "user", "content": "{{ text }}"}],
+        "student": "{{ text }}",
+    }
     model = {"name": saved(tmp_path / "model", tokenizer), "eos_token": "<|begin|>"}
     found = check.check(tiny(contexts={"c": chat}, model=model))
     assert found.tokenizer.eos_token_id == 2
@@ -101,5 +143,11 @@ def test_an_end_token_that_is_set(tiny: Callable[..., Recipe], tmp_path: Path) -
     loaded = models.load_weights(Model.model_validate(model), "model")
     assert loaded.generation_config is not None
     assert loaded.generation_config.eos_token_id == [1, 2]
-    with pytest.raises(UserError, match=r"model\.eos_token: the tokenizer has no token '<stop>' -> its own end token is '<\|end\|>'"):
+    with pytest.raises(
+        UserError,
+        match=(
+            r"model\.eos_token: the tokenizer has no token '<stop>' -> its own end token is"
+            r" '<\|end\|>'"
+        ),
+    ):
         check.check(tiny(contexts={"c": chat}, model={**model, "eos_token": "<stop>"}))

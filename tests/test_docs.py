@@ -1,4 +1,6 @@
-"""The blocks of README and tutorial run as they stand; what they promise about the files of the project is true."""
+"""The blocks of README and tutorial run as they stand; what they promise about the files of the
+project is true.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +15,23 @@ import pytest
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"^```(\w+)(?: title=(\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MADE = {"make demo": "demo:", "make test": "test:"}
-"""Commands of the README that set up a machine: this test runs under the second of them, and tests/test_quickstart.py does what the first does."""
+"""Commands of the README that set up a machine: this test runs under the second of them, and
+tests/test_quickstart.py does what the first does."""
 
 
 def blocks(page: str) -> list[tuple[str, str | None, str]]:
-    return [(kind, title or None, text) for kind, title, text in BLOCK.findall((ROOT / page).read_text())]
+    return [
+        (kind, title or None, text)
+        for kind, title, text in BLOCK.findall((ROOT / page).read_text())
+    ]
 
 
 def run_blocks(page: str, folder: Path) -> str:
     """Write the titled blocks, run the others, in the page's order; returns what was printed."""
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
     said = ""
     for kind, title, text in blocks(page):
         if title:
@@ -42,22 +51,33 @@ def test_the_tutorial_runs(tmp_path: Path) -> None:
     assert "the recipe is in order" in said
     assert "gap closed" in said
     assert "teacher's completion" in said
-    assert said.rstrip().splitlines()[-1].startswith("True"), "the run from Python has the settings of the one before"
+    assert said.rstrip().splitlines()[-1].startswith("True"), (
+        "the run from Python has the settings of the one before"
+    )
 
 
 def test_the_readme_runs(tmp_path: Path) -> None:
     makefile = (ROOT / "Makefile").read_text()
-    shell = [line for kind, _, text in blocks("README.md") if kind == "bash" for line in text.splitlines()]
+    shell = [
+        line
+        for kind, _, text in blocks("README.md")
+        if kind == "bash"
+        for line in text.splitlines()
+    ]
     assert {line.split("#")[0].strip() for line in shell} == set(MADE)
     assert all(f"\n{target}" in makefile for target in MADE.values())
     python = [text for kind, _, text in blocks("README.md") if kind == "python"]
     assert len(python) == 1
-    done = subprocess.run([sys.executable, "-c", python[0]], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", python[0]], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert "value" in done.stdout
 
 
-@pytest.mark.parametrize("page", ["README.md", *(str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs").glob("*.md")))])
+@pytest.mark.parametrize(
+    "page", ["README.md", *(str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs").glob("*.md")))]
+)
 def test_links_lead_somewhere(page: str) -> None:
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", (ROOT / page).read_text()):
         assert (ROOT / page).parent.joinpath(target).exists(), f"{page} links to {target}"
@@ -68,11 +88,15 @@ def test_the_equations_are_where_the_page_says() -> None:
     rows = re.findall(r"^\| [^|]+ \| `([^`]+\.py)` \| `(.+)` \|$", page, re.MULTILINE)
     assert len(rows) >= 12
     for file, line in rows:
-        lines = [line.strip() for line in (ROOT / "src" / "unprompt" / file).read_text().splitlines()]
+        lines = [
+            line.strip() for line in (ROOT / "src" / "unprompt" / file).read_text().splitlines()
+        ]
         assert lines.count(line) == 1, f"{file}: {line}"
 
 
-def test_the_functions_of_the_extend_page_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_functions_of_the_extend_page_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = next(text for kind, _, text in blocks("docs/extend.md") if kind == "python")
     (tmp_path / "mine.py").write_text(source)
     from unprompt import inputs, metrics
@@ -81,5 +105,7 @@ def test_the_functions_of_the_extend_page_work(tmp_path: Path, monkeypatch: pyte
 
     rows = inputs.load(Data(rule="mine:numbers", args={"count": 3}), "inputs", str(tmp_path))
     assert [row.target for row in rows] == ["0", "2", "4"]
-    assert extract(Extract(keep="mine:last_word"), "it is 42", "end", modules=str(tmp_path)) == Span(6, 8)
+    assert extract(
+        Extract(keep="mine:last_word"), "it is 42", "end", modules=str(tmp_path)
+    ) == Span(6, 8)
     assert metrics.find("mine:close_enough", "metrics", str(tmp_path))("3", rows[1]) == 1.0

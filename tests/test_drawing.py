@@ -14,12 +14,21 @@ VOCABULARY = 700  # several blocks, the last one not full
 
 
 def logp(rows: int = 3) -> torch.Tensor:
-    return (torch.randn(rows, VOCABULARY, generator=torch.Generator().manual_seed(0)) * 3).log_softmax(-1)
+    return (
+        torch.randn(rows, VOCABULARY, generator=torch.Generator().manual_seed(0)) * 3
+    ).log_softmax(-1)
 
 
 def label(logp_NV: torch.Tensor, labels: Labels, seed: int = 0) -> list[SoftLabels]:
     book, n = Book(), len(logp_NV)
-    write_labels(logp_NV, logp_NV.argmax(-1), labels, Draws([f"{seed}:{row}" for row in range(n)]), range(n), book)
+    write_labels(
+        logp_NV,
+        logp_NV.argmax(-1),
+        labels,
+        Draws([f"{seed}:{row}" for row in range(n)]),
+        range(n),
+        book,
+    )
     return book.of(n)
 
 
@@ -32,7 +41,9 @@ def dense(label: SoftLabels) -> np.ndarray:
 def test_pick_inverts_the_cumulative_sum() -> None:
     probs_BV = logp().exp()
     probs_BV[1, 256:512] = 0  # a whole block that can't be drawn
-    uniform_BD = torch.rand(3, 5000, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    uniform_BD = torch.rand(
+        3, 5000, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    )
     cdf_BV = probs_BV.double().cumsum(-1)
     want_BD = torch.searchsorted(cdf_BV, uniform_BD * cdf_BV[:, -1:], right=True)
     got_BD = pick(probs_BV, uniform_BD)
@@ -42,7 +53,9 @@ def test_pick_inverts_the_cumulative_sum() -> None:
     assert (probs_BV.gather(1, ends) > 0).all()
 
 
-@pytest.mark.parametrize("labels", [Labels(draws=50), Labels(kind="top_k_tail", k=6, tail=4)], ids=lambda x: x.kind)
+@pytest.mark.parametrize(
+    "labels", [Labels(draws=50), Labels(kind="top_k_tail", k=6, tail=4)], ids=lambda x: x.kind
+)
 def test_unbiased(labels: Labels) -> None:
     """The mean of many labels is the distribution, within its standard error."""
     probs_NV, rounds = logp(1).exp().double().numpy(), 4000
@@ -53,16 +66,22 @@ def test_unbiased(labels: Labels) -> None:
 
 
 def test_top_k_is_biased_and_the_tail_mends_it() -> None:
-    """The same tokens kept: the mean of renormalised ones stays off, that of the others does not. The test above can fail."""
+    """The same tokens kept: the mean of renormalised ones stays off, that of the others does not.
+    The test above can fail.
+    """
     probs_V = logp(1)[0].exp().double().numpy()
     cut = dense(label(logp(1), Labels(kind="top_k", k=6))[0])
-    tail = np.stack([dense(x) for x in label(logp(1).expand(4000, -1), Labels(kind="top_k_tail", k=6, tail=4))]).mean(0)
+    tail = np.stack(
+        [dense(x) for x in label(logp(1).expand(4000, -1), Labels(kind="top_k_tail", k=6, tail=4))]
+    ).mean(0)
     assert np.abs(cut - probs_V).sum() > 10 * np.abs(tail - probs_V).sum()
 
 
 def test_a_long_tail_is_the_exact_distribution() -> None:
     probs_NV = logp().exp().double().numpy()
-    for found, probs_V in zip(label(logp(), Labels(kind="top_k_tail", k=20, tail=200_000)), probs_NV, strict=True):
+    for found, probs_V in zip(
+        label(logp(), Labels(kind="top_k_tail", k=20, tail=200_000)), probs_NV, strict=True
+    ):
         top = np.argsort(-probs_V)[:20]
         np.testing.assert_allclose(dense(found)[top], probs_V[top], rtol=1e-4)
         assert np.abs(dense(found) - probs_V).sum() < 0.02
@@ -74,7 +93,11 @@ def test_a_tail_of_nothing() -> None:
     certain_NV = torch.full((1, VOCABULARY), -torch.inf).index_fill(1, torch.tensor([7]), 0.0)
     for kind in ("top_k_tail", "sampled", "top_k"):
         [found] = label(certain_NV, Labels(kind=kind))  # pyright: ignore[reportArgumentType]
-        assert (found.ids[found.probs > 0].tolist(), found.probs.max(), found.teacher_nll.tolist()) == ([7], 1.0, [0.0])
+        assert (
+            found.ids[found.probs > 0].tolist(),
+            found.probs.max(),
+            found.teacher_nll.tolist(),
+        ) == ([7], 1.0, [0.0])
 
 
 def test_labels_go_to_their_owners() -> None:

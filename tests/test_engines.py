@@ -1,4 +1,6 @@
-"""One contract for all engines: the same tiny model in this process, and behind an OpenAI-compatible server on this machine."""
+"""One contract for all engines: the same tiny model in this process, and behind an
+OpenAI-compatible server on this machine.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,10 @@ from unprompt.records import Messages, Prompt
 TOP = Labels(kind="top_k", k=20)
 SHARED = "These are instructions that stand ahead of every input. "
 TEXTS = [SHARED + text for text in ("one", "twenty two", "three hundred thirty three", "4")]
-CHATS: list[Messages] = [({"role": "system", "content": "Be brief."}, {"role": "user", "content": text}) for text in ("hello", "what now?")]
+CHATS: list[Messages] = [
+    ({"role": "system", "content": "Be brief."}, {"role": "user", "content": text})
+    for text in ("hello", "what now?")
+]
 GREEDY = Sampling(temperature=0, max_new_tokens=10)
 
 
@@ -41,11 +46,15 @@ def here(tokenizer: Any) -> HFEngine:
 
 
 @pytest.fixture(params=["hf", "server chat", "server completions"])
-def engine(request: pytest.FixtureRequest, tokenizer: Any, here: HFEngine, urls: str, decoder_folder: Path) -> Engine:
+def engine(
+    request: pytest.FixtureRequest, tokenizer: Any, here: HFEngine, urls: str, decoder_folder: Path
+) -> Engine:
     if request.param == "hf":
         return here
     api = request.param.split()[1]
-    own = Server.model_validate({"url": urls, "model": NAME, "api": api, "tokenizer": str(decoder_folder)})
+    own = Server.model_validate(
+        {"url": urls, "model": NAME, "api": api, "tokenizer": str(decoder_folder)}
+    )
     return ServerEngine(own, "teacher_model", tokenizer)
 
 
@@ -55,20 +64,32 @@ def contents(request: pytest.FixtureRequest) -> list[Any]:
     return list(CHATS) if "chat" in request.node.callspec.id else list(TEXTS)
 
 
-def test_greedy_tokens_and_log_probabilities_are_those_of_the_model(engine: Engine, here: HFEngine, contents: list[Any]) -> None:
+def test_greedy_tokens_and_log_probabilities_are_those_of_the_model(
+    engine: Engine, here: HFEngine, contents: list[Any]
+) -> None:
     said, own = (each.generate(asked(contents), GREEDY, TOP) for each in (engine, here))
     for a, b in zip(said, own, strict=True):
-        assert (a.example_id, a.token_ids, a.text, a.stop, a.prompt_tokens) == (b.example_id, b.token_ids, b.text, b.stop, b.prompt_tokens)
+        assert (a.example_id, a.token_ids, a.text, a.stop, a.prompt_tokens) == (
+            b.example_id,
+            b.token_ids,
+            b.text,
+            b.stop,
+            b.prompt_tokens,
+        )
         assert a.labels
         assert b.labels
         assert len(a.labels) == len(a.token_ids)
         for n in range(len(a.labels)):
             left, right = dict(a.labels.token(n)), dict(b.labels.token(n))
             assert left.keys() == right.keys()
-            np.testing.assert_allclose([left[k] for k in sorted(left)], [right[k] for k in sorted(right)], atol=1e-4)
+            np.testing.assert_allclose(
+                [left[k] for k in sorted(left)], [right[k] for k in sorted(right)], atol=1e-4
+            )
 
 
-def test_the_answer_does_not_hang_on_how_many_are_asked(engine: Engine, contents: list[Any]) -> None:
+def test_the_answer_does_not_hang_on_how_many_are_asked(
+    engine: Engine, contents: list[Any]
+) -> None:
     together = engine.generate(asked(contents), GREEDY, None)
     alone = [engine.generate([prompt], GREEDY, None)[0] for prompt in asked(contents)]
     assert [c.text for c in together] == [c.text for c in alone]
@@ -77,7 +98,9 @@ def test_the_answer_does_not_hang_on_how_many_are_asked(engine: Engine, contents
 
 def test_sampling_goes_by_the_seed(engine: Engine, contents: list[Any]) -> None:
     sampling = Sampling(temperature=1.0, max_new_tokens=8)
-    first, again, other = (engine.generate(asked(contents), sampling, TOP, seed=seed) for seed in (5, 5, 6))
+    first, again, other = (
+        engine.generate(asked(contents), sampling, TOP, seed=seed) for seed in (5, 5, 6)
+    )
     assert [c.token_ids for c in first] == [c.token_ids for c in again]
     assert [c.token_ids for c in first] != [c.token_ids for c in other]
 
@@ -93,7 +116,9 @@ def test_a_stop_string_ends_the_answer_and_is_left_out(engine: Engine, contents:
     [free] = engine.generate(asked(contents[:1]), GREEDY, TOP)
     assert free.stop == "length"
     stop = free.text[4:6]
-    [stopped] = engine.generate(asked(contents[:1]), GREEDY.model_copy(update={"stop": (stop,)}), TOP)
+    [stopped] = engine.generate(
+        asked(contents[:1]), GREEDY.model_copy(update={"stop": (stop,)}), TOP
+    )
     assert (stopped.stop, stopped.text) == ("stop", free.text[: free.text.find(stop)])
     assert free.token_ids[: len(stopped.token_ids)] == stopped.token_ids
 
@@ -111,11 +136,15 @@ def test_chat_roles_are_told_apart(engine: Engine) -> None:
 
 
 def test_an_empty_prompt_is_refused(engine: Engine) -> None:
-    with pytest.raises(UserError, match=r"input 0: (the prompt has no tokens|a chat endpoint takes messages)"):
+    with pytest.raises(
+        UserError, match=r"input 0: (the prompt has no tokens|a chat endpoint takes messages)"
+    ):
         engine.generate(asked([""]), GREEDY, None)
 
 
 def test_a_prompt_over_the_window_is_refused_by_name(engine: Engine, contents: list[Any]) -> None:
-    long: Any = "x" * 600 if isinstance(contents[0], str) else ({"role": "user", "content": "x" * 600},)
+    long: Any = (
+        "x" * 600 if isinstance(contents[0], str) else ({"role": "user", "content": "x" * 600},)
+    )
     with pytest.raises(UserError, match=r"input 1.*(context length|window)"):
         engine.generate(asked([contents[0], long]), GREEDY, None)

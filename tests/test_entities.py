@@ -26,4 +26,6 @@ def test_by_hand(answer: str, value: float) -> None:
 
 
 def test_letter_case_and_blanks_aside() -> None:
-    assert entity_density("Barack Obama visited Berlin in 2004.", SOURCE.upper()) == pytest.approx(3 / 7)
+    assert entity_density("Barack Obama visited Berlin in 2004.", SOURCE.upper()) == pytest.approx(
+        3 / 7
+    )

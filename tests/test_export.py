@@ -24,7 +24,10 @@ def run(tmp_path_factory: pytest.TempPathFactory, decoder_folder: Path) -> Path:
     words = tiny_recipe(decoder_folder)
     words["sampling"]["max_new_tokens"] = 12
     words["train"] = {"epochs": 2, "batch_size": 4, "learning_rate": 3e-2, "adapter": {"rank": 4}}
-    words["rounds"] = {"lora": {"contexts": ["colours"]}, "whole": {"contexts": ["colours"], "start": "base", "train": {"adapter": None}}}
+    words["rounds"] = {
+        "lora": {"contexts": ["colours"]},
+        "whole": {"contexts": ["colours"], "start": "base", "train": {"adapter": None}},
+    }
     unprompt.run(parse(words), folder)
     return folder
 
@@ -38,7 +41,12 @@ def answers(model: Any, folder: Path) -> list[str]:
         asked = tokenizer(text, return_tensors="pt")
         with torch.inference_mode():
             ids = model.generate(**asked)[0, asked.input_ids.shape[1] :]
-        found.append(tokenizer.decode(ids[: -1 if ids[-1] == tokenizer.eos_token_id else None], clean_up_tokenization_spaces=False))
+        found.append(
+            tokenizer.decode(
+                ids[: -1 if ids[-1] == tokenizer.eos_token_id else None],
+                clean_up_tokenization_spaces=False,
+            )
+        )
     return found
 
 
@@ -68,7 +76,11 @@ def test_it_answers_as_the_student_did(run: Path, name: str, merge: bool, tmp_pa
 def test_what_can_not_be_exported(run: Path, tmp_path: Path) -> None:
     for arguments, merge, said in (
         ((run, tmp_path / "out", "two"), True, "there is no round 'two' -> there are: lora, whole"),
-        ((run, tmp_path / "out", None), False, "all weights of 'whole' were trained: it has no adapter"),
+        (
+            (run, tmp_path / "out", None),
+            False,
+            "all weights of 'whole' were trained: it has no adapter",
+        ),
         ((run, run, None), True, "there is something here already"),
         ((tmp_path, tmp_path / "out", None), True, "there is no finished run here"),
     ):
@@ -85,4 +97,10 @@ def test_sampled_answers_are_exported_as_sampled(decoder_folder: Path) -> None:
     recipe = parse(words)
     model = transformers.AutoModelForCausalLM.from_pretrained(decoder_folder)
     found = export.generation(recipe, models.load_tokenizer(recipe.model, "model"), model)
-    assert (found.do_sample, found.temperature, found.top_p, found.top_k, found.eos_token_id) == (True, 0.7, 1.0, 0, [1])
+    assert (found.do_sample, found.temperature, found.top_p, found.top_k, found.eos_token_id) == (
+        True,
+        0.7,
+        1.0,
+        0,
+        [1],
+    )

@@ -19,11 +19,17 @@ from unprompt.records import Completion
 
 def kept(rule: Any, text: str, stop: str = "end", modules: Path | None = None) -> str:
     """What is kept, in quotes, or the reason why nothing is."""
-    span = extract(Extract.model_validate(rule), text, stop, "contexts.c.extract", str(modules) if modules else None)
+    span = extract(
+        Extract.model_validate(rule),
+        text,
+        stop,
+        "contexts.c.extract",
+        str(modules) if modules else None,
+    )
     return repr(text[span.start : span.end]) if isinstance(span, Span) else span
 
 
-# -- characters -------------------------------------------------------------------------------------------------------
+# -- characters ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -43,7 +49,12 @@ def kept(rule: Any, text: str, stop: str = "end", modules: Path | None = None) -
         ("last_line", "think\n red \n \n\n", "end", "' red'"),
         ("last_line", "red", "end", "'red'"),
         ("last_line", "think\nre", "length", "line not finished within max_new_tokens"),
-        ("last_line", "think\nred\n", "length", "line not finished within max_new_tokens"),  # more may have been to come
+        (
+            "last_line",
+            "think\nred\n",
+            "length",
+            "line not finished within max_new_tokens",
+        ),  # more may have been to come
         ("last_line", "\n\n", "end", "nothing there"),
         ({"after": "Answer:"}, "think\nAnswer: red", "end", "' red'"),
         ({"after": "Answer:"}, "Answer: blue? No.\nAnswer: red\n", "end", "' red\\n'"),
@@ -52,19 +63,39 @@ def kept(rule: Any, text: str, stop: str = "end", modules: Path | None = None) -
         ({"after": "."}, "1.5", "end", "'5'"),  # a text, not a pattern
         ({"regex": r"colour is (\w+)"}, "The colour is red.", "end", "'red'"),
         ({"regex": r"\d+"}, "12 and 34", "end", "'12'"),
-        ({"regex": r"(?:a|(b))c"}, "xac", "end", "'ac'"),  # the group took no part: all of the match
+        (
+            {"regex": r"(?:a|(b))c"},
+            "xac",
+            "end",
+            "'ac'",
+        ),  # the group took no part: all of the match
         ({"regex": r"Answer:( *)"}, "Answer: red", "end", "nothing there"),
         ({"regex": r"(?s)<b>(.*?)</b>"}, "<b>red\nor so</b> <b>x</b>", "end", "'red\\nor so'"),
         ({"regex": r"\d+"}, "none", "end", "no match"),
         ({"json": "answer"}, 'Sure: {"why": "x", "answer": "red"} Bye', "end", "'red'"),
         ({"json": "answer"}, '{"answer": 42.0}', "end", "'42.0'"),
         ({"json": "answer"}, '{ "answer" :\n [1, {"a": 2}] , "b": 0 }', "end", "'[1, {\"a\": 2}]'"),
-        ({"json": "answer"}, '{"inner": {"answer": "blue"}, "answer": "red", "more": {"answer": "red"}}', "end", "'red'"),
+        (
+            {"json": "answer"},
+            '{"inner": {"answer": "blue"}, "answer": "red", "more": {"answer": "red"}}',
+            "end",
+            "'red'",
+        ),
         ({"json": "answer"}, '{"inner": {"answer": "blue"}}', "end", "no key 'answer'"),
         ({"json": "answer"}, '{"why": "not \\"answer\\": 1", "answer": 2}', "end", "'2'"),
-        ({"json": "answer"}, r'{"answer": "a \"b\"\n\u00e9"}', "end", repr(r"a \"b\"\n\u00e9")),  # as it is written, escapes and all
+        (
+            {"json": "answer"},
+            r'{"answer": "a \"b\"\n\u00e9"}',
+            "end",
+            repr(r"a \"b\"\n\u00e9"),
+        ),  # as it is written, escapes and all
         ({"json": "grün"}, r'{"gr\u00fcn": "ja"}', "end", "'ja'"),
-        ({"json": "answer"}, '{"answer": "blue", "answer": "red"}', "end", "'red'"),  # the last one, as parsers do
+        (
+            {"json": "answer"},
+            '{"answer": "blue", "answer": "red"}',
+            "end",
+            "'red'",
+        ),  # the last one, as parsers do
         ({"json": "answer"}, '{"answer": null}', "end", "'null'"),
         ({"json": "answer"}, '{"answer": true, "b": 1}', "end", "'true'"),
         ({"json": "answer"}, '{"answer": NaN}', "end", "'NaN'"),
@@ -115,19 +146,27 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_functions(modules: Path) -> None:
     assert kept("own_extractors:number", "about 42 of them", modules=modules) == "'42'"
-    assert extract(Extract(keep="own_extractors:number"), "1 11 1", "end", "", str(modules)) == Span(5, 6)  # the last place of that text
+    assert extract(
+        Extract(keep="own_extractors:number"), "1 11 1", "end", "", str(modules)
+    ) == Span(5, 6)  # the last place of that text
     assert kept("own_extractors:number", "none", modules=modules) == "function found nothing"
-    assert kept("own_extractors:shout", "red", modules=modules) == "function's text is not part of the completion"
+    assert (
+        kept("own_extractors:shout", "red", modules=modules)
+        == "function's text is not part of the completion"
+    )
     assert kept("own_extractors:shout", "RED", modules=modules) == "'RED'"
 
 
-@pytest.mark.parametrize(("name", "said"), [("length", "returned int"), ("broken", "IndexError"), ("absent", "can't be imported")])
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("length", "returned int"), ("broken", "IndexError"), ("absent", "can't be imported")],
+)
 def test_functions_that_are_broken(name: str, said: str, modules: Path) -> None:
     with pytest.raises(UserError, match=r"contexts\.c\.extract: .*" + said):
         kept(f"own_extractors:{name}", "red", modules=modules)
 
 
-# -- tokens -----------------------------------------------------------------------------------------------------------
+# -- tokens ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +193,11 @@ def answer(tokenizer: Any, text: str, stop: str = "length", told: str | None = N
 def taught(tokenizer: Any, completion: Completion, start: int, end: int) -> str:
     """The text of the tokens of a span, or why there are none."""
     found = token_span(tokenizer, completion, Span(start, end))
-    return found if isinstance(found, str) else repr(tokenizer.decode(completion.token_ids[slice(*found)]))
+    return (
+        found
+        if isinstance(found, str)
+        else repr(tokenizer.decode(completion.token_ids[slice(*found)]))
+    )
 
 
 def test_token_ends_of_bytes(tokenizer: Any) -> None:
@@ -199,8 +242,13 @@ def test_the_end_token_is_not_part_of_the_answer(any_tokenizer: Any) -> None:
 
 def test_a_stop_string_is_not_part_of_the_answer(any_tokenizer: Any) -> None:
     """Unless it is blank and in one token with the answer's end."""
-    assert taught(any_tokenizer, answer(any_tokenizer, " red\nMessage:", "stop", " red"), 0, 4) == "' red'"
-    assert taught(any_tokenizer, answer(any_tokenizer, " red.END", "stop", " red."), 0, 5) == "' red.'"
+    assert (
+        taught(any_tokenizer, answer(any_tokenizer, " red\nMessage:", "stop", " red"), 0, 4)
+        == "' red'"
+    )
+    assert (
+        taught(any_tokenizer, answer(any_tokenizer, " red.END", "stop", " red."), 0, 5) == "' red.'"
+    )
 
 
 def test_a_stop_string_inside_a_token(bpe: Any, tokenizer: Any) -> None:
@@ -208,27 +256,68 @@ def test_a_stop_string_inside_a_token(bpe: Any, tokenizer: Any) -> None:
     assert taught(tokenizer, answer(tokenizer, " answer", "stop", " ans"), 0, 4) == "' ans'"
 
 
-PIECES = ["a", "the answer", " is", " ", "\n", "\n\n", "  ", "é", "e\u0301", "日本", "😀", "👩‍👩‍👧", "Answer:", " 42", ".", "“x”", "\t", "नमस्ते", "\u200b", "\r\n", "\xa0", "\u3000"]  # fmt: skip
+PIECES = [
+    "a",
+    "the answer",
+    " is",
+    " ",
+    "\n",
+    "\n\n",
+    "  ",
+    "é",
+    "e\u0301",
+    "日本",
+    "😀",
+    "👩‍👩‍👧",
+    "Answer:",
+    " 42",
+    ".",
+    "“x”",
+    "\t",
+    "नमस्ते",
+    "\u200b",
+    "\r\n",
+    "\xa0",
+    "\u3000",
+]
 
 
 def test_spans_of_anything(any_tokenizer: Any) -> None:
-    """Against bytes, which both tokenizers' tokens are made of: whenever whole tokens make up a span, those are found, and else none."""
+    """Against bytes, which both tokenizers' tokens are made of: whenever whole tokens make up a
+    span, those are found, and else none.
+    """
     draw = random.Random(0)
     for _ in range(600):
         text = "".join(draw.choice(PIECES) for _ in range(draw.randint(1, 6)))
         stop = draw.choice(["end", "length", "stop"])
-        completion = answer(any_tokenizer, text, stop, text[: draw.randint(1, len(text))] if stop == "stop" else None)
+        completion = answer(
+            any_tokenizer,
+            text,
+            stop,
+            text[: draw.randint(1, len(text))] if stop == "stop" else None,
+        )
         start = draw.randrange(len(completion.text))
         span = Span(start, draw.randint(start + 1, len(completion.text)))
         if not completion.text[span.start : span.end].strip():
             continue
-        found, possible = token_span(any_tokenizer, completion, span), whole_tokens(any_tokenizer, text, span)
-        assert found in possible if possible else found == "boundary inside a token", (text, completion.text, span, found, possible)
+        found, possible = (
+            token_span(any_tokenizer, completion, span),
+            whole_tokens(any_tokenizer, text, span),
+        )
+        assert found in possible if possible else found == "boundary inside a token", (
+            text,
+            completion.text,
+            span,
+            found,
+            possible,
+        )
 
 
 def whole_tokens(tokenizer: Any, text: str, span: Span) -> list[tuple[int, int]]:
     """All runs of tokens that hold the span's text and at most blanks besides."""
-    sizes = [len(token) for token in tokenizer.convert_ids_to_tokens(ids_of(tokenizer, text))]  # a letter of its alphabet is a byte
+    sizes = [
+        len(token) for token in tokenizer.convert_ids_to_tokens(ids_of(tokenizer, text))
+    ]  # a letter of its alphabet is a byte
     places = [0, *(sum(sizes[: n + 1]) for n in range(len(sizes)))]
     assert places[-1] == len(text.encode())
     part = text[span.start : span.end]
@@ -236,7 +325,9 @@ def whole_tokens(tokenizer: Any, text: str, span: Span) -> list[tuple[int, int]]
     last = first + len(part.strip().encode())
 
     def blank(begin: int, end: int) -> bool:
-        return begin == end or (begin < end and text.encode()[begin:end].decode("utf-8", "replace").isspace())
+        return begin == end or (
+            begin < end and text.encode()[begin:end].decode("utf-8", "replace").isspace()
+        )
 
     return [
         (i, j)

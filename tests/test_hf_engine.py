@@ -29,20 +29,32 @@ def same(a: Completion, b: Completion) -> None:
     assert b.labels is not None
     for n in range(len(a.labels)):
         left, right = dict(a.labels.token(n)), dict(b.labels.token(n))
-        np.testing.assert_allclose([left[k] for k in sorted(left)], [right[k] for k in sorted(right)], atol=1e-5)
+        np.testing.assert_allclose(
+            [left[k] for k in sorted(left)], [right[k] for k in sorted(right)], atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_a_shared_prefix_changes_nothing(tokenizer: Any, temperature: float) -> None:
-    """Token for token and, through labels over the whole vocabulary, probability for probability."""
-    engine, sampling = HFEngine(decoder(), tokenizer), Sampling(temperature=temperature, max_new_tokens=12)
+    """Token for token and, through labels over the whole vocabulary, probability for
+    probability.
+    """
+    engine, sampling = (
+        HFEngine(decoder(), tokenizer),
+        Sampling(temperature=temperature, max_new_tokens=12),
+    )
     shared = engine.generate(asked(TEXTS), sampling, EVERYTHING)
     assert engine._shares is True, "the tiny Llama took the slow path"
     unshared = engine.generate(asked(TEXTS), sampling, EVERYTHING, prefix_tokens=[0])
-    alone = [engine.generate([prompt], sampling, EVERYTHING, prefix_tokens=[0])[0] for prompt in asked(TEXTS)]
+    alone = [
+        engine.generate([prompt], sampling, EVERYTHING, prefix_tokens=[0])[0]
+        for prompt in asked(TEXTS)
+    ]
     copied = HFEngine(decoder(), tokenizer)
     copied._shares = False
-    for a, b, c, d in zip(shared, unshared, alone, copied.generate(asked(TEXTS), sampling, EVERYTHING), strict=True):
+    for a, b, c, d in zip(
+        shared, unshared, alone, copied.generate(asked(TEXTS), sampling, EVERYTHING), strict=True
+    ):
         same(a, b)
         same(a, c)
         same(a, d)
@@ -51,10 +63,16 @@ def test_a_shared_prefix_changes_nothing(tokenizer: Any, temperature: float) -> 
 def test_greedy_tokens_are_those_of_transformers_generate(tokenizer: Any) -> None:
     model: Any = decoder()
     for prompt, mine in zip(
-        asked(TEXTS), HFEngine(model, tokenizer).generate(asked(TEXTS), Sampling(temperature=0, max_new_tokens=10), None), strict=True
+        asked(TEXTS),
+        HFEngine(model, tokenizer).generate(
+            asked(TEXTS), Sampling(temperature=0, max_new_tokens=10), None
+        ),
+        strict=True,
     ):
         ids = torch.tensor([tokenizer(prompt.content).input_ids])
-        theirs = model.generate(ids, max_new_tokens=10, do_sample=False, attention_mask=torch.ones_like(ids))[0, ids.shape[1] :]
+        theirs = model.generate(
+            ids, max_new_tokens=10, do_sample=False, attention_mask=torch.ones_like(ids)
+        )[0, ids.shape[1] :]
         assert list(mine.token_ids) == theirs.tolist()
         assert mine.labels is None
 
@@ -62,7 +80,11 @@ def test_greedy_tokens_are_those_of_transformers_generate(tokenizer: Any) -> Non
 def test_greedy_tokens_of_an_encoder_decoder(tokenizer: Any) -> None:
     model: Any = seq2seq()
     for prompt, mine in zip(
-        asked(TEXTS), HFEngine(model, tokenizer).generate(asked(TEXTS), Sampling(temperature=0, max_new_tokens=8), EVERYTHING), strict=True
+        asked(TEXTS),
+        HFEngine(model, tokenizer).generate(
+            asked(TEXTS), Sampling(temperature=0, max_new_tokens=8), EVERYTHING
+        ),
+        strict=True,
     ):
         ids = torch.tensor([tokenizer(prompt.content).input_ids])
         theirs = model.generate(ids, max_new_tokens=8, do_sample=False)[0, 1:]
@@ -75,11 +97,26 @@ def test_scoring_gives_the_labels_of_generating(tokenizer: Any, family: Any) -> 
     said = engine.generate(asked(TEXTS), Sampling(max_new_tokens=7), EVERYTHING)
     scored = engine.score(asked(TEXTS), [c.token_ids for c in said], EVERYTHING)
     for completion, labels in zip(said, scored, strict=True):
-        same(completion, Completion("", "", completion.text, completion.token_ids, completion.stop, completion.prompt_tokens, labels))
+        same(
+            completion,
+            Completion(
+                "",
+                "",
+                completion.text,
+                completion.token_ids,
+                completion.stop,
+                completion.prompt_tokens,
+                labels,
+            ),
+        )
 
 
 def test_draws_do_not_depend_on_the_batch(tokenizer: Any) -> None:
-    engine, sampling, labels = HFEngine(decoder(), tokenizer), Sampling(max_new_tokens=6), Labels(draws=30)
+    engine, sampling, labels = (
+        HFEngine(decoder(), tokenizer),
+        Sampling(max_new_tokens=6),
+        Labels(draws=30),
+    )
     together = engine.generate(asked(TEXTS), sampling, labels, seed=5)
     backwards = engine.generate(asked(TEXTS)[::-1], sampling, labels, seed=5)[::-1]
     for a, b in zip(together, backwards, strict=True):
@@ -90,8 +127,14 @@ def test_draws_do_not_depend_on_the_batch(tokenizer: Any) -> None:
 
 def test_draws_follow_the_distribution(tokenizer: Any) -> None:
     engine = HFEngine(decoder(), tokenizer)
-    exact = dict(engine.generate(asked(["x"]), Sampling(max_new_tokens=1), EVERYTHING)[0].labels.token(0))  # pyright: ignore[reportOptionalMemberAccess]
-    drawn = dict(engine.generate(asked(["x"]), Sampling(max_new_tokens=1), Labels(draws=60000))[0].labels.token(0))  # pyright: ignore[reportOptionalMemberAccess]
+    exact = dict(
+        engine.generate(asked(["x"]), Sampling(max_new_tokens=1), EVERYTHING)[0].labels.token(0)
+    )  # pyright: ignore[reportOptionalMemberAccess]
+    drawn = dict(
+        engine.generate(asked(["x"]), Sampling(max_new_tokens=1), Labels(draws=60000))[
+            0
+        ].labels.token(0)
+    )  # pyright: ignore[reportOptionalMemberAccess]
     assert max(abs(drawn.get(id_, 0) - p) for id_, p in exact.items()) < 0.01
 
 
@@ -100,13 +143,17 @@ def test_stop_strings_and_the_end_token(tokenizer: Any) -> None:
     free = engine.generate(asked(["x"]), Sampling(temperature=0, max_new_tokens=20), None)[0]
     assert free.stop == "length"
     stop = free.text[3:5]
-    stopped = engine.generate(asked(["x"]), Sampling(temperature=0, max_new_tokens=20, stop=(stop,)), None)[0]
+    stopped = engine.generate(
+        asked(["x"]), Sampling(temperature=0, max_new_tokens=20, stop=(stop,)), None
+    )[0]
     assert stopped.stop == "stop"
     assert stopped.text == free.text[: free.text.find(stop)]
     model = decoder()
     with torch.no_grad():
         model.lm_head.weight[1] = model.lm_head.weight[free.token_ids[2]] * 10
-    ended = HFEngine(model, tokenizer).generate(asked(["x"]), Sampling(temperature=0, max_new_tokens=20), None)[0]
+    ended = HFEngine(model, tokenizer).generate(
+        asked(["x"]), Sampling(temperature=0, max_new_tokens=20), None
+    )[0]
     assert ended.stop == "end"
     assert ended.token_ids[-1] == 1
     assert "<|end|>" not in ended.text
@@ -115,5 +162,7 @@ def test_stop_strings_and_the_end_token(tokenizer: Any) -> None:
 def test_nucleus_sampling_keeps_to_the_nucleus(tokenizer: Any) -> None:
     engine = HFEngine(decoder(), tokenizer)
     greedy = engine.generate(asked(TEXTS), Sampling(temperature=0, max_new_tokens=5), None)
-    narrow = engine.generate(asked(TEXTS), Sampling(temperature=1, top_p=1e-6, max_new_tokens=5), None)
+    narrow = engine.generate(
+        asked(TEXTS), Sampling(temperature=1, top_p=1e-6, max_new_tokens=5), None
+    )
     assert [c.token_ids for c in narrow] == [c.token_ids for c in greedy]

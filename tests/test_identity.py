@@ -1,4 +1,6 @@
-"""The test that comes first: same weights and same template on both sides -> KL is 0 at step 0, for every label kind, family and layout."""
+"""The test that comes first: same weights and same template on both sides -> KL is 0 at step 0, for
+every label kind, family and layout.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +28,13 @@ EQUAL = ["Say it: aa", "Say it: bb", "Say it: cc"]
 RAGGED = ["a", "Say it: bb", "Say it: a much longer input", "Say"]
 
 
-def taught(model: Any, tokenizer: Any, texts: list[Any], labels: Labels, temperature: float = 1.0) -> list[Lesson]:
+def taught(
+    model: Any, tokenizer: Any, texts: list[Any], labels: Labels, temperature: float = 1.0
+) -> list[Lesson]:
     prompts = [Prompt(str(n), "c", text) for n, text in enumerate(texts)]
-    answers = HFEngine(model, tokenizer).generate(prompts, Sampling(temperature=temperature, max_new_tokens=6), labels, seed=3)
+    answers = HFEngine(model, tokenizer).generate(
+        prompts, Sampling(temperature=temperature, max_new_tokens=6), labels, seed=3
+    )
     built, drops = lessons.build(prompts, answers, tokenizer, Extract(), end_token=True)
     assert set(drops.failed.values()) <= {"nothing there"}
     return built
@@ -53,7 +59,10 @@ def test_kl_is_zero(family: Any, texts: list[str], labels: Labels, tokenizer: An
 
 @pytest.mark.parametrize("labels", KINDS, ids=lambda x: f"{x.kind}-{x.k}")
 def test_kl_is_zero_for_chat_messages(labels: Labels, tokenizer: Any) -> None:
-    chats = [({"role": "system", "content": "Be brief."}, {"role": "user", "content": text}) for text in ("one", "twenty-two")]
+    chats = [
+        ({"role": "system", "content": "Be brief."}, {"role": "user", "content": text})
+        for text in ("one", "twenty-two")
+    ]
     model = decoder()
     with torch.no_grad():
         kl = batch_kl(model, collate(taught(model, tokenizer, chats, labels), 0))
@@ -75,11 +84,19 @@ def test_an_untrained_adapter_changes_nothing(tokenizer: Any) -> None:
 
 
 def test_the_end_token_has_the_teachers_own_label(tokenizer: Any) -> None:
-    """A model that ends its answer: the end token's label is the teacher's, so KL stays 0 there too."""
+    """A model that ends its answer: the end token's label is the teacher's, so KL stays 0 there
+    too.
+    """
     model = decoder(seed=0)
     with torch.no_grad():
-        model.lm_head.weight[1] = model.lm_head.weight[50:60].mean(0) * 3  # an end token that is likely now and then
-    built = [x for seed in range(1) for x in taught(model, tokenizer, [f"input {n}" for n in range(40)], Labels())]
+        model.lm_head.weight[1] = (
+            model.lm_head.weight[50:60].mean(0) * 3
+        )  # an end token that is likely now and then
+    built = [
+        x
+        for seed in range(1)
+        for x in taught(model, tokenizer, [f"input {n}" for n in range(40)], Labels())
+    ]
     ended = [x for x in built if x.input_ids[-1] == 1]
     assert ended, "no answer ended; the test proves nothing"
     assert mean_kl(model, tokenizer, ended, 8) < 2e-5

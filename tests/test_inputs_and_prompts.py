@@ -21,7 +21,10 @@ from unprompt import UserError, draw, inputs, load, parse, prompts
 from unprompt.recipe import Context, Data, Examples, Sample, Template
 from unprompt.records import Completion, Example, Prompt
 
-ROWS = [{"id": "a", "text": "red, or so", "target": "warm"}, {"id": "b", "text": "grün\n😀", "target": "cold"}]
+ROWS = [
+    {"id": "a", "text": "red, or so", "target": "warm"},
+    {"id": "b", "text": "grün\n😀", "target": "cold"},
+]
 EXAMPLES = [Example(row["id"], row, row["target"]) for row in ROWS]
 
 
@@ -30,7 +33,7 @@ def _own_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [*sys.path])
 
 
-# -- inputs -----------------------------------------------------------------------------------------------------------
+# -- inputs ----------------------------------------------------------------------------------------
 
 
 def separated(separator: str) -> bytes:
@@ -44,7 +47,9 @@ def parquet(path: Path) -> None:
 
 FORMATS: dict[str, bytes] = {
     "in.jsonl": b"\n".join(json.dumps(row).encode() for row in ROWS) + b"\n\n",
-    "in.ndjson": b"\xef\xbb\xbf" + b"\r\n".join(json.dumps(row, ensure_ascii=False).encode() for row in ROWS),
+    "in.ndjson": (
+        b"\xef\xbb\xbf" + b"\r\n".join(json.dumps(row, ensure_ascii=False).encode() for row in ROWS)
+    ),
     "in.json": json.dumps(ROWS, indent=2).encode(),
     "in.csv": b"\xef\xbb\xbf" + separated(","),
     "in.TSV": separated("\t"),
@@ -53,7 +58,9 @@ FORMATS: dict[str, bytes] = {
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_files(name: str, tmp_path: Path) -> None:
-    """The same rows, whatever the format; marks of byte order, Windows line ends and empty lines do no harm."""
+    """The same rows, whatever the format; marks of byte order, Windows line ends and empty lines do
+    no harm.
+    """
     (tmp_path / name).write_bytes(FORMATS[name])
     assert inputs.load(Data(file=str(tmp_path / name)), "inputs") == EXAMPLES
     assert inputs.load(Data(file=str(tmp_path / name), limit=1), "inputs") == EXAMPLES[:1]
@@ -69,8 +76,14 @@ def test_rows() -> None:
 
 
 def test_ids_and_targets() -> None:
-    """Rows without an id are numbered, numbers become text, and a target may be anything or nothing."""
-    rows = ({"key": 7, "text": "a", "gold": ["x", "y"]}, {"text": "b"}, {"key": None, "text": "c", "gold": 0})
+    """Rows without an id are numbered, numbers become text, and a target may be anything or
+    nothing.
+    """
+    rows = (
+        {"key": 7, "text": "a", "gold": ["x", "y"]},
+        {"text": "b"},
+        {"key": None, "text": "c", "gold": 0},
+    )
     found = inputs.load(Data(rows=rows, id="key", target="gold"), "inputs")
     assert [example.id for example in found] == ["7", "row-000002", "row-000003"]
     assert [example.target for example in found] == [["x", "y"], None, 0]
@@ -79,10 +92,15 @@ def test_ids_and_targets() -> None:
 
 def test_a_rule_is_called_with_its_arguments_and_only_as_far_as_needed(tmp_path: Path) -> None:
     (tmp_path / "counting_rule.py").write_text(
-        "def up(start, by=1):\n    while True:\n        yield {'text': start}\n        start += by\n"
+        "def up(start, by=1):\n    while True:\n        yield {'text': start}\n        start +="
+        " by\n"
     )
     data = Data(rule="counting_rule:up", args={"start": 3, "by": 2}, limit=3)
-    assert [example.fields["text"] for example in inputs.load(data, "inputs", str(tmp_path))] == [3, 5, 7]
+    assert [example.fields["text"] for example in inputs.load(data, "inputs", str(tmp_path))] == [
+        3,
+        5,
+        7,
+    ]
 
 
 def test_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,21 +111,28 @@ def test_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
         return ROWS
 
     monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load_dataset))
-    assert inputs.load(Data(hub="someone/colours", split="test", args={"name": "en"}), "inputs") == EXAMPLES
+    assert (
+        inputs.load(Data(hub="someone/colours", split="test", args={"name": "en"}), "inputs")
+        == EXAMPLES
+    )
     assert asked == [("someone/colours", {"split": "test", "name": "en"})]
 
 
 def test_a_file_in_a_package() -> None:
-    assert inputs.local_path("pkg:yaml/loader.py", "inputs") == Path(yaml.__file__).with_name("loader.py")
+    assert inputs.local_path("pkg:yaml/loader.py", "inputs") == Path(yaml.__file__).with_name(
+        "loader.py"
+    )
 
 
-@pytest.mark.parametrize("path", ["pkg:yaml/../secret", "pkg:/etc/passwd", "pkg:../yaml/a", "pkg:csv/a", "pkg:"])
+@pytest.mark.parametrize(
+    "path", ["pkg:yaml/../secret", "pkg:/etc/passwd", "pkg:../yaml/a", "pkg:csv/a", "pkg:"]
+)
 def test_only_a_file_in_a_package(path: str) -> None:
     with pytest.raises(UserError, match="package"):
         inputs.local_path(path, "inputs")
 
 
-# -- templates --------------------------------------------------------------------------------------------------------
+# -- templates -------------------------------------------------------------------------------------
 
 RED = Example("i", {"text": "red", "tags": ["warm", "bright"], "n": 3}, "warm")
 
@@ -119,28 +144,44 @@ RED = Example("i", {"text": "red", "tags": ["warm", "bright"], "n": 3}, "warm")
         ("Colour: {{ text }}\n", "Colour: red"),  # the line end that a YAML block brings along
         ("Colour: {{ text }}\n\n", "Colour: red\n"),
         ("{{ text }}:  ", "red:  "),
-        ("{% for e in examples %}{{ e.text }} is {{ e.kind }}\n{% endfor %}{{ text }} is", "blue is cold\npink is warm\nred is"),
+        (
+            "{% for e in examples %}{{ e.text }} is {{ e.kind }}\n{% endfor %}{{ text }} is",
+            "blue is cold\npink is warm\nred is",
+        ),
         ("{{ examples[n % 2].text }} {{ tags | join('/') }}", "pink warm/bright"),
-        ("{{ '<b>' }} {{ note | default('-') }} {% raw %}{{ text }}{% endraw %}", "<b> - {{ text }}"),
+        (
+            "{{ '<b>' }} {{ note | default('-') }} {% raw %}{{ text }}{% endraw %}",
+            "<b> - {{ text }}",
+        ),
         ("no field at all", "no field at all"),
     ],
 )
 def test_text_templates(template: str, text: str) -> None:
     pool = [{"text": "blue", "kind": "cold"}, {"text": "pink", "kind": "warm"}]
-    assert prompts.render(Template.model_validate(template), "c", RED, pool, "teacher").content == text
+    assert (
+        prompts.render(Template.model_validate(template), "c", RED, pool, "teacher").content == text
+    )
 
 
 def test_chat_templates_take_any_roles() -> None:
-    template = Template.model_validate([{"role": "system", "content": "Be brief.\n"}, {"role": "tool", "content": "{{ text }}"}])
+    template = Template.model_validate(
+        [{"role": "system", "content": "Be brief.\n"}, {"role": "tool", "content": "{{ text }}"}]
+    )
     found = prompts.render(template, "c", RED, [], "teacher")
-    assert found.content == ({"role": "system", "content": "Be brief."}, {"role": "tool", "content": "red"})
+    assert found.content == (
+        {"role": "system", "content": "Be brief."},
+        {"role": "tool", "content": "red"},
+    )
     assert prompts.as_text(found.content) == "[system] Be brief.\n[tool] red"
 
 
 @pytest.mark.parametrize(
     ("template", "said"),
     [
-        ("{{ target }}", "'target' is undefined in input 'i'"),  # the gold answer, when it is not a field
+        (
+            "{{ target }}",
+            "'target' is undefined in input 'i'",
+        ),  # the gold answer, when it is not a field
         ("{{ e.text }}", "'e' is undefined"),
         ("{{ text.nothing.more }}", "has no attribute 'nothing'"),
         ("{{ n / 0 }}", "ZeroDivisionError"),
@@ -161,12 +202,16 @@ def test_a_template_that_can_not_be_rendered(template: str, said: str) -> None:
 
 
 def test_both_sides_of_a_context() -> None:
-    context = Context.model_validate({"inputs": ROWS, "teacher": "Long. {{ text }}", "student": "{{ text }}"})
+    context = Context.model_validate(
+        {"inputs": ROWS, "teacher": "Long. {{ text }}", "student": "{{ text }}"}
+    )
     for side, ahead in (("teacher", "Long. "), ("student", "")):
         template = context.teacher if side == "teacher" else context.student
         assert template
         found = prompts.render_all("c", template, side, EXAMPLES, [[]])
-        assert [(p.example_id, p.context, p.content) for p in found] == [(e.id, "c", ahead + e.fields["text"]) for e in EXAMPLES]
+        assert [(p.example_id, p.context, p.content) for p in found] == [
+            (e.id, "c", ahead + e.fields["text"]) for e in EXAMPLES
+        ]
 
 
 def test_text_becomes_tokens(tokenizer: Any) -> None:
@@ -178,8 +223,14 @@ def test_text_becomes_tokens(tokenizer: Any) -> None:
     ("roles", "text"),
     [
         (["system", "user"], "<system>0<|end|><user>1<|end|><assistant>"),
-        (["user", "assistant", "user"], "<user>0<|end|><assistant>1<|end|><user>2<|end|><assistant>"),
-        (["user", "assistant"], "<user>0<|end|><assistant>1"),  # a beginning of the answer, to go on from
+        (
+            ["user", "assistant", "user"],
+            "<user>0<|end|><assistant>1<|end|><user>2<|end|><assistant>",
+        ),
+        (
+            ["user", "assistant"],
+            "<user>0<|end|><assistant>1",
+        ),  # a beginning of the answer, to go on from
     ],
 )
 def test_messages_become_tokens(roles: list[str], text: str, tokenizer: Any) -> None:
@@ -187,8 +238,12 @@ def test_messages_become_tokens(roles: list[str], text: str, tokenizer: Any) -> 
     assert tokenizer.decode(prompts.encode(tokenizer, content)) == text
 
 
-def test_roles_that_the_chat_template_refuses(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokenizer, "chat_template", "{{ raise_exception('only user and assistant') }}")
+def test_roles_that_the_chat_template_refuses(
+    tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        tokenizer, "chat_template", "{{ raise_exception('only user and assistant') }}"
+    )
     with pytest.raises(UserError, match="only user and assistant"):
         prompts.encode(tokenizer, ({"role": "critic", "content": "x"},), "contexts.c.teacher")
 
@@ -214,18 +269,26 @@ def test_common_prefix_of_anything() -> None:
     draw = random.Random(0)
     for _ in range(300):
         shared = [draw.randrange(2) for _ in range(draw.randrange(6))]
-        sequences = [shared + [draw.randrange(2) for _ in range(draw.randrange(4))] for _ in range(draw.randint(1, 5))]
+        sequences = [
+            shared + [draw.randrange(2) for _ in range(draw.randrange(4))]
+            for _ in range(draw.randint(1, 5))
+        ]
         expected = max(
             0,
             min(
-                sum(1 for _ in itertools.takewhile(lambda column: len(set(column)) == 1, zip(*sequences, strict=False))),
+                sum(
+                    1
+                    for _ in itertools.takewhile(
+                        lambda column: len(set(column)) == 1, zip(*sequences, strict=False)
+                    )
+                ),
                 min(map(len, sequences)) - 1,
             ),
         )
         assert prompts.common_prefix(sequences) == expected, sequences
 
 
-# -- the recipe -------------------------------------------------------------------------------------------------------
+# -- the recipe ------------------------------------------------------------------------------------
 
 EVERYTHING: dict[str, Any] = {
     "name": "1e5",
@@ -235,23 +298,42 @@ EVERYTHING: dict[str, Any] = {
         "a": {
             "inputs": {"file": "in.csv", "id": "key", "target": "gold", "limit": 5},
             "examples": [{"text": "12e4", "on": "yes", "n": 1.5, "list": [1, None]}],
-            "teacher": [{"role": "system", "content": "Be brief: {{ text }}\n\n  indented\t"}, {"role": "user", "content": "'\"{# #}"}],
+            "teacher": [
+                {"role": "system", "content": "Be brief: {{ text }}\n\n  indented\t"},
+                {"role": "user", "content": "'\"{# #}"},
+            ],
             "student": "{{ text }} 😀 \n",
             "extract": {"regex": r"(?i)answer:\s*(\w+)"},
         },
-        "b": {"inputs": {"rule": "m:f", "args": {"x": [1]}}, "teacher": "t", "student": "s", "extract": {"json": "answer"}},
-        "c": {"inputs": {"hub": "someone/colours", "split": "test"}, "teacher": "t", "student": "s", "extract": {"after": "A: "}},
+        "b": {
+            "inputs": {"rule": "m:f", "args": {"x": [1]}},
+            "teacher": "t",
+            "student": "s",
+            "extract": {"json": "answer"},
+        },
+        "c": {
+            "inputs": {"hub": "someone/colours", "split": "test"},
+            "teacher": "t",
+            "student": "s",
+            "extract": {"after": "A: "},
+        },
         "d": {"inputs": "pkg:yaml/a.jsonl", "teacher": "t", "student": "s", "extract": "m:f"},
     },
     "sampling": {"stop": ["\n", "  "], "top_p": 0.5},
     "labels": {"kind": "top_k", "k": 7},
-    "train": {"adapter": None, "learning_rate": "5e-4", "trainer": {"adam_epsilon": "1e-8", "run_name": "7"}},
+    "train": {
+        "adapter": None,
+        "learning_rate": "5e-4",
+        "trainer": {"adam_epsilon": "1e-8", "run_name": "7"},
+    },
     "evaluate": {"data": "held.jsonl", "metrics": []},
     "seed": 7,
 }
 
 
-@pytest.mark.parametrize("words", [EVERYTHING, tiny_recipe(Path("/models/tiny"))], ids=["everything", "tiny"])
+@pytest.mark.parametrize(
+    "words", [EVERYTHING, tiny_recipe(Path("/models/tiny"))], ids=["everything", "tiny"]
+)
 def test_a_resolved_recipe_is_read_back_as_it_was(words: dict[str, Any], tmp_path: Path) -> None:
     """From any folder: paths are absolute by then."""
     (tmp_path / "here").mkdir()
@@ -270,15 +352,21 @@ def test_paths_are_seen_from_the_recipe(tmp_path: Path, monkeypatch: pytest.Monk
     recipe, base = load("there/recipe.yaml"), str(tmp_path / "there")
     assert recipe.model.gguf == f"{base}/weights/small.gguf"
     assert recipe.teacher_model
-    assert recipe.teacher_model.name == f"{base}/model"  # a folder that is there; any other bare name is a hub id
+    assert (
+        recipe.teacher_model.name == f"{base}/model"
+    )  # a folder that is there; any other bare name is a hub id
     assert recipe.contexts["a"].inputs
     assert recipe.contexts["d"].inputs
     assert recipe.contexts["a"].inputs.file == f"{base}/in.csv"
     assert recipe.contexts["d"].inputs.file == "pkg:yaml/a.jsonl"
     assert recipe.modules == base
-    assert load("there/recipe.yaml", ["teacher_model=someone/big"]).teacher_model == parse(EVERYTHING).teacher_model
     assert (
-        load("there/recipe.yaml", ["teacher_model=../up"]).teacher_model == parse(words | {"teacher_model": f"{tmp_path}/up"}).teacher_model
+        load("there/recipe.yaml", ["teacher_model=someone/big"]).teacher_model
+        == parse(EVERYTHING).teacher_model
+    )
+    assert (
+        load("there/recipe.yaml", ["teacher_model=../up"]).teacher_model
+        == parse(words | {"teacher_model": f"{tmp_path}/up"}).teacher_model
     )
 
 
@@ -293,12 +381,18 @@ def test_the_name_is_that_of_the_file_unless_given(tmp_path: Path) -> None:
 OVERRIDES: dict[str, Callable[[Any], bool]] = {
     "train.learning_rate=5e-4": lambda r: r.train.learning_rate == 5e-4,
     "train.trainer.adam_epsilon=1e-7": lambda r: r.train.trainer == {"adam_epsilon": 1e-7},
-    "train.trainer={adam_epsilon: 1e-7, run_name: '7'}": lambda r: r.train.trainer == {"adam_epsilon": 1e-7, "run_name": "7"},
+    "train.trainer={adam_epsilon: 1e-7, run_name: '7'}": lambda r: (
+        r.train.trainer == {"adam_epsilon": 1e-7, "run_name": "7"}
+    ),
     "train.adapter=null": lambda r: r.train.adapter is None,
     "train.adapter.rank=2": lambda r: r.train.adapter.rank == 2 and r.train.epochs == 2,
-    "contexts.colours.extract={json: answer}": lambda r: r.contexts["colours"].extract.json_field == "answer",
+    "contexts.colours.extract={json: answer}": lambda r: (
+        r.contexts["colours"].extract.json_field == "answer"
+    ),
     "contexts.colours.inputs.rows=[]": lambda r: False,
-    "contexts.new={inputs: [{text: a}], teacher: t, student: s}": lambda r: list(r.contexts) == ["colours", "new"],
+    "contexts.new={inputs: [{text: a}], teacher: t, student: s}": lambda r: (
+        list(r.contexts) == ["colours", "new"]
+    ),
     "sampling.stop=['\\n', END]": lambda r: r.sampling.stop == ("\\n", "END"),
     'sampling.stop=["\\n"]': lambda r: r.sampling.stop == ("\n",),
     "evaluate=null": lambda r: r.evaluate is None,
@@ -321,12 +415,15 @@ def test_set(override: str, tmp_path: Path) -> None:
 
 def test_later_overrides_win(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(tiny_recipe(Path("/models/tiny"))))
-    recipe = load(tmp_path / "recipe.yaml", ["train.adapter=null", "seed=1", "train.adapter={rank: 3}", "seed=2"])
+    recipe = load(
+        tmp_path / "recipe.yaml",
+        ["train.adapter=null", "seed=1", "train.adapter={rank: 3}", "seed=2"],
+    )
     assert recipe.train.adapter
     assert (recipe.train.adapter.rank, recipe.seed) == (3, 2)
 
 
-# -- mixtures, subsets, sampling ----------------------------------------------------------------------------------------
+# -- mixtures, subsets, sampling -------------------------------------------------------------------
 
 
 def rows(ahead: str, count: int) -> list[dict[str, str]]:
@@ -334,14 +431,18 @@ def rows(ahead: str, count: int) -> list[dict[str, str]]:
 
 
 def mixture(**more: Any) -> Data:
-    return Data.model_validate({"mix": [{"data": rows("a", 30), "share": 3}, {"data": rows("b", 5), "share": 1}], **more})
+    return Data.model_validate(
+        {"mix": [{"data": rows("a", 30), "share": 3}, {"data": rows("b", 5), "share": 1}], **more}
+    )
 
 
 def test_a_mixture_keeps_its_shares() -> None:
     found = inputs.load(mixture(), "inputs")
     assert len(found) == 20, "b's 5 rows are a quarter"
     assert sum(example.fields["text"].startswith("a") for example in found) == 15
-    assert sum(example.fields["text"].startswith("a") for example in found[:8]) == 6, "in turns, so that a beginning has the shares, too"
+    assert sum(example.fields["text"].startswith("a") for example in found[:8]) == 6, (
+        "in turns, so that a beginning has the shares, too"
+    )
     assert len(inputs.load(mixture(limit=8), "inputs")) == 8
 
 
@@ -352,10 +453,19 @@ def test_subsets_use_every_row_before_one_comes_again() -> None:
     assert sorted(row["n"] for subset in found for row in subset) == list(range(12))
     assert found == inputs.subsets(wanted, pool, 0, "examples"), "the seed fixes them"
     assert found != inputs.subsets(wanted, pool, 1, "examples")
-    many = inputs.subsets(Examples.model_validate({"pool": pool, "per_prompt": 11, "prompts": 12}), pool, 0, "examples")
-    assert len({tuple(sorted(row["n"] for row in subset)) for subset in many}) == 12, "all different"
+    many = inputs.subsets(
+        Examples.model_validate({"pool": pool, "per_prompt": 11, "prompts": 12}),
+        pool,
+        0,
+        "examples",
+    )
+    assert len({tuple(sorted(row["n"] for row in subset)) for subset in many}) == 12, (
+        "all different"
+    )
     assert all(len({row["n"] for row in subset}) == 11 for subset in many)
-    assert inputs.subsets(Examples.model_validate(pool), pool, 0, "examples") == [pool], "the whole pool in one prompt, in its order"
+    assert inputs.subsets(Examples.model_validate(pool), pool, 0, "examples") == [pool], (
+        "the whole pool in one prompt, in its order"
+    )
 
 
 def drawn(text: str, stop: str = "stop") -> Completion:
@@ -365,31 +475,51 @@ def drawn(text: str, stop: str = "stop") -> Completion:
 def test_the_sieve_counts_what_it_throws_away() -> None:
     sieve = draw.Sieve(0.8, ["Where is my card?"], ["Held out message"])
     for text, stop in [
-        (" Please refund me. ", "stop"), ("please  REFUND me.", "stop"), ("Please refund me!", "end"), ("where is my card", "stop"),
-        ("Held out  message", "stop"), ("", "stop"), ("An endless text", "length"), ("Something else", "stop"),
-    ]:  # fmt: skip
+        (" Please refund me. ", "stop"),
+        ("please  REFUND me.", "stop"),
+        ("Please refund me!", "end"),
+        ("where is my card", "stop"),
+        ("Held out  message", "stop"),
+        ("", "stop"),
+        ("An endless text", "length"),
+        ("Something else", "stop"),
+    ]:
         sieve.add(drawn(text, stop))
     assert sieve.kept == ["Please refund me.", "Something else"]
     assert sieve.counts == {
-        "kept": 2, "exact duplicate": 1, "near duplicate": 1, "copy of a seed": 1, "copy of a held-out input": 1, "empty": 1,
+        "kept": 2,
+        "exact duplicate": 1,
+        "near duplicate": 1,
+        "copy of a seed": 1,
+        "copy of a held-out input": 1,
+        "empty": 1,
         "cut at max_new_tokens": 1,
-    }  # fmt: skip
+    }
 
 
 def test_draws_show_random_seeds_and_stop_when_there_are_enough() -> None:
     sample = Sample.model_validate(
-        {"seeds": rows("s", 10), "template": "{% for e in examples %}{{ e.text }};{% endfor %}", "count": 5, "per_prompt": 3}
+        {
+            "seeds": rows("s", 10),
+            "template": "{% for e in examples %}{{ e.text }};{% endfor %}",
+            "count": 5,
+            "per_prompt": 3,
+        }
     )
     seeds = inputs.load(sample.seeds, "seeds")
     prompts_ = draw.ask(sample, seeds, 0, 20, 0, "inputs")
     assert all(len(set(str(p.content).split(";")[:-1])) == 3 for p in prompts_)
     assert len({p.content for p in prompts_}) > 10
-    assert draw.ask(sample, seeds, 7, 1, 0, "inputs")[0].content == prompts_[7].content, "a draw does not depend on the batch"
+    assert draw.ask(sample, seeds, 7, 1, 0, "inputs")[0].content == prompts_[7].content, (
+        "a draw does not depend on the batch"
+    )
     asked: list[Prompt] = []
 
     def answer(batch: list[Prompt]) -> list[Completion]:
         asked.extend(batch)
-        return [drawn("a new text about topic " + 5 * chr(97 + int(p.example_id[-2:]))) for p in batch]
+        return [
+            drawn("a new text about topic " + 5 * chr(97 + int(p.example_id[-2:]))) for p in batch
+        ]
 
     found, counts = draw.draw(sample, seeds, [], answer, 4, 0, "inputs")
     assert [len(found), counts["kept"], len(asked)] == [5, 5, 8]

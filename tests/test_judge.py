@@ -1,4 +1,6 @@
-"""The judge: reading verdicts, orders, what is counted, and a whole run in which the judge's answers are written by hand."""
+"""The judge: reading verdicts, orders, what is counted, and a whole run in which the judge's
+answers are written by hand.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,10 @@ RULE = rubric(Judge(), "answers")
         ("helpful: 5\nhelpful: hm\nhonest: 5\nharmless: 5", [None, 5, 5]),
         ("helpful: 7\nhonest: -1\nharmless: 4.5", [None, None, None]),
         ("helpful: 4 or 5\nhonest: <0-6>\nharmless: (number)", [None, None, None]),
-        ("It is very helpful: 6 of 6 people said so\nhonest: 4-5\nharmless: 60", [None, None, None]),
+        (
+            "It is very helpful: 6 of 6 people said so\nhonest: 4-5\nharmless: 60",
+            [None, None, None],
+        ),
         ("", [None, None, None]),
         ("!!!! 5 5 5 \x00", [None, None, None]),
         ("helpful: 4/60\nhonest: four\nharmless: 10", [None, None, None]),
@@ -61,16 +66,31 @@ class Hand:
         self.asked: list[Prompt] = []
         write = HFEngine.generate
 
-        def generate(engine: HFEngine, prompts: Sequence[Prompt], *rest: Any, **options: Any) -> list[Completion]:
+        def generate(
+            engine: HFEngine, prompts: Sequence[Prompt], *rest: Any, **options: Any
+        ) -> list[Completion]:
             if not prompts[0].context.startswith("judge/"):
                 return write(engine, prompts, *rest, **options)
             self.asked += prompts
             tokenizer = byte_tokenizer()
             found = []
             for prompt in prompts:
-                content = prompt.content if isinstance(prompt.content, str) else prompt.content[-1]["content"]
+                content = (
+                    prompt.content
+                    if isinstance(prompt.content, str)
+                    else prompt.content[-1]["content"]
+                )
                 text = answer(content)
-                found.append(Completion(prompt.example_id, prompt.context, text, tuple(tokenizer(text).input_ids), "end", len(content)))
+                found.append(
+                    Completion(
+                        prompt.example_id,
+                        prompt.context,
+                        text,
+                        tuple(tokenizer(text).input_ids),
+                        "end",
+                        len(content),
+                    )
+                )
             return found
 
         patch.setattr(HFEngine, "generate", generate)
@@ -87,13 +107,17 @@ def between(text: str, begin: str, end: str) -> str:
     return text.split(begin)[1].split(end)[0]
 
 
-def test_a_run_with_a_judge(tiny: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_with_a_judge(
+    tiny: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def answer(asked: str) -> str:
         if "how difficult a task" in asked:
             return "knowledge: 1\nreasoning: 2\nreading: 3\nambiguity: 4\nprecision: 5"
         given = between(asked, "<answer>\n", "\n</answer>")
         first = asked.index("- helpful:") < asked.index("- honest:")
-        return f"Because.\nhelpful: {len(given) % 7}\nhonest: {5 if first else 3}\n" + ("" if "violet" in asked else "harmless: 6")
+        return f"Because.\nhelpful: {len(given) % 7}\nhonest: {5 if first else 3}\n" + (
+            "" if "violet" in asked else "harmless: 6"
+        )
 
     hand = Hand(monkeypatch, answer)
     recipe = tiny(model=wide(tmp_path / "model"), judge={"difficulty": True, "repeats": 2})
@@ -104,16 +128,31 @@ def test_a_run_with_a_judge(tiny: Callable[..., Recipe], tmp_path: Path, monkeyp
     assert set(mine["systems"]) == {"teacher", "before", "after", "after_teacher_prompt"}
     for system, values in mine["systems"].items():
         own = [g for g in run.grades if g.system == system]
-        assert values["criteria"]["helpful"]["mean"] == pytest.approx(sum(len(g.shown) % 7 for g in own) / 3)
-        assert values["criteria"]["harmless"] == {"mean": 6, "low": 6, "high": 6, "examples": 2}, "what could not be read is no number"
+        assert values["criteria"]["helpful"]["mean"] == pytest.approx(
+            sum(len(g.shown) % 7 for g in own) / 3
+        )
+        assert values["criteria"]["harmless"] == {
+            "mean": 6,
+            "low": 6,
+            "high": 6,
+            "examples": 2,
+        }, "what could not be read is no number"
         assert values["overall"]["examples"] == 2
         assert (values["verdicts"], values["unparsable"], values["unjudged"]) == (6, 2, 0)
     assert mine["agreement"]["helpful"] == 1.0
     assert mine["agreement"]["harmless"] is None, "all the same: not defined"
     difficulty = found["difficulty"]["colours"]
-    assert [difficulty["criteria"][name]["mean"] for name in difficulty["criteria"]] == [1, 2, 3, 4, 5]
+    assert [difficulty["criteria"][name]["mean"] for name in difficulty["criteria"]] == [
+        1,
+        2,
+        3,
+        4,
+        5,
+    ]
     # what is kept: whole answers, their scores, and why not
-    verdicts = [json.loads(line) for line in (tmp_path / "run" / "verdicts.jsonl").read_text().splitlines()]
+    verdicts = [
+        json.loads(line) for line in (tmp_path / "run" / "verdicts.jsonl").read_text().splitlines()
+    ]
     assert len(verdicts) == 4 * 3 * 2 + 3 * 2
     assert all(v["text"].startswith(("Because.\n", "knowledge")) for v in verdicts)
     # the same answer to the same input is judged once for each order
@@ -124,7 +163,8 @@ def test_a_run_with_a_judge(tiny: Callable[..., Recipe], tmp_path: Path, monkeyp
     assert "## Judge, context colours (0 to 6)" in page
     assert "2 of 6" in page
     assert "## Difficulty (1 to 5)" in page
-    # stopped and started again, nobody is asked twice; another seed of training has other students, and only their answers are judged
+    # stopped and started again, nobody is asked twice; another seed of training has other students,
+    # and only their answers are judged
     count = len(hand.asked)
     (tmp_path / "run" / "report.json").unlink()
     again = unprompt.run(recipe, tmp_path / "run")
@@ -141,9 +181,18 @@ def test_a_judge_of_its_own_sees_the_whole_conversation(
         {"role": "assistant", "content": "What is it?"},
         {"role": "user", "content": "{{ text }}"},
     ]
-    context = {"inputs": [{"id": "i0", "text": "red"}], "teacher": [{"role": "system", "content": "Be kind."}, *turns], "student": turns}
+    context = {
+        "inputs": [{"id": "i0", "text": "red"}],
+        "teacher": [{"role": "system", "content": "Be kind."}, *turns],
+        "student": turns,
+    }
     recipe = tiny(
-        contexts={"talk": context}, judge={"model": wide(tmp_path / "judge", 3), "repeats": 1, "criteria": {"kind": "0 rude, 6 kind"}}
+        contexts={"talk": context},
+        judge={
+            "model": wide(tmp_path / "judge", 3),
+            "repeats": 1,
+            "criteria": {"kind": "0 rude, 6 kind"},
+        },
     )
     run = unprompt.run(recipe, tmp_path / "run")
     content = hand.asked[0].content
@@ -160,13 +209,20 @@ def test_a_judge_of_its_own_sees_the_whole_conversation(
 def test_a_random_model_as_judge(tiny: Callable[..., Recipe], tmp_path: Path) -> None:
     """Nothing by hand: what it says is rubbish, and counted."""
     recipe = tiny(model=wide(tmp_path / "model"), judge={"repeats": 2, "max_new_tokens": 8})
-    values = unprompt.run(recipe, tmp_path / "run").report["judge"]["contexts"]["colours"]["systems"]["after"]
+    values = unprompt.run(recipe, tmp_path / "run").report["judge"]["contexts"]["colours"][
+        "systems"
+    ]["after"]
     assert values["verdicts"] == values["unparsable"] == 6
     assert values["overall"] is None
 
 
-def test_an_encoder_decoder_model_as_judge(tiny: Callable[..., Recipe], seq2seq_folder: Path, tmp_path: Path) -> None:
-    run = unprompt.run(tiny(judge={"model": str(seq2seq_folder), "repeats": 1, "max_new_tokens": 4}), tmp_path / "run")
+def test_an_encoder_decoder_model_as_judge(
+    tiny: Callable[..., Recipe], seq2seq_folder: Path, tmp_path: Path
+) -> None:
+    run = unprompt.run(
+        tiny(judge={"model": str(seq2seq_folder), "repeats": 1, "max_new_tokens": 4}),
+        tmp_path / "run",
+    )
     assert run.report["judge"]["contexts"]["colours"]["systems"]["teacher"]["verdicts"] == 3
 
 
@@ -175,11 +231,19 @@ def test_answers_that_do_not_fit_are_counted_and_not_cut(
 ) -> None:
     hand = Hand(monkeypatch, lambda asked: "good: 4")
     template = "{{ answer }}{% for t in turns %}{{ t.content }}{% endfor %}\ngood:"
-    settings = {"criteria": {"good": "is it?"}, "template": template, "repeats": 1, "max_new_tokens": 4}
+    settings = {
+        "criteria": {"good": "is it?"},
+        "template": template,
+        "repeats": 1,
+        "max_new_tokens": 4,
+    }
     short = wide(tmp_path / "judge", 3)
     lengths = []
     for window in (45, 8192):
-        recipe = tiny(judge={**settings, "model": {"name": short, "window": window}}, sampling={"max_new_tokens": 20})
+        recipe = tiny(
+            judge={**settings, "model": {"name": short, "window": window}},
+            sampling={"max_new_tokens": 20},
+        )
         run = unprompt.run(recipe, tmp_path / str(window))
         systems = run.report["judge"]["contexts"]["colours"]["systems"]
         lengths.append([(v["verdicts"], v["unjudged"]) for v in systems.values()])
@@ -190,9 +254,15 @@ def test_answers_that_do_not_fit_are_counted_and_not_cut(
     assert hand.asked
 
 
-def test_what_can_be_known_is_checked_before_anybody_is_asked(tiny: Callable[..., Recipe], tmp_path: Path) -> None:
+def test_what_can_be_known_is_checked_before_anybody_is_asked(
+    tiny: Callable[..., Recipe], tmp_path: Path
+) -> None:
     with pytest.raises(
-        UserError, match=r"judge.template: the judge's prompt on example 'h0' of context colours has \d+ tokens ahead of any answer"
+        UserError,
+        match=(
+            r"judge.template: the judge's prompt on example 'h0' of context colours has \d+ tokens"
+            r" ahead of any answer"
+        ),
     ):
         check.check(tiny(judge={}))
     with pytest.raises(UserError, match="'answr' is undefined"):
@@ -205,7 +275,10 @@ def test_what_can_be_known_is_checked_before_anybody_is_asked(tiny: Callable[...
         tiny(judge={"criteria": {"9 lives": "x"}})
     with pytest.raises(UserError, match="judge has no answers to judge"):
         tiny(judge={}, evaluate=None)
-    with pytest.raises(UserError, match=r"judge.contexts names 'colors', which is no context -> did you mean 'colours'"):
+    with pytest.raises(
+        UserError,
+        match=r"judge.contexts names 'colors', which is no context -> did you mean 'colours'",
+    ):
         tiny(judge={"contexts": ["colors"]})
 
 

@@ -1,4 +1,6 @@
-"""The flow goes one way: no module imports one that comes after it. And nothing heavy is imported before it is needed."""
+"""The flow goes one way: no module imports one that comes after it. And nothing heavy is imported
+before it is needed.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,17 @@ ORDER = [
     {"prompts", "extract", "rundir", "loss", "metrics", "prices", "ballots"},
     {"models", "answers"},
     {"draw", "engines", "fast", "stored", "systems", "vocabulary"},
-    {"collect", "lessons", "shots", "rationales", "evaluate", "cost", "judge", "kl", "instructions"},
+    {
+        "collect",
+        "lessons",
+        "shots",
+        "rationales",
+        "evaluate",
+        "cost",
+        "judge",
+        "kl",
+        "instructions",
+    },
     {"train", "report", "estimate", "served", "watch", "cluster"},
     {"check", "weights"},
     {"pipeline", "live"},
@@ -40,34 +52,66 @@ def room_of(path: Path) -> str:
 def imported_rooms(path: Path) -> set[str]:
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "unprompt":
+        if (
+            isinstance(node, ast.ImportFrom)
+            and node.module
+            and node.module.split(".")[0] == "unprompt"
+        ):
             parts = node.module.split(".")
             found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
         elif isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("unprompt.")}
+            found |= {
+                alias.name.split(".")[1]
+                for alias in node.names
+                if alias.name.startswith("unprompt.")
+            }
     return found
 
 
-@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))
+@pytest.mark.parametrize(
+    "path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE))
+)
 def test_imports_point_upstream(path: Path) -> None:
     room = room_of(path)
     if room == "__init__":
         return  # the public names, imported lazily from everywhere
     assert room in RANK, f"{room} is not in the order of rooms: give it a place"
     for other in imported_rooms(path) - {room}:
-        assert RANK[other] < RANK[room], f"{room} imports {other}, which comes after it or beside it"
+        assert RANK[other] < RANK[room], (
+            f"{room} imports {other}, which comes after it or beside it"
+        )
 
 
-@pytest.mark.parametrize("code", ["import unprompt", "import unprompt.cli", "import unprompt.recipe", "import unprompt.pipeline"])
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import unprompt",
+        "import unprompt.cli",
+        "import unprompt.recipe",
+        "import unprompt.pipeline",
+    ],
+)
 def test_torch_is_not_imported_early(code: str) -> None:
-    heavy = "[m for m in ('torch', 'transformers', 'scipy', 'sklearn', 'datasets', 'peft', 'gradio', 'ray') if m in sys.modules]"
-    done = subprocess.run([sys.executable, "-c", f"import sys; {code}; print({heavy})"], capture_output=True, text=True, check=True)
+    heavy = (
+        "[m for m in ('torch', 'transformers', 'scipy', 'sklearn', 'datasets', 'peft', 'gradio',"
+        " 'ray') if m in sys.modules]"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; {code}; print({heavy})"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stdout.strip() == "[]"
 
 
 def test_help_names_every_command() -> None:
-    done = subprocess.run([sys.executable, "-m", "unprompt", "--help"], capture_output=True, text=True, check=True)
-    names = "run collect check show transfer init demo tune library cost rate compare ui chat export"
+    done = subprocess.run(
+        [sys.executable, "-m", "unprompt", "--help"], capture_output=True, text=True, check=True
+    )
+    names = (
+        "run collect check show transfer init demo tune library cost rate compare ui chat export"
+    )
     for command in names.split():
         assert f"  {command}" in done.stdout
 

@@ -1,4 +1,6 @@
-"""The prompt library: every task renders, is graded as it says, and stands written out in a recipe that names it."""
+"""The prompt library: every task renders, is graded as it says, and stands written out in a recipe
+that names it.
+"""
 
 from __future__ import annotations
 
@@ -21,15 +23,27 @@ ANSWERS: dict[str, tuple[str, str]] = {
     "multiple_choice": ("Nobody lends books in a kitchen.\nAnswer: a library", "A library."),
     "maths_number": ("In the afternoon 24, together 12 + 24 = 36.\nAnswer: $36", "36"),
     "maths_choice": ("60 / 0.5 = 120, so it is D.\nAnswer: D", "d"),
-    "summarise": ("Summary 1: A council voted.\n\nSummary 2: x\n\nSummary 3: y\n\n**Summary 4:** It was built in 1931.", "It was built in 1931."),
-}  # fmt: skip
+    "summarise": (
+        (
+            "Summary 1: A council voted.\n\nSummary 2: x\n\nSummary 3: y\n\n**Summary 4:** It was"
+            " built in 1931."
+        ),
+        "It was built in 1931.",
+    ),
+}
 """What a teacher and a student say to the task's own example."""
 
 
 def recipe(folder: Path, name: str, **parts: Any) -> Recipe:
     task = library.task(name)
-    context = {"library": {"task": name, "form": "text"}, "inputs": [task.example], "evaluate": {"data": [task.example]}} | parts
-    return parse(tiny_recipe(folder) | {"contexts": {"c": context}, "sampling": {}, "evaluate": None})
+    context = {
+        "library": {"task": name, "form": "text"},
+        "inputs": [task.example],
+        "evaluate": {"data": [task.example]},
+    } | parts
+    return parse(
+        tiny_recipe(folder) | {"contexts": {"c": context}, "sampling": {}, "evaluate": None}
+    )
 
 
 def example_of(name: str) -> Example:
@@ -38,7 +52,15 @@ def example_of(name: str) -> Example:
 
 
 def test_tasks_of_the_issue_are_there() -> None:
-    wanted = {"nli", "multiple_choice", "maths_number", "maths_choice", "summarise", "conversation", "conversation_history"}
+    wanted = {
+        "nli",
+        "multiple_choice",
+        "maths_number",
+        "maths_choice",
+        "summarise",
+        "conversation",
+        "conversation_history",
+    }
     assert set(library.names()) == wanted
     for name in wanted:
         assert "Unprompt's own" in library.task(name).source
@@ -55,12 +77,17 @@ def test_prompts_show_every_field_once_they_are_rendered(name: str, form: str) -
         text = as_text(prompt.content)
         assert isinstance(prompt.content, str) == (form == "text")
         for field in task.fields:
-            for value in [example.fields[field]] if isinstance(example.fields[field], str) else example.fields[field]:
+            for value in (
+                [example.fields[field]]
+                if isinstance(example.fields[field], str)
+                else example.fields[field]
+            ):
                 assert (value["content"] if isinstance(value, dict) else value) in text
         assert "{" not in text
         assert text == text.strip()
     longer = [
-        len(as_text(render(Template.model_validate(found[side]), "c", example, None, side).content)) for side in ("teacher", "student")
+        len(as_text(render(Template.model_validate(found[side]), "c", example, None, side).content))
+        for side in ("teacher", "student")
     ]
     assert longer[0] > longer[1]
 
@@ -75,10 +102,28 @@ def test_answers_to_both_prompts_are_read(name: str) -> None:
     data = {"rows": [library.task(name).example]}
     evaluation = Evaluate.model_validate({**found["evaluate"], "data": data})
     for text in (elaborate, plain, taught):
-        [grade] = evaluate.grade("s", "c", Extract(), [example_of(name)], [Completion("a", "c", text, (), "end", 1)], evaluation, ".")
+        [grade] = evaluate.grade(
+            "s",
+            "c",
+            Extract(),
+            [example_of(name)],
+            [Completion("a", "c", text, (), "end", 1)],
+            evaluation,
+            ".",
+        )
         assert grade.failure is None
-        assert grade.metrics[evaluation.metrics[0]] == (1 if name != "summarise" else pytest.approx(1 / 6))
-    [grade] = evaluate.grade("s", "c", Extract(), [example_of(name)], [Completion("a", "c", "?", (), "end", 1)], evaluation, ".")
+        assert grade.metrics[evaluation.metrics[0]] == (
+            1 if name != "summarise" else pytest.approx(1 / 6)
+        )
+    [grade] = evaluate.grade(
+        "s",
+        "c",
+        Extract(),
+        [example_of(name)],
+        [Completion("a", "c", "?", (), "end", 1)],
+        evaluation,
+        ".",
+    )
     assert grade.metrics[evaluation.metrics[0]] == 0
 
 
@@ -128,25 +173,63 @@ def test_what_the_recipe_says_wins(decoder_folder: Path) -> None:
 
 
 def test_fields_may_be_expressions_of_a_nested_row(decoder_folder: Path) -> None:
-    row = {"id": "a", "input": {"body": "Ann has 2 pens and buys 3.", "question": "How many pens has she?"}, "target": "5"}
-    wanted = {"task": "maths_number", "form": "text", "fields": {"question": "input.body ~ ' ' ~ input.question"}}
-    nested = recipe(decoder_folder, "maths_number", library=wanted, inputs=[row], evaluate={"data": [row]})
+    row = {
+        "id": "a",
+        "input": {"body": "Ann has 2 pens and buys 3.", "question": "How many pens has she?"},
+        "target": "5",
+    }
+    wanted = {
+        "task": "maths_number",
+        "form": "text",
+        "fields": {"question": "input.body ~ ' ' ~ input.question"},
+    }
+    nested = recipe(
+        decoder_folder, "maths_number", library=wanted, inputs=[row], evaluate={"data": [row]}
+    )
     shown = render(nested.contexts["c"].student, "c", Example("a", row), None, "student")
-    assert str(shown.content).startswith("Question: Ann has 2 pens and buys 3. How many pens has she?\n")
-    talk = {"id": "a", "input": {"turns": [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello!"}], "last": "Bye."}}
-    wanted = {"task": "conversation_history", "fields": {"history": "input.turns", "message": "input.last"}}
-    nested = recipe(decoder_folder, "conversation_history", library=wanted, inputs=[talk], evaluate=False)
-    assert render(nested.contexts["c"].student, "c", Example("a", talk), None, "student").content == (
-        {"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello!"}, {"role": "user", "content": "Bye."},
-    )  # fmt: skip
+    assert str(shown.content).startswith(
+        "Question: Ann has 2 pens and buys 3. How many pens has she?\n"
+    )
+    talk = {
+        "id": "a",
+        "input": {
+            "turns": [
+                {"role": "user", "content": "Hi."},
+                {"role": "assistant", "content": "Hello!"},
+            ],
+            "last": "Bye.",
+        },
+    }
+    wanted = {
+        "task": "conversation_history",
+        "fields": {"history": "input.turns", "message": "input.last"},
+    }
+    nested = recipe(
+        decoder_folder, "conversation_history", library=wanted, inputs=[talk], evaluate=False
+    )
+    assert render(
+        nested.contexts["c"].student, "c", Example("a", talk), None, "student"
+    ).content == (
+        {"role": "user", "content": "Hi."},
+        {"role": "assistant", "content": "Hello!"},
+        {"role": "user", "content": "Bye."},
+    )
     report = {"id": "a", "input": {"document": "A bridge in Berlin."}, "target": "A bridge."}
     wanted = {"task": "summarise", "fields": {"document": "input.document"}}
-    nested = recipe(decoder_folder, "summarise", library=wanted, inputs=[report], evaluate={"data": [report]})
+    nested = recipe(
+        decoder_folder, "summarise", library=wanted, inputs=[report], evaluate={"data": [report]}
+    )
     evaluation = nested.evaluation("c")
     assert evaluation
     evaluate.check(evaluation, [Example("a", report, "A bridge.")], "evaluate", ".")
     [grade] = evaluate.grade(
-        "s", "c", Extract(), [Example("a", report, "A bridge.")], [Completion("a", "c", "Berlin.", (), "end", 1)], evaluation, "."
+        "s",
+        "c",
+        Extract(),
+        [Example("a", report, "A bridge.")],
+        [Completion("a", "c", "Berlin.", (), "end", 1)],
+        evaluation,
+        ".",
     )
     assert grade.metrics["entity_density"] == pytest.approx(1 / 2)
 
@@ -158,7 +241,13 @@ def test_fields_may_change_places_and_keep_their_names() -> None:
         ({"premise": "premise", "hypothesis": "x"}, ("Premise: P", "Hypothesis: X")),
         ({"premise": "premise"}, ("Premise: P", "Hypothesis: H")),
     ):
-        text = render(Template.model_validate(library.parts("nli", "text", fields)["student"]), "c", row, None, "student").content
+        text = render(
+            Template.model_validate(library.parts("nli", "text", fields)["student"]),
+            "c",
+            row,
+            None,
+            "student",
+        ).content
         assert tuple(str(text).splitlines()[:2]) == shown
 
 
@@ -166,13 +255,21 @@ def test_fields_may_change_places_and_keep_their_names() -> None:
     ("wanted", "said"),
     [
         ({"tsk": "nli"}, "unknown key 'contexts.c.library.tsk'"),
-        ({"task": "nli", "form": "html"}, "'contexts.c.library.form': Input should be 'chat' or 'text'"),
-        ({"task": "nli", "fields": {"premise": 3}}, "'contexts.c.library.fields.premise': Input should be a valid string"),
+        (
+            {"task": "nli", "form": "html"},
+            "'contexts.c.library.form': Input should be 'chat' or 'text'",
+        ),
+        (
+            {"task": "nli", "fields": {"premise": 3}},
+            "'contexts.c.library.fields.premise': Input should be a valid string",
+        ),
         ({"task": "nli", "fields": ["premise"]}, "'contexts.c.library.fields'"),
         (3, "'contexts.c.library'"),
     ],
 )
-def test_a_library_section_of_another_form_is_refused(decoder_folder: Path, wanted: Any, said: str) -> None:
+def test_a_library_section_of_another_form_is_refused(
+    decoder_folder: Path, wanted: Any, said: str
+) -> None:
     with pytest.raises(unprompt.UserError) as error:
         recipe(decoder_folder, "nli", library=wanted)
     assert said in str(error.value)
@@ -180,38 +277,75 @@ def test_a_library_section_of_another_form_is_refused(decoder_folder: Path, want
 
 def test_turns_stand_where_the_template_says() -> None:
     template = Template.model_validate(
-        [{"role": "system", "content": "Be brief."}, {"turns": "history"}, {"role": "user", "content": "{{ text }}"}]
+        [
+            {"role": "system", "content": "Be brief."},
+            {"turns": "history"},
+            {"role": "user", "content": "{{ text }}"},
+        ]
     )
     assert Template.model_validate(template.model_dump()) == template
     written: Any = template.model_dump()
     assert written[1] == {"turns": "history"}
     empty = render(template, "c", Example("a", {"history": [], "text": "Hi"}), None, "t").content
     assert [m["role"] for m in empty if isinstance(m, dict)] == ["system", "user"]
-    turns = [{"role": "user", "content": "{{ text }}", "name": "Ann"}, {"role": "assistant", "content": "b"}]
-    content = render(template, "c", Example("a", {"history": turns, "text": "Hi"}), None, "t").content
+    turns = [
+        {"role": "user", "content": "{{ text }}", "name": "Ann"},
+        {"role": "assistant", "content": "b"},
+    ]
+    content = render(
+        template, "c", Example("a", {"history": turns, "text": "Hi"}), None, "t"
+    ).content
     assert isinstance(content, tuple)
-    assert content[1] == {"role": "user", "content": "{{ text }}"}, "what users write is no template"
+    assert content[1] == {
+        "role": "user",
+        "content": "{{ text }}",
+    }, "what users write is no template"
     assert len(content) == 4
 
 
 @pytest.mark.parametrize(
     ("history", "said"),
-    [("hello", "it is str"), ([{"role": "user"}], "turn 1 is"), ([{"role": "user", "content": 3}], "turn 1 is"), (None, "it is NoneType")],
+    [
+        ("hello", "it is str"),
+        ([{"role": "user"}], "turn 1 is"),
+        ([{"role": "user", "content": 3}], "turn 1 is"),
+        (None, "it is NoneType"),
+    ],
 )
 def test_broken_turns_are_refused(history: Any, said: str) -> None:
     with pytest.raises(unprompt.UserError, match=said):
-        render(Template.model_validate([{"turns": "history"}]), "c", Example("a", {"history": history}), None, "t")
+        render(
+            Template.model_validate([{"turns": "history"}]),
+            "c",
+            Example("a", {"history": history}),
+            None,
+            "t",
+        )
 
 
 def test_missing_turns_are_refused() -> None:
     with pytest.raises(unprompt.UserError, match="'history' is undefined in input 'a'"):
-        render(Template.model_validate([{"turns": "history"}]), "c", Example("a", {"text": "b"}), None, "t")
+        render(
+            Template.model_validate([{"turns": "history"}]),
+            "c",
+            Example("a", {"text": "b"}),
+            None,
+            "t",
+        )
     with pytest.raises(unprompt.UserError, match="__class__"):
-        render(Template.model_validate([{"turns": "text.__class__.__mro__"}]), "c", Example("a", {"text": "b"}), None, "t")
+        render(
+            Template.model_validate([{"turns": "text.__class__.__mro__"}]),
+            "c",
+            Example("a", {"text": "b"}),
+            None,
+            "t",
+        )
 
 
 def test_a_run_from_the_library(tmp_path: Path, decoder_folder: Path) -> None:
-    rows = [{"id": f"i{n}", "history": [], "message": text} for n, text in enumerate(["Hi.", "Bye."])]
+    rows = [
+        {"id": f"i{n}", "history": [], "message": text} for n, text in enumerate(["Hi.", "Bye."])
+    ]
     talk = parse(
         tiny_recipe(decoder_folder)
         | {
@@ -224,7 +358,15 @@ def test_a_run_from_the_library(tmp_path: Path, decoder_folder: Path) -> None:
                         {"turns": "history"},
                         {"role": "user", "content": "{{ message }}"},
                     ],
-                    "evaluate": {"data": [{"id": "h", "history": [{"role": "user", "content": "a"}], "message": "b"}]},
+                    "evaluate": {
+                        "data": [
+                            {
+                                "id": "h",
+                                "history": [{"role": "user", "content": "a"}],
+                                "message": "b",
+                            }
+                        ]
+                    },
                 }
             },
             "evaluate": None,
@@ -237,7 +379,10 @@ def test_a_run_from_the_library(tmp_path: Path, decoder_folder: Path) -> None:
 def test_the_commands_list_and_print_tasks(capsys: pytest.CaptureFixture[str]) -> None:
     cli.library(None)
     listed = capsys.readouterr().out
-    assert "nli                   Natural language inference (premise, hypothesis)" in listed.splitlines()
+    assert (
+        "nli                   Natural language inference (premise, hypothesis)"
+        in listed.splitlines()
+    )
     cli.library("nli")
     assert yaml.safe_load(capsys.readouterr().out)["title"] == "Natural language inference"
 

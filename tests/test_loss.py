@@ -23,19 +23,28 @@ def labelled(teacher_NV: torch.Tensor, labels: Labels) -> SoftLabels:
 
 def loss_of(student_NV: torch.Tensor, labels: SoftLabels) -> torch.Tensor:
     token = torch.from_numpy(np.repeat(np.arange(len(labels)), np.diff(labels.offsets)))
-    as_tensors = (torch.from_numpy(labels.ids).long(), torch.from_numpy(labels.probs), torch.from_numpy(labels.teacher_nll))
+    as_tensors = (
+        torch.from_numpy(labels.ids).long(),
+        torch.from_numpy(labels.probs),
+        torch.from_numpy(labels.teacher_nll),
+    )
     return label_loss(student_NV, token, *as_tensors)
 
 
 def full_kl(teacher_NV: torch.Tensor, student_NV: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.kl_div(student_NV.log_softmax(-1), teacher_NV.log_softmax(-1), log_target=True, reduction="none").sum(-1)
+    return torch.nn.functional.kl_div(
+        student_NV.log_softmax(-1), teacher_NV.log_softmax(-1), log_target=True, reduction="none"
+    ).sum(-1)
 
 
 def test_top_k_of_everything_is_torchs_kl() -> None:
     torch.manual_seed(0)
     teacher, student = torch.randn(6, 50) * 3, torch.randn(6, 50) * 3
     torch.testing.assert_close(
-        loss_of(student, labelled(teacher, Labels(kind="top_k", k=50))), full_kl(teacher, student), atol=1e-5, rtol=1e-5
+        loss_of(student, labelled(teacher, Labels(kind="top_k", k=50))),
+        full_kl(teacher, student),
+        atol=1e-5,
+        rtol=1e-5,
     )
 
 
@@ -43,7 +52,10 @@ def test_sampled_labels_converge_to_the_full_kl() -> None:
     torch.manual_seed(0)
     teacher, student = torch.randn(20, 50) * 2, torch.randn(20, 50) * 2
     exact = full_kl(teacher, student)
-    errors = [(loss_of(student, labelled(teacher, Labels(draws=draws))) - exact).abs().mean().item() for draws in (10, 1000, 60000)]
+    errors = [
+        (loss_of(student, labelled(teacher, Labels(draws=draws))) - exact).abs().mean().item()
+        for draws in (10, 1000, 60000)
+    ]
     assert errors[0] > errors[1] > errors[2]
     assert errors[2] < 0.02
     # the error of a mean of draws falls with the square root of their number
@@ -72,7 +84,9 @@ def test_no_gradient_for_unweighted_tokens() -> None:
         seen["logits"] = output
 
     handle = model.lm_head.register_forward_hook(keep)
-    batch = collate([lesson([5, 6, 7, 8, 9, 10], [0, 0, 1, 0, 2, 0]), lesson([5, 6, 7], [0, 0, 1])], pad=0)
+    batch = collate(
+        [lesson([5, 6, 7, 8, 9, 10], [0, 0, 1, 0, 2, 0]), lesson([5, 6, 7], [0, 0, 1])], pad=0
+    )
     (batch_kl(model, batch) * batch.weight_N).sum().backward()
     handle.remove()
     grad_BKV = seen["logits"].grad
@@ -94,5 +108,7 @@ def test_loss_is_cross_entropy_for_hard_labels() -> None:
     model = decoder()
     ids = [5, 6, 7, 8, 9]
     got = batch_kl(model, collate([lesson(ids, [0, 0, 1, 1, 1])], 0))
-    want = torch.nn.functional.cross_entropy(model(torch.tensor([ids])).logits[0, 1:4], torch.tensor(ids[2:]), reduction="none")
+    want = torch.nn.functional.cross_entropy(
+        model(torch.tensor([ids])).logits[0, 1:4], torch.tensor(ids[2:]), reduction="none"
+    )
     torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)

@@ -31,24 +31,41 @@ def gold(target: Any) -> Example:
 
 
 def test_metrics_are_found_by_name() -> None:
-    for name, rule in {"rouge_l": rouge_l, "numeric_match": numeric_match, "sentiment": sentiment}.items():
+    for name, rule in {
+        "rouge_l": rouge_l,
+        "numeric_match": numeric_match,
+        "sentiment": sentiment,
+    }.items():
         assert metrics.find(name, "evaluate.metrics") is rule
 
 
-# -- rouge_l ------------------------------------------------------------------------------------------------------------
+# -- rouge_l ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("answer", "target", "value"),
     [
-        # longest common subsequence "police the gunman" (kill != killed), 3 of 4 words on both sides
+        # longest common subsequence "police the gunman" (kill != killed), 3 of 4 words on both
+        # sides
         ("police kill the gunman", "police ended the gunman", 3 / 4),
-        ("the gunman kill police", "police killed the gunman", 2 / 4),  # only "the gunman" is in order
-        ("the cats were running", "the cat runs", 2 * (3 / 4) / (3 / 4 + 1)),  # the, cat, run of four words, and of three
+        (
+            "the gunman kill police",
+            "police killed the gunman",
+            2 / 4,
+        ),  # only "the gunman" is in order
+        (
+            "the cats were running",
+            "the cat runs",
+            2 * (3 / 4) / (3 / 4 + 1),
+        ),  # the, cat, run of four words, and of three
         ("", "a word", 0.0),
         ("?!", "a word", 0.0),
         ("The Answer.", "the answer", 1.0),
-        ("one two", ["nothing", "one two three four", "one two three"], 2 * 1 * (2 / 3) / (1 + 2 / 3)),
+        (
+            "one two",
+            ["nothing", "one two three four", "one two three"],
+            2 * 1 * (2 / 3) / (1 + 2 / 3),
+        ),
     ],
 )
 def test_rouge_l(answer: str, target: Any, value: float) -> None:
@@ -60,7 +77,7 @@ def test_rouge_l_says_that_it_cannot_read_a_script() -> None:
         rouge_l("\u4f60\u597d", gold("\u4f60\u597d"))
 
 
-# -- numeric_match ------------------------------------------------------------------------------------------------------
+# -- numeric_match ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -69,17 +86,41 @@ def test_rouge_l_says_that_it_cannot_read_a_script() -> None:
         ("The answer is 42.", 42),
         ("12 + 30 = 42", 42),
         ("$1,234,567.50 in all", Fraction(123456750, 100)),
-        ("-5", -5), ("\u22125", -5), ("+5", 5), ("-$5", -5), ("$-5", -5), ("x=-5", -5),
-        ("10-5", 5), ("pages 10-20", 20), ("(2)-5", 5), ("5 - 7", 7),
-        ("3/4", Fraction(3, 4)), ("-3/4", Fraction(-3, 4)), ("6/2 cups", 3),
-        ("1 3/4", Fraction(7, 4)), ("-1 3/4", Fraction(-7, 4)), ("1,000 1/2", Fraction(2001, 2)),
-        ("75%", 75), ("12.5 %.", Fraction(25, 2)),
-        (".5", Fraction(1, 2)), ("0.10", Fraction(1, 10)), ("5.", 5), ("1.5e3", 1500), ("2E-2", Fraction(1, 50)),
-        ("1, 2, 3", 3), ("1,2,3", 3), ("2023,500", 500), ("3.14.15", 15), ("in 12/05/2024", 2024),
-        ("#### 18", 18), ("007", 7),
-        ("3/0", None), ("none", None), ("", None),
+        ("-5", -5),
+        ("\u22125", -5),
+        ("+5", 5),
+        ("-$5", -5),
+        ("$-5", -5),
+        ("x=-5", -5),
+        ("10-5", 5),
+        ("pages 10-20", 20),
+        ("(2)-5", 5),
+        ("5 - 7", 7),
+        ("3/4", Fraction(3, 4)),
+        ("-3/4", Fraction(-3, 4)),
+        ("6/2 cups", 3),
+        ("1 3/4", Fraction(7, 4)),
+        ("-1 3/4", Fraction(-7, 4)),
+        ("1,000 1/2", Fraction(2001, 2)),
+        ("75%", 75),
+        ("12.5 %.", Fraction(25, 2)),
+        (".5", Fraction(1, 2)),
+        ("0.10", Fraction(1, 10)),
+        ("5.", 5),
+        ("1.5e3", 1500),
+        ("2E-2", Fraction(1, 50)),
+        ("1, 2, 3", 3),
+        ("1,2,3", 3),
+        ("2023,500", 500),
+        ("3.14.15", 15),
+        ("in 12/05/2024", 2024),
+        ("#### 18", 18),
+        ("007", 7),
+        ("3/0", None),
+        ("none", None),
+        ("", None),
     ],
-)  # fmt: skip
+)
 def test_the_last_number(text: str, number: Any) -> None:
     assert last_number(text) == number
 
@@ -102,11 +143,16 @@ def test_numbers_match_exactly() -> None:
         numeric_match("1", gold("many"))
 
 
-# -- association --------------------------------------------------------------------------------------------------------
+# -- association -----------------------------------------------------------------------------------
 
 
 def test_association_by_hand() -> None:
-    values = {("a", "a"): [1.0, 1.0], ("a", "b"): [1.0, 0.0], ("b", "a"): [0.0, 0.0], ("b", "b"): [1.0, 0.0]}
+    values = {
+        ("a", "a"): [1.0, 1.0],
+        ("a", "b"): [1.0, 0.0],
+        ("b", "a"): [0.0, 0.0],
+        ("b", "b"): [1.0, 0.0],
+    }
     found = association(values, ["a", "b"])
     assert found.matrix == [[1.0, 0.5], [0.0, 0.5]]
     assert found.correct[0] == pytest.approx(3 / 4)
@@ -115,7 +161,7 @@ def test_association_by_hand() -> None:
     assert found.correct[1:] == pytest.approx((wilson.low, wilson.high))
 
 
-# -- margins ------------------------------------------------------------------------------------------------------------
+# -- margins ---------------------------------------------------------------------------------------
 
 
 def test_a_margin_is_a_difference_of_pairs() -> None:
@@ -128,7 +174,10 @@ def test_a_margin_is_a_difference_of_pairs() -> None:
 
 
 def margins_of(in_context: list[float], distilled: list[float]) -> list[Margin]:
-    return [Margin(f"t{n}", (x, x, x), (y, y, y)) for n, (x, y) in enumerate(zip(in_context, distilled, strict=True))]
+    return [
+        Margin(f"t{n}", (x, x, x), (y, y, y))
+        for n, (x, y) in enumerate(zip(in_context, distilled, strict=True))
+    ]
 
 
 def test_correlation_by_hand() -> None:
@@ -138,7 +187,9 @@ def test_correlation_by_hand() -> None:
     t = 0.8 * math.sqrt(3 / (1 - 0.64))
     assert found.p == pytest.approx(2 * stats.t.sf(t, 3))
     centre, width = math.atanh(0.8), 1.959963985 / math.sqrt(5 - 3)
-    assert (found.low, found.high) == pytest.approx((math.tanh(centre - width), math.tanh(centre + width)))
+    assert (found.low, found.high) == pytest.approx(
+        (math.tanh(centre - width), math.tanh(centre + width))
+    )
     assert found.tasks == 5
 
 
@@ -151,12 +202,17 @@ def test_correlation_refuses_what_has_none() -> None:
         correlation(margins_of([1, 2, 3, 4], [1.0] * 4))
 
 
-# -- entropy ------------------------------------------------------------------------------------------------------------
+# -- entropy ---------------------------------------------------------------------------------------
 
 
 def test_entropy_is_that_of_the_models_answers(tokenizer: Any) -> None:
-    """On a model that can only say 4 words of one token and an end: H by enumeration against the mean over sampled answers."""
-    engine, prompts = HFEngine(decoder(), tokenizer), [Prompt(str(n), "c", "Say:") for n in range(300)]
+    """On a model that can only say 4 words of one token and an end: H by enumeration against the
+    mean over sampled answers.
+    """
+    engine, prompts = (
+        HFEngine(decoder(), tokenizer),
+        [Prompt(str(n), "c", "Say:") for n in range(300)],
+    )
     answers = engine.generate(prompts, Sampling(max_new_tokens=2), Labels(draws=30), seed=3)
     with torch.inference_mode():
         asked = tokenizer("Say:").input_ids
@@ -172,15 +228,24 @@ def test_entropy_is_that_of_the_models_answers(tokenizer: Any) -> None:
         entropy(engine.generate(prompts[:1], Sampling(max_new_tokens=2), None)[0])
 
 
-# -- choices ------------------------------------------------------------------------------------------------------------
+# -- choices ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("prefix_tokens", [None, [0]])
-def test_sequence_logprob_is_the_models_own(tokenizer: Any, prefix_tokens: list[int] | None) -> None:
+def test_sequence_logprob_is_the_models_own(
+    tokenizer: Any, prefix_tokens: list[int] | None
+) -> None:
     model: Any = decoder()
-    prompts = [Prompt(str(n), "c", text) for n, text in enumerate(["The Eiffel Tower is in", "The Eiffel Tower stands in the city of"])]
+    prompts = [
+        Prompt(str(n), "c", text)
+        for n, text in enumerate(
+            ["The Eiffel Tower is in", "The Eiffel Tower stands in the city of"]
+        )
+    ]
     objects = [tokenizer(" Rome").input_ids, tokenizer(" Paris, France").input_ids]
-    labels = HFEngine(model, tokenizer).score(prompts, objects, Labels(kind="hard"), prefix_tokens=prefix_tokens)
+    labels = HFEngine(model, tokenizer).score(
+        prompts, objects, Labels(kind="hard"), prefix_tokens=prefix_tokens
+    )
     for prompt, ids, label in zip(prompts, objects, labels, strict=True):
         before = tokenizer(prompt.content).input_ids
         with torch.inference_mode():
@@ -192,10 +257,13 @@ def test_sequence_logprob_is_the_models_own(tokenizer: Any, prefix_tokens: list[
 def test_sequence_logprob_of_an_encoder_decoder(tokenizer: Any) -> None:
     model: Any = seq2seq()
     ids = tokenizer(" Rome").input_ids
-    [label] = HFEngine(model, tokenizer).score([Prompt("0", "c", "The tower is in")], [ids], Labels(kind="hard"))
+    [label] = HFEngine(model, tokenizer).score(
+        [Prompt("0", "c", "The tower is in")], [ids], Labels(kind="hard")
+    )
     with torch.inference_mode():
         logits = model(
-            input_ids=torch.tensor([tokenizer("The tower is in").input_ids]), decoder_input_ids=torch.tensor([[0, *ids[:-1]]])
+            input_ids=torch.tensor([tokenizer("The tower is in").input_ids]),
+            decoder_input_ids=torch.tensor([[0, *ids[:-1]]]),
         ).logits
     own = float(logits[0].log_softmax(-1)[range(len(ids)), ids].sum())
     assert sequence_logprob(label) == pytest.approx(own, abs=1e-3)
@@ -203,7 +271,12 @@ def test_sequence_logprob_of_an_encoder_decoder(tokenizer: Any) -> None:
 
 def test_sequence_logprob_needs_hard_labels() -> None:
     assert sequence_logprob(SoftLabels.hard([5, 6], np.array([0.5, 1.25], np.float32))) == -1.75
-    spread = SoftLabels(np.array([1, 2], np.int32), np.array([0.5, 0.5], np.float32), np.array([0, 2], np.int32), np.ones(1, np.float32))
+    spread = SoftLabels(
+        np.array([1, 2], np.int32),
+        np.array([0.5, 0.5], np.float32),
+        np.array([0, 2], np.int32),
+        np.ones(1, np.float32),
+    )
     with pytest.raises(ValueError, match="kind hard"):
         sequence_logprob(spread)
 
@@ -213,10 +286,12 @@ def hard(*logps: float) -> SoftLabels:
 
 
 def test_choice_by_hand() -> None:
-    assert choice(hard(math.log(0.6)), hard(math.log(0.1))) == pytest.approx({"score": 1.0, "magnitude": 0.5})
-    assert choice(hard(math.log(0.5), math.log(0.5)), hard(math.log(0.4))) == pytest.approx({"score": 0.0, "magnitude": -0.15}), (
-        "whole sequences"
+    assert choice(hard(math.log(0.6)), hard(math.log(0.1))) == pytest.approx(
+        {"score": 1.0, "magnitude": 0.5}
     )
+    assert choice(hard(math.log(0.5), math.log(0.5)), hard(math.log(0.4))) == pytest.approx(
+        {"score": 0.0, "magnitude": -0.15}
+    ), "whole sequences"
     assert choice(hard(-1.0), hard(-1.0))["score"] == 0, "a tie is lost"
     assert choice(hard(-800.0), hard(-900.0))["score"] == 1, "below the smallest float"
 
@@ -226,7 +301,7 @@ def test_values_of_a_group_count_once() -> None:
     assert by_group([1.0, 0.0], [None, None]) == [1.0, 0.0]
 
 
-# -- sentiment ----------------------------------------------------------------------------------------------------------
+# -- sentiment -------------------------------------------------------------------------------------
 
 REVIEWS = [
     (1, "An absolute triumph: funny, warm and beautifully acted."),
@@ -270,15 +345,25 @@ REVIEWS = [
     (0, "The fabric feels cheap and the colour faded in the first wash."),
     (0, "Hardly the masterpiece that the critics promised."),
 ]
-"""(is it favourable?, the sentence). Written before the lexicon was first tried on them; the lexicon wasn't changed after."""
+"""(is it favourable?, the sentence). Written before the lexicon was first tried on them; the
+lexicon wasn't changed after."""
 
 
 def test_sentiment_agrees_as_measured() -> None:
-    """The docstring of `sentiment.py` quotes these counts; a change of the words has to measure and quote anew."""
+    """The docstring of `sentiment.py` quotes these counts; a change of the words has to measure and
+    quote anew.
+    """
     sides = [(sentiment(text) - 0.5) * (1 if favourable else -1) for favourable, text in REVIEWS]
-    right, undecided, wrong = sum(s > 0 for s in sides), sum(s == 0 for s in sides), sum(s < 0 for s in sides)
+    right, undecided, wrong = (
+        sum(s > 0 for s in sides),
+        sum(s == 0 for s in sides),
+        sum(s < 0 for s in sides),
+    )
     assert (len(sides), right, undecided, wrong) == (40, 27, 10, 3)
-    kinds = {kind: np.mean([sentiment(text) for favourable, text in REVIEWS if favourable == kind]) for kind in (0, 1)}
+    kinds = {
+        kind: np.mean([sentiment(text) for favourable, text in REVIEWS if favourable == kind])
+        for kind in (0, 1)
+    }
     assert kinds[1] - kinds[0] > 0.5
 
 
@@ -305,13 +390,27 @@ def test_stems_and_endings() -> None:
     assert len(POSITIVE) >= 200
     assert len(NEGATIVE) >= 200
     assert not POSITIVE & NEGATIVE
-    assert all(polarity(word) is True for word in [*POSITIVE, "loved", "loving", "happier", "thrilled", "charmingly", "nicest"])
-    assert all(polarity(word) is False for word in [*NEGATIVE, "messier", "dragged", "wasted", "disappointingly", "sadness"])
-    assert all(polarity(word) is None for word in ["hats", "table", "lovage", "pasting", "treaty", "goodbye"])
+    assert all(
+        polarity(word) is True
+        for word in [*POSITIVE, "loved", "loving", "happier", "thrilled", "charmingly", "nicest"]
+    )
+    assert all(
+        polarity(word) is False
+        for word in [*NEGATIVE, "messier", "dragged", "wasted", "disappointingly", "sadness"]
+    )
+    assert all(
+        polarity(word) is None
+        for word in ["hats", "table", "lovage", "pasting", "treaty", "goodbye"]
+    )
 
 
 def test_sentiment_needs_no_gold_answer(tmp_path: Any) -> None:
     asked = Evaluate(data=Data(rows=({"text": "x"},)), metrics=("sentiment",))
     evaluate.check(asked, [gold(None)], "evaluate", str(tmp_path))
     with pytest.raises(Exception, match="has no gold answer"):
-        evaluate.check(asked.model_copy(update={"metrics": ("sentiment", "accuracy")}), [gold(None)], "evaluate", str(tmp_path))
+        evaluate.check(
+            asked.model_copy(update={"metrics": ("sentiment", "accuracy")}),
+            [gold(None)],
+            "evaluate",
+            str(tmp_path),
+        )

@@ -28,7 +28,12 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 def together(*command: str, restarts: int = 0) -> subprocess.CompletedProcess[str]:
     """Run something in two processes of one thread each."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run([*TORCHRUN, "--max-restarts", str(restarts), *command], capture_output=True, text=True, env=environment)
+    return subprocess.run(
+        [*TORCHRUN, "--max-restarts", str(restarts), *command],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -37,8 +42,12 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def assert_same_student(one: Path, two: Path, atol: float, rtol: float) -> None:
-    """Files of the same names, tensors of the same names, shapes and formats, and to rounding the same numbers."""
-    assert sorted(p.name for p in (one / "student").iterdir()) == sorted(p.name for p in (two / "student").iterdir())
+    """Files of the same names, tensors of the same names, shapes and formats, and to rounding the
+    same numbers.
+    """
+    assert sorted(p.name for p in (one / "student").iterdir()) == sorted(
+        p.name for p in (two / "student").iterdir()
+    )
     mine, theirs = weights(one), weights(two)
     assert {key: (value.shape, value.dtype) for key, value in mine.items()} == {
         key: (value.shape, value.dtype) for key, value in theirs.items()
@@ -64,7 +73,9 @@ def dealt(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_two_processes_train_the_student_of_one(name: str, dealt: Path, tmp_path: Path) -> None:
     alone = two_processes.trained(name, tmp_path, ragged_lessons(10)).folder
     assert_same_student(alone, dealt / name, atol=2e-6, rtol=1e-5)
-    read = int((dealt / name / "read.txt").read_text())  # by the first process: half of both epochs, or after the kill what was left
+    read = int(
+        (dealt / name / "read.txt").read_text()
+    )  # by the first process: half of both epochs, or after the kill what was left
     assert read == (4 if "killed" in name else 12), "it began anew"
 
 
@@ -76,28 +87,43 @@ def alone(tmp_path_factory: pytest.TempPathFactory, decoder_folder: Path) -> Pat
 
 
 def two_rounds(model: Path, **trainer: Any) -> dict[str, Any]:
-    """Two rounds, the second from the first's student; `trainer` is said to the second's trainer."""
+    """Two rounds, the second from the first's student; `trainer` is said to the second's
+    trainer.
+    """
     words = tiny_recipe(model)
     words["train"] |= {"trainer": {"optim": "sgd"}, "learning_rate": 0.05}
-    second = {"contexts": ["colours"], "train": {"trainer": {"optim": "sgd", **trainer}}} if trainer else {"contexts": ["colours"]}
+    second = (
+        {"contexts": ["colours"], "train": {"trainer": {"optim": "sgd", **trainer}}}
+        if trainer
+        else {"contexts": ["colours"]}
+    )
     return words | {"rounds": {"one": {"contexts": ["colours"]}, "two": second}}
 
 
 def test_a_whole_run(alone: Path, decoder_folder: Path, tmp_path: Path) -> None:
-    """Only the first process asks, grades and writes; the second one trains with it, in round `two` on half of the student."""
+    """Only the first process asks, grades and writes; the second one trains with it, in round `two`
+    on half of the student.
+    """
     recipe, out = tmp_path / "recipe.yaml", tmp_path / "run"
     recipe.write_text(yaml.safe_dump(two_rounds(decoder_folder, **two_processes.FSDP2)))
     done = together(two_processes.__file__, "run", str(recipe), "--out", str(out))
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("done: ") == 1
     for part in ("rounds/one", "rounds/two"):
-        assert (out / part / "lessons.parquet").read_bytes() == (alone / part / "lessons.parquet").read_bytes()
+        assert (out / part / "lessons.parquet").read_bytes() == (
+            alone / part / "lessons.parquet"
+        ).read_bytes()
         assert_same_student(alone / part, out / part, atol=2e-6, rtol=1e-5)
-    grades = {run: [(g.system, g.example_id, g.text) for g in rundir.read_grades(run / "grades.parquet")] for run in (alone, out)}
+    grades = {
+        run: [(g.system, g.example_id, g.text) for g in rundir.read_grades(run / "grades.parquet")]
+        for run in (alone, out)
+    }
     assert grades[alone] == grades[out]
     assert not list(out.rglob("*.arrow"))
     assert "FSDP or DeepSpeed shards the student" in done.stderr
-    assert pipeline.run(load(recipe), out).unchanged, "one process did not go on from the students of two"
+    assert pipeline.run(load(recipe), out).unchanged, (
+        "one process did not go on from the students of two"
+    )
 
 
 def test_a_failure_of_the_first_process_ends_all(decoder_folder: Path, tmp_path: Path) -> None:
@@ -113,9 +139,20 @@ def test_a_failure_of_the_first_process_ends_all(decoder_folder: Path, tmp_path:
 
 @pytest.mark.parametrize(
     ("batch", "micro", "count", "want"),
-    [(16, None, 1, (16, 1)), (16, None, 2, (8, 1)), (16, 4, 2, (4, 2)), (16, 16, 4, (4, 1)), (16, 8, 1, (8, 2)), (5, None, 2, None), (12, 4, 2, None), (2, None, 4, None)],
-)  # fmt: skip
-def test_the_batch_is_that_of_all_processes(batch: int, micro: int | None, count: int, want: tuple[int, int] | None) -> None:
+    [
+        (16, None, 1, (16, 1)),
+        (16, None, 2, (8, 1)),
+        (16, 4, 2, (4, 2)),
+        (16, 16, 4, (4, 1)),
+        (16, 8, 1, (8, 2)),
+        (5, None, 2, None),
+        (12, 4, 2, None),
+        (2, None, 4, None),
+    ],
+)
+def test_the_batch_is_that_of_all_processes(
+    batch: int, micro: int | None, count: int, want: tuple[int, int] | None
+) -> None:
     settings = Train(batch_size=batch, micro_batch_size=micro)
     if want is None:
         with pytest.raises(UserError, match=f"a batch of {batch} lessons can't be divided"):
@@ -125,13 +162,20 @@ def test_the_batch_is_that_of_all_processes(batch: int, micro: int | None, count
 
 
 def test_the_quickstart(tmp_path: Path) -> None:
-    """The real model, cut to 16 inputs and 4 steps, with the fast step: the same records, and the same student to rounding. AdamW makes steps of like size from
-    gradients of any size, so of those that are nearly 0 it enlarges the rounding: each number to 1e-4 (B moves by up to 1e-3), and B's layers to 0.1 % of their norm.
+    """The real model, cut to 16 inputs and 4 steps, with the fast step: the same records, and the
+    same student to rounding. AdamW makes steps of like size from gradients of any size, so of those
+    that are nearly 0 it enlarges the rounding: each number to 1e-4 (B moves by up to 1e-3), and B's
+    layers to 0.1 % of their norm.
     """
     cut = {
         "contexts.hotel.inputs": {"file": str(RECIPES / "quickstart/messages.jsonl"), "limit": 16},
-        "evaluate": None, "train.epochs": 1, "train.batch_size": 4, "train.learning_rate": 5e-4, "train.trainer": {"logging_steps": 1}, "batch_size": 16,
-    }  # fmt: skip
+        "evaluate": None,
+        "train.epochs": 1,
+        "train.batch_size": 4,
+        "train.learning_rate": 5e-4,
+        "train.trainer": {"logging_steps": 1},
+        "batch_size": 16,
+    }
     said = [part for key, value in cut.items() for part in ("--set", f"{key}={json.dumps(value)}")]
     one, two = tmp_path / "one", tmp_path / "two"
     command = ["-m", "unprompt", "run", str(RECIPES / "quickstart.yaml"), *said, "--out"]
@@ -141,9 +185,10 @@ def test_the_quickstart(tmp_path: Path) -> None:
     for path in one.rglob("part-*.parquet"):
         if not path.parent.name.startswith("."):
             records = rundir.read_completions(path.parent)
-            assert [c.token_ids for c in rundir.read_completions(two / path.parent.relative_to(one)).values()] == [
-                c.token_ids for c in records.values()
-            ]
+            assert [
+                c.token_ids
+                for c in rundir.read_completions(two / path.parent.relative_to(one)).values()
+            ] == [c.token_ids for c in records.values()]
     assert_same_student(one, two, atol=1e-4, rtol=1e-3)
     moved, theirs = weights(one), weights(two)
     for key in (key for key in moved if "lora_B" in key):

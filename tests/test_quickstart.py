@@ -1,4 +1,6 @@
-"""The quickstart, whole, on the real model: what `make demo` does, held to what the project promises."""
+"""The quickstart, whole, on the real model: what `make demo` does, held to what the project
+promises.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_prompt_disappears(run: Path) -> None:
     context = rundir.RunDir(run).report()["contexts"]["hotel"]
-    accuracy = {system: values["metrics"]["accuracy"]["mean"] for system, values in context["systems"].items()}
+    accuracy = {
+        system: values["metrics"]["accuracy"]["mean"]
+        for system, values in context["systems"].items()
+    }
     assert accuracy["teacher"] >= 0.80
     assert accuracy["before"] <= 0.15
     assert accuracy["after"] >= accuracy["teacher"] - 0.03
@@ -40,8 +45,14 @@ def test_the_prompt_disappears(run: Path) -> None:
 
 
 def test_the_pages_with_the_real_model(run: Path, chromium: Any) -> None:
-    """Try gives the graded answers; three people rate at once, one reloads in the middle, and nothing is lost."""
-    graded = {grade.system: grade.text for grade in rundir.read_grades(run / "grades.parquet") if grade.example_id == "h001"}
+    """Try gives the graded answers; three people rate at once, one reloads in the middle, and
+    nothing is lost.
+    """
+    graded = {
+        grade.system: grade.text
+        for grade in rundir.read_grades(run / "grades.parquet")
+        if grade.example_id == "h001"
+    }
     with serving(run, ["teacher", "after"], 2) as address:
         page, wrong = opened(chromium, f"{address}/try/")
         page.locator("#example input").click()

@@ -1,4 +1,6 @@
-"""The rating sheet: blinded, shuffled, safe in a spreadsheet; ratings by hand, and everything that can be wrong with a file."""
+"""The rating sheet: blinded, shuffled, safe in a spreadsheet; ratings by hand, and everything that
+can be wrong with a file.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,7 @@ def test_harmless_is_undone(cell: str) -> None:
     assert rate.harmless(cell)[:1] not in list(rate._FORMULA)
 
 
-# -- a run's sheet ------------------------------------------------------------------------------------------------------
+# -- a run's sheet ---------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +54,9 @@ def run(finished: Path) -> Path:
 
 
 def export(run: Path, **changes: Any) -> tuple[Path, int, list[str]]:
-    return rate.export(run, **{"out": None, "systems": [], "examples": None, "low": 0, "high": 6, **changes})
+    return rate.export(
+        run, **{"out": None, "systems": [], "examples": None, "low": 0, "high": 6, **changes}
+    )
 
 
 def test_the_sheet_is_blind_shuffled_and_whole(run: Path) -> None:
@@ -79,7 +83,9 @@ def test_a_second_export_keeps_the_ids(run: Path, tmp_path: Path) -> None:
     assert first.read_bytes() == second.read_bytes()
     with pytest.raises(UserError, match="there is a file already"):
         export(run)
-    with pytest.raises(UserError, match="a sheet of other answers, systems or another scale was exported before"):
+    with pytest.raises(
+        UserError, match="a sheet of other answers, systems or another scale was exported before"
+    ):
         export(run, out=tmp_path / "other.csv", high=5)
 
 
@@ -90,27 +96,40 @@ def test_only_some_systems_and_examples(run: Path) -> None:
     assert len({row["example_id"] for row in key.values()}) == 2
     assert sheet == run / rate.SHEET
     (run / rate.KEY).unlink()
-    with pytest.raises(UserError, match="there is no system 'afterwards' -> there are: teacher, before, after"):
+    with pytest.raises(
+        UserError, match="there is no system 'afterwards' -> there are: teacher, before, after"
+    ):
         export(run, systems=["afterwards"], out=run / "no.csv")
     with pytest.raises(UserError, match="a scale from 3 to 3 has no room"):
         export(run, low=3, high=3)
 
 
-# -- reading ------------------------------------------------------------------------------------------------------------
+# -- reading ---------------------------------------------------------------------------------------
 
 KEY: dict[str, Any] = {
-    "low": 0, "high": 6,
+    "low": 0,
+    "high": 6,
     "rows": {
-        f"r{n}": {"context": "c", "example_id": f"h{n // 2}", "system": ("before", "after")[n % 2], "group": None, "input": "?", "response": "x" * (n + 1)}
+        f"r{n}": {
+            "context": "c",
+            "example_id": f"h{n // 2}",
+            "system": ("before", "after")[n % 2],
+            "group": None,
+            "input": "?",
+            "response": "x" * (n + 1),
+        }
         for n in range(8)
     },
-}  # fmt: skip
+}
 KEY["rows"]["r0"]["response"] = "=1+1\n"
 GOOD = [0, 4, 1, 5, 0, 6, 2, 6]
 
 
 def sheet(path: Path, values: list[Any], rater: str = "", **changes: Any) -> Path:
-    rows = [[id_, "?", rate.harmless(row["response"]), value, rater] for (id_, row), value in zip(KEY["rows"].items(), values, strict=True)]
+    rows = [
+        [id_, "?", rate.harmless(row["response"]), value, rater]
+        for (id_, row), value in zip(KEY["rows"].items(), values, strict=True)
+    ]
     rows = changes.get("change", lambda found: found)(rows)
     with path.open("w", encoding=changes.get("encoding", "utf-8"), newline="") as file:
         writer = csv.writer(file, delimiter=changes.get("delimiter", ","))
@@ -129,7 +148,13 @@ def folder(tmp_path: Path) -> Path:
 def test_ratings_of_two_people(folder: Path) -> None:
     ann, bob = (
         sheet(folder / "ann.csv", GOOD),
-        sheet(folder / "b.csv", ["", 4, 1, "5.0", 0, " 6 ", 2, 4], "bob", delimiter=";", encoding="utf-8-sig"),
+        sheet(
+            folder / "b.csv",
+            ["", 4, 1, "5.0", 0, " 6 ", 2, 4],
+            "bob",
+            delimiter=";",
+            encoding="utf-8-sig",
+        ),
     )
     found = rate.ratings(folder / "run", [ann, bob])
     assert found["raters"] == {"ann": 8, "bob": 7}
@@ -149,7 +174,9 @@ def test_ratings_of_two_people(folder: Path) -> None:
 
 
 def test_length_bias_is_flagged(folder: Path) -> None:
-    """The longer the better, within and over systems; and a rating that has nothing to do with length."""
+    """The longer the better, within and over systems; and a rating that has nothing to do with
+    length.
+    """
     found = rate.ratings(folder / "run", [sheet(folder / "ann.csv", [0, 0, 1, 2, 3, 4, 5, 6])])
     assert found["length_bias"]["flagged"]
     assert found["length_bias"]["rho"] == pytest.approx(0.861, abs=1e-3)
@@ -163,7 +190,9 @@ def test_length_bias_is_flagged(folder: Path) -> None:
 
 
 def test_a_row_may_stay_unrated(folder: Path) -> None:
-    found = rate.ratings(folder / "run", [sheet(folder / "ann.csv", [None, 1, "", 2, "", 3, "", 3])])
+    found = rate.ratings(
+        folder / "run", [sheet(folder / "ann.csv", [None, 1, "", 2, "", 3, "", 3])]
+    )
     before = found["contexts"]["c"]["before"]
     assert before["rating"] is None
     assert before["unrated"] == 4
@@ -178,19 +207,46 @@ def swap(rows: list[list[Any]]) -> list[list[Any]]:
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
-    "missing row": ({"change": lambda rows: rows[:3] + rows[4:]}, r"ann.csv: row 'r3' of ann is missing -> put it back"),
-    "missing rows": ({"change": lambda rows: rows[:3]}, r"row 'r3' of ann is missing \(and 4 more\)"),
-    "unknown id": ({"change": lambda rows: [*rows, ["r99", "?", "x", 1, ""]]}, r"ann.csv:11: there is no row 'r99' in this run's sheet"),
-    "out of range": ({"values": [7, *GOOD[1:]]}, r"ann.csv:3: the rating of row 'r0' is '7' -> write a whole number from 0 to 6"),
+    "missing row": (
+        {"change": lambda rows: rows[:3] + rows[4:]},
+        r"ann.csv: row 'r3' of ann is missing -> put it back",
+    ),
+    "missing rows": (
+        {"change": lambda rows: rows[:3]},
+        r"row 'r3' of ann is missing \(and 4 more\)",
+    ),
+    "unknown id": (
+        {"change": lambda rows: [*rows, ["r99", "?", "x", 1, ""]]},
+        r"ann.csv:11: there is no row 'r99' in this run's sheet",
+    ),
+    "out of range": (
+        {"values": [7, *GOOD[1:]]},
+        r"ann.csv:3: the rating of row 'r0' is '7' -> write a whole number from 0 to 6",
+    ),
     "half": ({"values": [2.5, *GOOD[1:]]}, r"the rating of row 'r0' is '2.5'"),
     "word": ({"values": ["good", *GOOD[1:]]}, r"the rating of row 'r0' is 'good'"),
     "nan": ({"values": ["nan", *GOOD[1:]]}, r"the rating of row 'r0' is 'nan'"),
-    "twice": ({"change": lambda rows: [*rows, rows[4]]}, r"ann rated row 'r4' twice -> leave one of the two"),
-    "no column": ({"header": ("id", "input", "response", "score", "rater")}, r"not a rating sheet: it has no column 'rating'"),
-    "too few cells": ({"change": lambda rows: [rows[0][:3], *rows[1:]]}, r"the row has 3 cells, the header 5"),
-    "one column sorted alone": ({"change": swap}, r"the response is not the one that row 'r1' was sent with -> undo"),
-    "a name missing": ({"change": lambda rows: [[*rows[0][:4], "ann"], *rows[1:]]}, r"row 'r1' does not say who rated it"),
-}  # fmt: skip
+    "twice": (
+        {"change": lambda rows: [*rows, rows[4]]},
+        r"ann rated row 'r4' twice -> leave one of the two",
+    ),
+    "no column": (
+        {"header": ("id", "input", "response", "score", "rater")},
+        r"not a rating sheet: it has no column 'rating'",
+    ),
+    "too few cells": (
+        {"change": lambda rows: [rows[0][:3], *rows[1:]]},
+        r"the row has 3 cells, the header 5",
+    ),
+    "one column sorted alone": (
+        {"change": swap},
+        r"the response is not the one that row 'r1' was sent with -> undo",
+    ),
+    "a name missing": (
+        {"change": lambda rows: [[*rows[0][:4], "ann"], *rows[1:]]},
+        r"row 'r1' does not say who rated it",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", WRONG)
@@ -199,7 +255,11 @@ def test_what_is_wrong_is_said_and_nothing_is_lost(name: str, folder: Path) -> N
     before = (folder / "run" / rate.RATINGS).read_bytes()
     changes, said = WRONG[name]
     values = changes.get("values", GOOD)
-    bad = sheet(folder / "ann.csv", values, **{key: value for key, value in changes.items() if key != "values"})
+    bad = sheet(
+        folder / "ann.csv",
+        values,
+        **{key: value for key, value in changes.items() if key != "values"},
+    )
     kept = bad.read_bytes()
     with pytest.raises(UserError, match=said) as error:
         rate.ratings(folder / "run", [bad])
@@ -221,7 +281,9 @@ def test_files_that_are_no_sheets(folder: Path) -> None:
     ):
         with pytest.raises(UserError, match=said):
             rate.ratings(folder / "run", [folder / name])
-    with pytest.raises(UserError, match="no sheet of this run was exported -> export one with `unprompt rate RUN`"):
+    with pytest.raises(
+        UserError, match="no sheet of this run was exported -> export one with `unprompt rate RUN`"
+    ):
         rate.ratings(folder, [folder / "ann.csv"])
 
 
@@ -231,10 +293,22 @@ def test_people_are_not_mixed_up(folder: Path) -> None:
     with pytest.raises(UserError, match="ann rated row 'r0' twice, here and in another file"):
         rate.ratings(folder / "run", [ann, also_ann])
     rate.ratings(folder / "run", [ann, bob])
-    with pytest.raises(UserError, match="the ratings of bob were read before, and are in none of these files"):
+    with pytest.raises(
+        UserError, match="the ratings of bob were read before, and are in none of these files"
+    ):
         rate.ratings(folder / "run", [ann])
-    both = sheet(folder / "both.csv", GOOD, "cy", change=lambda rows: rows + [[*row[:4], "di"] for row in rows])
-    assert rate.ratings(folder / "run", [ann, bob, both])["raters"] == {"ann": 8, "bob": 8, "cy": 8, "di": 8}
+    both = sheet(
+        folder / "both.csv",
+        GOOD,
+        "cy",
+        change=lambda rows: rows + [[*row[:4], "di"] for row in rows],
+    )
+    assert rate.ratings(folder / "run", [ann, bob, both])["raters"] == {
+        "ann": 8,
+        "bob": 8,
+        "cy": 8,
+        "di": 8,
+    }
 
 
 def test_what_a_spreadsheet_does_to_a_response_is_forgiven(folder: Path) -> None:
@@ -244,10 +318,12 @@ def test_what_a_spreadsheet_does_to_a_response_is_forgiven(folder: Path) -> None
         rows[0][2] = "=1+1\r\n"
         return rows
 
-    assert rate.ratings(folder / "run", [sheet(folder / "ann.csv", GOOD, change=change)])["raters"] == {"ann": 8}
+    assert rate.ratings(folder / "run", [sheet(folder / "ann.csv", GOOD, change=change)])[
+        "raters"
+    ] == {"ann": 8}
 
 
-# -- ratings given in the browser ---------------------------------------------------------------------------------------
+# -- ratings given in the browser ------------------------------------------------------------------
 
 
 def test_ratings_of_the_page_are_read_as_sheets_are(folder: Path) -> None:
@@ -270,7 +346,9 @@ def test_ratings_of_the_page_are_read_as_sheets_are(folder: Path) -> None:
         other = folder / f"{id_}.sqlite"
         ballots.create(other)
         ballots.save(other, "ann", id_, value)
-        with pytest.raises(UserError, match=f"ann's rating {value} of '{id_}' does not belong to this run's key"):
+        with pytest.raises(
+            UserError, match=f"ann's rating {value} of '{id_}' does not belong to this run's key"
+        ):
             rate.ratings(folder / "run", [other])
     path.with_name("bad.sqlite").write_bytes(b"SQLite format 3\0 and no more")
     with pytest.raises(UserError, match=r"bad\.sqlite: SQLite: "):
@@ -294,7 +372,9 @@ def test_page_and_sheet_have_one_key(run: Path, tmp_path: Path) -> None:
         rate.blinded(run, [], None, 1, 5)
 
 
-def test_both_commands(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_commands(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from unprompt import cli
 
     def command(*arguments: str) -> str:
@@ -304,7 +384,9 @@ def test_both_commands(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
         assert not end.value.code
         return capsys.readouterr().out
 
-    said = command("rate", str(run), "--out", str(tmp_path / "sheet.csv"), "--system", "after", "--high", "5")
+    said = command(
+        "rate", str(run), "--out", str(tmp_path / "sheet.csv"), "--system", "after", "--high", "5"
+    )
     assert "3 responses of after, blinded and shuffled" in said
     with (tmp_path / "sheet.csv").open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.reader(file))
@@ -312,6 +394,6 @@ def test_both_commands(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
         csv.writer(file).writerows([rows[0], *([*row[:3], "4", ""] for row in rows[1:])])
     said = command("rate", str(run), "--read", str(tmp_path / "ann.csv"))
     assert "colours, after: 4.00 [4.00, 4.00], 3 ratings of 3 responses" in said
-    assert command("cost", "--model", "example-big", "--input", "1200", "--output", "150", "--cached", "1000").startswith(
-        "example-big: $7.50 per 1,000 calls (exactly $7.5; "
-    )
+    assert command(
+        "cost", "--model", "example-big", "--input", "1200", "--output", "150", "--cached", "1000"
+    ).startswith("example-big: $7.50 per 1,000 calls (exactly $7.5; ")

@@ -1,4 +1,6 @@
-"""Collecting by two Ray workers gives the bytes of one process, whatever is lost on the way; and stores behind an address."""
+"""Collecting by two Ray workers gives the bytes of one process, whatever is lost on the way; and
+stores behind an address.
+"""
 
 from __future__ import annotations
 
@@ -38,22 +40,33 @@ def cluster() -> Iterator[None]:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.rglob("part-*.parquet"))}
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("part-*.parquet"))
+    }
 
 
-# -- many workers ---------------------------------------------------------------------------------------------------------
+# -- many workers ----------------------------------------------------------------------------------
 
 
-def test_the_quickstart_by_two_workers_one_of_them_killed(cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A few of its inputs: one process has answered some, two workers go on, one of them is killed in the middle of a part, then a part is lost, which
-    one process asks again. The same records as of one undisturbed process, and to rounding the same student; nothing was asked in vain but the one part.
+def test_the_quickstart_by_two_workers_one_of_them_killed(
+    cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few of its inputs: one process has answered some, two workers go on, one of them is killed
+    in the middle of a part, then a part is lost, which one process asks again. The same records as
+    of one undisturbed process, and to rounding the same student; nothing was asked in vain but the
+    one part.
     """
     from safetensors.torch import load_file
 
     less = [
-        "contexts.hotel.inputs={file: quickstart/messages.jsonl, limit: 12}", "contexts.hotel.examples={file: quickstart/examples.jsonl, limit: 12}",
-        "evaluate=null", "batch_size=1", "train.epochs=1", "sampling.max_new_tokens=4",
-    ]  # fmt: skip
+        "contexts.hotel.inputs={file: quickstart/messages.jsonl, limit: 12}",
+        "contexts.hotel.examples={file: quickstart/examples.jsonl, limit: 12}",
+        "evaluate=null",
+        "batch_size=1",
+        "train.epochs=1",
+        "sampling.max_new_tokens=4",
+    ]
     recipe = load(demo.recipe_path(), less)
     pipeline.run(recipe, tmp_path / "one")
     one, two = digests(tmp_path / "one"), tmp_path / "two"
@@ -66,7 +79,11 @@ def test_the_quickstart_by_two_workers_one_of_them_killed(cluster: None, tmp_pat
 
     make = weights.Weights._worker
     with monkeypatch.context() as patch:
-        patch.setattr(weights.Weights, "_worker", lambda self, whose: partial(Mortal, make(self, whose), tmp_path / "asked"))
+        patch.setattr(
+            weights.Weights,
+            "_worker",
+            lambda self, whose: partial(Mortal, make(self, whose), tmp_path / "asked"),
+        )
         said = pipeline.collect(recipe, two, TWO)
     assert said[0].endswith("10 of them asked now")
     assert digests(two) == one
@@ -81,14 +98,19 @@ def test_the_quickstart_by_two_workers_one_of_them_killed(cluster: None, tmp_pat
     kept.unlink()
     pipeline.run(recipe, two)
     assert digests(two) == one
-    mine, theirs = (load_file(tmp_path / name / "student" / "adapter_model.safetensors") for name in ("one", "two"))
+    mine, theirs = (
+        load_file(tmp_path / name / "student" / "adapter_model.safetensors")
+        for name in ("one", "two")
+    )
     assert mine.keys() == theirs.keys()
     for name, weight in mine.items():
         assert weight.allclose(theirs[name], rtol=1e-4, atol=1e-6)
 
 
 class Mortal:
-    """An engine that notes what it is asked, and kills its own process in the middle of the third part that anyone asks."""
+    """An engine that notes what it is asked, and kills its own process in the middle of the third
+    part that anyone asks.
+    """
 
     def __init__(self, make: Callable[[], Engine], notes: Path) -> None:
         self.engine, self.notes = make(), notes
@@ -98,7 +120,10 @@ class Mortal:
         with self.notes.open("a") as file:
             print(os.getpid(), ids, file=file, flush=True)
         answered = self.engine.generate(prompts, *given, **more)
-        if len(self.notes.read_text().splitlines()) >= 3 and not self.notes.with_name("killed").exists():
+        if (
+            len(self.notes.read_text().splitlines()) >= 3
+            and not self.notes.with_name("killed").exists()
+        ):
             self.notes.with_name("killed").touch()
             with self.notes.open("a") as file:
                 print("killed", ids, file=file, flush=True)
@@ -118,7 +143,10 @@ class Refuses:
     """Answers one prompt, then has to stop."""
 
     def generate(self, prompts: list[Prompt], *_: Any, **__: Any) -> list[Completion]:
-        raise Unfinished(UserError("the budget is spent", where="budget", fix="raise it"), {0: answer(prompts[0])})
+        raise Unfinished(
+            UserError("the budget is spent", where="budget", fix="raise it"),
+            {0: answer(prompts[0])},
+        )
 
 
 def answer(prompt: Prompt) -> Completion:
@@ -137,11 +165,15 @@ def asked_of(engine: Callable[[], Any], store: Any) -> list[str]:
 
 
 def test_a_part_that_kills_every_worker_is_given_up(cluster: None, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="part with i2: a part was asked 3 times, and its worker died each time"):
+    with pytest.raises(
+        UserError, match="part with i2: a part was asked 3 times, and its worker died each time"
+    ):
         asked_of(Deadly, tmp_path)
 
 
-def test_a_refusal_comes_back_as_it_is_and_what_was_answered_is_kept(cluster: None, tmp_path: Path) -> None:
+def test_a_refusal_comes_back_as_it_is_and_what_was_answered_is_kept(
+    cluster: None, tmp_path: Path
+) -> None:
     with pytest.raises(UserError) as refused:
         asked_of(Refuses, tmp_path)
     assert str(refused.value) == "budget: the budget is spent -> raise it"
@@ -156,20 +188,29 @@ class Answers:
 
 
 def test_a_store_that_workers_do_not_share(cluster: None, tmp_path: Path) -> None:
-    assert asked_of(Answers, rundir.place(f"file://{tmp_path}/store", "store")) == ["i0", "i1", "i2"]
+    assert asked_of(Answers, rundir.place(f"file://{tmp_path}/store", "store")) == [
+        "i0",
+        "i1",
+        "i2",
+    ]
     with pytest.raises(UserError, match="on its own machine"):
         asked_of(Answers, rundir.place("memory://not-shared", "store"))
 
 
-# -- stores behind an address -----------------------------------------------------------------------------------------------
+# -- stores behind an address ----------------------------------------------------------------------
 
 
-def test_a_run_whose_completions_are_behind_an_address(tiny: Callable[..., Recipe], tmp_path: Path) -> None:
+def test_a_run_whose_completions_are_behind_an_address(
+    tiny: Callable[..., Recipe], tmp_path: Path
+) -> None:
     pipeline.collect(tiny(), tmp_path / "near")
     away, near = tiny(store="memory://bucket/run"), digests(tmp_path / "near")
     assert pipeline.collect(away, tmp_path / "away")[0].endswith("8 of them asked now")
     found = rundir.place("memory://bucket/run", "store")
-    assert {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in found.glob("*/part-*.parquet")} == near
+    assert {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in found.glob("*/part-*.parquet")
+    } == near
     assert pipeline.collect(away, tmp_path / "another folder")[0].endswith("0 of them asked now")
     assert not (tmp_path / "away" / "completions").exists()
     (store,) = found.glob("*")
@@ -185,7 +226,7 @@ def test_a_run_whose_completions_are_behind_an_address(tiny: Callable[..., Recip
     assert part.with_suffix(".broken").read_bytes() == whole[:-9]
 
 
-# -- mistakes ---------------------------------------------------------------------------------------------------------------
+# -- mistakes --------------------------------------------------------------------------------------
 
 
 def line(recipe: Recipe, folder: Path, workers: Workers | None) -> str:
@@ -196,7 +237,10 @@ def line(recipe: Recipe, folder: Path, workers: Workers | None) -> str:
 
 
 def test_what_is_missing_is_said_in_a_line(
-    tiny: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny: Callable[..., Recipe],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     recipe = tiny()
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
@@ -204,13 +248,18 @@ def test_what_is_missing_is_said_in_a_line(
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
         for written in (address, f"ray://{address}"):
-            assert f"can't reach a Ray cluster at '{written}': [Errno 111] Connection refused" in line(recipe, tmp_path, Workers(written))
+            assert (
+                f"can't reach a Ray cluster at '{written}': [Errno 111] Connection refused"
+                in line(recipe, tmp_path, Workers(written))
+            )
     server = {"server": {"url": "http://localhost:1/v1", "model": "m"}}
     served = tiny(teacher_model=server, labels={"kind": "hard"})
     assert "leave --ray out" in line(served, tmp_path, TWO)
     assert "Unsupported filesystem" in line(tiny(store="nonsense://x"), tmp_path, None)
     monkeypatch.setitem(sys.modules, "ray", None)
-    assert line(recipe, tmp_path, TWO) == "--ray: Ray is not installed -> pip install 'unprompt[ray]'"
+    assert (
+        line(recipe, tmp_path, TWO) == "--ray: Ray is not installed -> pip install 'unprompt[ray]'"
+    )
     monkeypatch.setattr(sys, "argv", ["unprompt", "collect", "recipe.yaml", "--workers", "2"])
     with pytest.raises(SystemExit):
         cli.main()
@@ -227,7 +276,9 @@ def test_what_a_worker_takes_of_its_machine(monkeypatch: pytest.MonkeyPatch) -> 
     assert Workers("auto")._shares(gpu=False) == (2, 4)
     assert Workers("auto", 3)._shares(gpu=False) == (3, 4)
     assert Workers("auto", 24)._shares(gpu=False) == (24, 0.5)
-    with pytest.raises(UserError, match="2 workers with 6 CPUs each don't fit onto the cluster's machines, only 1"):
+    with pytest.raises(
+        UserError, match="2 workers with 6 CPUs each don't fit onto the cluster's machines, only 1"
+    ):
         Workers("auto", 2)._shares(gpu=False)
     with pytest.raises(UserError, match="the cluster has no GPU"):
         Workers("auto")._shares(gpu=True)

@@ -1,4 +1,6 @@
-"""The recipes that the project ships: all of them load, and those that need no data run, at a toy size."""
+"""The recipes that the project ships: all of them load, and those that need no data run, at a toy
+size.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,10 @@ def test_scratch_pads_are_right(addition: Any) -> None:
 
 def test_parts_share_no_question(addition: Any) -> None:
     for form in ("sum", "story"):
-        parts = [{row["id"] for row in addition.questions(part, 300, digits=4, form=form)} for part in addition.PLACE]
+        parts = [
+            {row["id"] for row in addition.questions(part, 300, digits=4, form=form)}
+            for part in addition.PLACE
+        ]
         assert not set.intersection(*parts)
         assert sum(map(len, parts)) == len(set.union(*parts))
 
@@ -53,8 +58,17 @@ def test_a_toy_of_addition_runs(name: str, tmp_path: Path, monkeypatch: pytest.M
     """The wiring only: nothing is learned at this size."""
     monkeypatch.setenv("UNPROMPT_CACHE", str(tmp_path))
     whole = unprompt.load(SNELL / f"{name}.yaml")
-    small = ["model.args.width=32", "model.args.layers=1", "sampling.max_new_tokens=12", "contexts.direct.extract=whole"]
-    small += [f"contexts.{context}.inputs.args.count=16" for context, parts in whole.contexts.items() if parts.inputs]
+    small = [
+        "model.args.width=32",
+        "model.args.layers=1",
+        "sampling.max_new_tokens=12",
+        "contexts.direct.extract=whole",
+    ]
+    small += [
+        f"contexts.{context}.inputs.args.count=16"
+        for context, parts in whole.contexts.items()
+        if parts.inputs
+    ]
     small += [f"rounds.{round_}.train.epochs=1" for round_ in whole.rounds]
     run = unprompt.run(unprompt.load(SNELL / f"{name}.yaml", small), tmp_path / "run")
     assert set(run.report["rounds"]) == set(whole.rounds)
@@ -62,17 +76,29 @@ def test_a_toy_of_addition_runs(name: str, tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("forms", [1, 4])
-def test_story_problems_are_right_and_parts_share_none(monkeypatch: pytest.MonkeyPatch, forms: int) -> None:
+def test_story_problems_are_right_and_parts_share_none(
+    monkeypatch: pytest.MonkeyPatch, forms: int
+) -> None:
     monkeypatch.setattr(sys, "path", [str(RECIPES / "papers" / "aicd2024"), *sys.path])
     import reasoning  # pyright: ignore[reportMissingImports]
 
-    parts = {part: list(reasoning.stories(part, 60, forms=forms)) for part in ("shots", "inputs", "test")}
+    parts = {
+        part: list(reasoning.stories(part, 60, forms=forms)) for part in ("shots", "inputs", "test")
+    }
     texts = {part: {row["text"] for row in rows} for part, rows in parts.items()}
-    assert not (texts["shots"] & texts["inputs"] | texts["inputs"] & texts["test"] | texts["shots"] & texts["test"])
+    assert not (
+        texts["shots"] & texts["inputs"]
+        | texts["inputs"] & texts["test"]
+        | texts["shots"] & texts["test"]
+    )
     for row in itertools.chain(*parts.values()):
         told = [int(word) for word in re.findall(r"\d+", row["text"])]
         result = (
-            told[0] + told[1] - told[2] if " gets " in row["text"] else told[0] - told[1] + told[2] if " gives " in row["text"] else None
+            told[0] + told[1] - told[2]
+            if " gets " in row["text"]
+            else told[0] - told[1] + told[2]
+            if " gives " in row["text"]
+            else None
         )
         if " buys " in row["text"]:
             result = told[0] * told[1] + told[2]
@@ -81,15 +107,26 @@ def test_story_problems_are_right_and_parts_share_none(monkeypatch: pytest.Monke
         assert row["target"] == str(result)
         for left, right in (step.split(" = ") for step in row["rationale"].rstrip(".").split(". ")):
             x, sign, y = left.split()
-            assert int(right) == {"+": int(x) + int(y), "-": int(x) - int(y), "*": int(x) * int(y)}[sign]
+            assert (
+                int(right)
+                == {"+": int(x) + int(y), "-": int(x) - int(y), "*": int(x) * int(y)}[sign]
+            )
         assert row["rationale"].endswith(f"= {row['target']}.")
 
 
 def test_a_toy_of_star_runs(decoder_folder: Path, tmp_path: Path) -> None:
     """The wiring only, by majority, since a random model is never right."""
     small = [
-        f"model={decoder_folder}", "contexts.problems.inputs.args.count=4", "contexts.problems.examples.args.count=1", "sampling.max_new_tokens=6",
-        "contexts.problems.filter={keep: majority}", "contexts.problems.extract=whole", "evaluate.data.args.count=2", "train.epochs=1",
-    ]  # fmt: skip
-    run = unprompt.run(unprompt.load(RECIPES / "papers" / "aicd2024" / "star.yaml", small), tmp_path / "run")
+        f"model={decoder_folder}",
+        "contexts.problems.inputs.args.count=4",
+        "contexts.problems.examples.args.count=1",
+        "sampling.max_new_tokens=6",
+        "contexts.problems.filter={keep: majority}",
+        "contexts.problems.extract=whole",
+        "evaluate.data.args.count=2",
+        "train.epochs=1",
+    ]
+    run = unprompt.run(
+        unprompt.load(RECIPES / "papers" / "aicd2024" / "star.yaml", small), tmp_path / "run"
+    )
     assert list(run.report["contexts"]["problems"]["filtered"]) == ["teacher", "first", "second"]

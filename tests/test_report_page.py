@@ -22,7 +22,10 @@ from unprompt.report.examples import browser, vanished
 from unprompt.report.verdict import needed
 from unprompt.report.visible import embedded, visible
 
-LETTERS = "def first(answer, example):\n    return float(ord(answer[:1] or ' ') % 2 == len(example.target) % 2)\n"
+LETTERS = (
+    "def first(answer, example):\n    return float(ord(answer[:1] or ' ') % 2 =="
+    " len(example.target) % 2)\n"
+)
 HOSTILE = [
     "</script><script>document.title='taken'</script>",
     "<img src=x onerror=\"document.title='taken'\"><b>bold</b>&amp;",
@@ -64,7 +67,11 @@ class Page(HTMLParser):
 
 def at(found: Any, pointer: str) -> Any:
     for key in pointer.split("/")[1:]:
-        found = found[int(key)] if isinstance(found, list) else found[key.replace("~1", "/").replace("~0", "~")]
+        found = (
+            found[int(key)]
+            if isinstance(found, list)
+            else found[key.replace("~1", "/").replace("~0", "~")]
+        )
     return found
 
 
@@ -75,13 +82,17 @@ def run(decoder_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> unpro
     folder = tmp_path_factory.mktemp("page")
     (folder / "page_letters.py").write_text(LETTERS)
     held = [
-        {"id": f"h{n}", "text": f"{word} {n}", "target": "yes" if n % 3 else "no"} for n, word in enumerate(["grey", "violet", "gold"] * 6)
+        {"id": f"h{n}", "text": f"{word} {n}", "target": "yes" if n % 3 else "no"}
+        for n, word in enumerate(["grey", "violet", "gold"] * 6)
     ]
     sections: dict[str, Any] = {
         "modules": str(folder),
         "evaluate": {"data": {"rows": held}, "metrics": ["page_letters:first", "accuracy"]},
         "report": {"self_agreement": 9},
-        "rounds": {"one": {"contexts": ["colours"]}, "two": {"contexts": ["colours"], "train": {"learning_rate": 3e-2}}},
+        "rounds": {
+            "one": {"contexts": ["colours"]},
+            "two": {"contexts": ["colours"], "train": {"learning_rate": 3e-2}},
+        },
     }
     return unprompt.run(parse(tiny_recipe(decoder_folder) | sections), folder / "run")
 
@@ -96,7 +107,11 @@ def test_the_numbers_on_the_page_are_those_of_the_report(run: unprompt.Run) -> N
         shown = float(text.replace("\u00a0%", "").replace(",", "").replace("$", ""))
         scale = 100 if "%" in text or "to_teacher" in key or key.endswith("margin") else 1
         assert (
-            shown == pytest.approx(scale * float(value), abs=0.0501 if scale == 100 or abs(shown) >= 1 else 0.0006) or abs(shown) >= 100
+            shown
+            == pytest.approx(
+                scale * float(value), abs=0.0501 if scale == 100 or abs(shown) >= 1 else 0.0006
+            )
+            or abs(shown) >= 100
         ), key
 
 
@@ -106,16 +121,26 @@ def test_the_numbers_are_those_of_a_few_lines_of_pandas(run: unprompt.Run) -> No
     assert list(table["id"]) == [f"h{n}" for n in range(18)]
     systems = run.report["contexts"]["colours"]["systems"]
     for system in ("before", "one", "two"):
-        own, teacher, values = table[f"{system}.{metric}"], table[f"teacher.{metric}"], systems[system]
+        own, teacher, values = (
+            table[f"{system}.{metric}"],
+            table[f"teacher.{metric}"],
+            systems[system],
+        )
         assert values["metrics"][metric]["mean"] == pytest.approx(own.mean())
-        assert values["metrics"][metric]["to_teacher"]["mean"] == pytest.approx((own - teacher).mean())
-        assert values["metrics"][metric]["kept"]["value"] == pytest.approx(own.mean() / teacher.mean())
+        assert values["metrics"][metric]["to_teacher"]["mean"] == pytest.approx(
+            (own - teacher).mean()
+        )
+        assert values["metrics"][metric]["kept"]["value"] == pytest.approx(
+            own.mean() / teacher.mean()
+        )
         assert values["outcomes"]["lost"] == (own < teacher).sum()
         assert values["outcomes"]["won"] == (own > teacher).sum()
         assert values["outcomes"]["failed"] == table[f"{system}.failure"].notna().sum()
         assert values["kl_nats_per_token"]["mean"] == pytest.approx(table[f"{system}.kl"].mean())
         if system != "before":
-            assert values["gap_closed"]["value"] == pytest.approx(1 - table[f"{system}.kl"].mean() / table["before.kl"].mean())
+            assert values["gap_closed"]["value"] == pytest.approx(
+                1 - table[f"{system}.kl"].mean() / table["before.kl"].mean()
+            )
     positions = run.report["contexts"]["colours"]["kl_by_position"]
     at_third = [x.nats["two"][2] for x in run.examples if len(x.pieces) > 2]
     assert positions["answers"][2] == len(at_third)
@@ -137,18 +162,28 @@ def test_a_character_of_several_tokens_is_one_piece(tokenizer: Any) -> None:
 
     ids = [*tokenizer("q:").input_ids, *tokenizer("aé€").input_ids]
     weights = np.asarray([0, 0, 1, 1, 1, 1, 1, 1], np.float32)
-    assert pieces(tokenizer, Lesson("0", "c", tuple(ids), 2, weights, SoftLabels.hard(ids[2:]))) == ["a", "é", "", "€", "", ""]
+    assert pieces(
+        tokenizer, Lesson("0", "c", tuple(ids), 2, weights, SoftLabels.hard(ids[2:]))
+    ) == ["a", "é", "", "€", "", ""]
     weights[-1] = 0
-    assert pieces(tokenizer, Lesson("0", "c", tuple(ids), 2, weights, SoftLabels.hard(ids[2:-1]))) == ["a", "é", "", "�", "�"], (
-        "torn at the end"
-    )
+    assert pieces(
+        tokenizer, Lesson("0", "c", tuple(ids), 2, weights, SoftLabels.hard(ids[2:-1]))
+    ) == ["a", "é", "", "�", "�"], "torn at the end"
 
 
 def test_the_last_students_verdict_is_the_runs(run: unprompt.Run) -> None:
     assert [each["student"] for each in run.report["students"]] == ["one", "two"]
-    assert run.report["verdict"] == {"student": "two", "verdict": run.report["students"][1]["verdict"]}
-    assert run.report["students"][0]["verdict"] != "ship", "18 examples are too few for a margin of 5 points"
-    assert "needed" in run.report["students"][0]["reasons"][0]["text"] or "margin" in run.report["students"][0]["reasons"][0]["text"]
+    assert run.report["verdict"] == {
+        "student": "two",
+        "verdict": run.report["students"][1]["verdict"],
+    }
+    assert run.report["students"][0]["verdict"] != "ship", (
+        "18 examples are too few for a margin of 5 points"
+    )
+    assert (
+        "needed" in run.report["students"][0]["reasons"][0]["text"]
+        or "margin" in run.report["students"][0]["reasons"][0]["text"]
+    )
 
 
 def test_a_new_margin_asks_nobody_again(run: unprompt.Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,7 +199,7 @@ def test_a_new_margin_asks_nobody_again(run: unprompt.Run, monkeypatch: pytest.M
     unprompt.run(parse(made), run.folder)
 
 
-# -- the verdict --------------------------------------------------------------------------------------------------------
+# -- the verdict -----------------------------------------------------------------------------------
 
 
 def test_examples_needed() -> None:
@@ -179,7 +214,10 @@ def judged(run: unprompt.Run, **changes: Any) -> dict[str, Any]:
     found = json.loads(json.dumps(run.report))
     entry = found["contexts"]["colours"]
     own = entry["systems"]["two"]
-    own |= {"examples": changes.get("examples", 400), "extraction_failures": changes.get("failed", 0)}
+    own |= {
+        "examples": changes.get("examples", 400),
+        "extraction_failures": changes.get("failed", 0),
+    }
     mean, low, high = changes.get("change", (0.0, -0.02, 0.02))
     own["metrics"]["page_letters:first"]["to_teacher"] = {"mean": mean, "low": low, "high": high}
     entry["cut_at_limit"] = changes.get("cut", 0)
@@ -198,7 +236,11 @@ def judged(run: unprompt.Run, **changes: Any) -> dict[str, Any]:
         ({"examples": 59, "change": (0.0, 0.0, 0.0)}, "look closer", "about 60 are needed"),
         ({"examples": 60, "change": (0.0, 0.0, 0.0)}, "ship", "60 needed"),
         ({"change": (-0.01, -0.09, 0.07)}, "look closer", "about 1,600 are needed"),
-        ({"change": (-0.06, -0.09, -0.03)}, "look closer", "more held-out examples would not mend it"),
+        (
+            {"change": (-0.06, -0.09, -0.03)},
+            "look closer",
+            "more held-out examples would not mend it",
+        ),
         ({"change": (-0.2, -0.3, -0.06)}, "don't ship", "worse by more than"),
         ({"failed": 9}, "look closer", "could not be extracted"),
         ({"overlap": 1}, "look closer", "may be remembered"),
@@ -207,24 +249,47 @@ def judged(run: unprompt.Run, **changes: Any) -> dict[str, Any]:
         ({"drift": 0.05}, "ship", "within the limit"),
     ],
 )
-def test_the_verdict_and_its_reasons(run: unprompt.Run, changes: dict[str, Any], verdict: str, says: str) -> None:
+def test_the_verdict_and_its_reasons(
+    run: unprompt.Run, changes: dict[str, Any], verdict: str, says: str
+) -> None:
     found = judged(run, **changes)
     assert found["verdict"] == verdict
-    assert any(says in reason["text"] for reason in found["reasons"] if verdict == "ship" or reason["says"] == verdict)
+    assert any(
+        says in reason["text"]
+        for reason in found["reasons"]
+        if verdict == "ship" or reason["says"] == verdict
+    )
 
 
-# -- text that means harm -----------------------------------------------------------------------------------------------
+# -- text that means harm --------------------------------------------------------------------------
 
 
 def hostile(run: unprompt.Run) -> str:
     texts = iter(HOSTILE * 100)
     grades = [
-        Grade(g.example_id, g.context, g.system, text, text if n % 2 else None, text, 1, 1, None if n % 2 else "nothing", g.metrics)
+        Grade(
+            g.example_id,
+            g.context,
+            g.system,
+            text,
+            text if n % 2 else None,
+            text,
+            1,
+            1,
+            None if n % 2 else "nothing",
+            g.metrics,
+        )
         for n, (g, text) in enumerate(zip(run.grades, texts, strict=False))
     ]
     rows = [
         report.HeldOut(
-            x.context, x.example_id, text, f"Be kind. {text}", f"{text}:", [text, "!"], {"before": [1.0, 2.0], "two": [0.1, -0.1]}
+            x.context,
+            x.example_id,
+            text,
+            f"Be kind. {text}",
+            f"{text}:",
+            [text, "!"],
+            {"before": [1.0, 2.0], "two": [0.1, -0.1]},
         )
         for x, text in zip(run.examples, HOSTILE * 100, strict=False)
     ]
@@ -232,7 +297,10 @@ def hostile(run: unprompt.Run) -> str:
     found["name"] = HOSTILE[0]
     confusion = {"labels": HOSTILE[:2], "counts": [[1, 0, 2, 3], [0, 4, 1, 1]]}
     found["contexts"]["colours"]["systems"]["two"]["confusion"] = confusion
-    bars = [{"text": text, "matters": {"mean": 1.0, "low": 0.5, "high": 2.0}, "taken_in": {"two": None}} for text in HOSTILE]
+    bars = [
+        {"text": text, "matters": {"mean": 1.0, "low": 0.5, "high": 2.0}, "taken_in": {"two": None}}
+        for text in HOSTILE
+    ]
     found["contexts"]["colours"]["instructions"] = {"examples": 3, "bars": bars}
     return report.page(found, rows, grades)
 
@@ -270,10 +338,16 @@ def test_prompts_are_put_together_again(run: unprompt.Run) -> None:
 
 def test_what_vanished_is_what_the_student_is_not_shown() -> None:
     parts = vanished(["Be kind.\nMessage: ", "\nTopic: Answer:"], ["Message: ", "\nTopic:"])
-    assert parts == [("Be kind.\n", True), ("Message: ", False), ("", False), ("\nTopic:", False), (" Answer:", True)]
+    assert parts == [
+        ("Be kind.\n", True),
+        ("Message: ", False),
+        ("", False),
+        ("\nTopic:", False),
+        (" Answer:", True),
+    ]
 
 
-# -- the card, several runs, the Run object -----------------------------------------------------------------------------
+# -- the card, several runs, the Run object --------------------------------------------------------
 
 
 def test_the_model_card_has_metadata_and_the_measured_values(run: unprompt.Run) -> None:
@@ -284,14 +358,18 @@ def test_the_model_card_has_metadata_and_the_measured_values(run: unprompt.Run) 
         assert found["library_name"] == "peft"
         assert "base_model" not in found, "a folder is no name on the hub"
         own = next(each for each in run.report["students"] if each["student"] == name)
-        assert found["model-index"][0]["results"][0]["metrics"][0]["value"] == own["quality"]["mean"]
+        assert (
+            found["model-index"][0]["results"][0]["metrics"][0]["value"] == own["quality"]["mean"]
+        )
         assert own["verdict"] in body
         assert all(reason["text"] in body for reason in own["reasons"])
     repocard = pytest.importorskip("huggingface_hub.repocard")
     assert repocard.ModelCard(text).data.model_name == "tiny"
 
 
-def test_compare_shows_every_run_and_what_differs(run: unprompt.Run, tiny: Callable[..., Recipe], tmp_path: Path) -> None:
+def test_compare_shows_every_run_and_what_differs(
+    run: unprompt.Run, tiny: Callable[..., Recipe], tmp_path: Path
+) -> None:
     from unprompt import pipeline
 
     other = unprompt.run(tiny(seed=7), tmp_path / "other")
@@ -302,7 +380,9 @@ def test_compare_shows_every_run_and_what_differs(run: unprompt.Run, tiny: Calla
     for key, value, _ in page.numbers:
         assert float(value) == at(together, key), key
     assert {key.split("/")[2] for key, _, _ in page.numbers} == {"run", "other"}
-    assert dict(differences({"a": {"recipe": {"x": {"y": 1}}}, "b": {"recipe": {"x": {"y": 2}}}})) == {"x.y": ["1", "2"]}
+    assert dict(
+        differences({"a": {"recipe": {"x": {"y": 1}}}, "b": {"recipe": {"x": {"y": 2}}}})
+    ) == {"x.y": ["1", "2"]}
     with pytest.raises(unprompt.UserError, match="nothing to compare"):
         pipeline.compare([run.folder], tmp_path / "one.html")
     with pytest.raises(unprompt.UserError, match="no finished run"):
@@ -317,12 +397,15 @@ def test_a_run_shows_itself_in_a_notebook(run: unprompt.Run) -> None:
     assert len(found.examples) == 18
 
 
-# -- a real browser -----------------------------------------------------------------------------------------------------
+# -- a real browser --------------------------------------------------------------------------------
 
 
 def opened(chromium: Any, path: Path, **options: Any) -> tuple[Any, list[str]]:
     page, errors = chromium.new_context(offline=True, **options).new_page(), []
-    page.on("console", lambda said: errors.append(said.text) if said.type in ("error", "warning") else None)
+    page.on(
+        "console",
+        lambda said: errors.append(said.text) if said.type in ("error", "warning") else None,
+    )
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(path.as_uri())
     return page, errors
@@ -337,33 +420,52 @@ def test_the_page_opens_from_disk_and_its_filters_work(run: unprompt.Run, chromi
         assert page.locator(".ex").count() == count, name
     page.locator("#student").select_option("one")
     page.locator("[data-filter=changed]").click()
-    assert page.locator(".ex").count() == run.report["contexts"]["colours"]["systems"]["one"]["outcomes"]["changed"]
+    assert (
+        page.locator(".ex").count()
+        == run.report["contexts"]["colours"]["systems"]["one"]["outcomes"]["changed"]
+    )
     page.locator("[data-filter=all]").click()
     page.locator("#query").fill("violet 4")
     pytest.importorskip("playwright.sync_api").expect(page.locator(".ex")).to_have_count(1)
     page.locator(".ex .line").click()
     assert page.locator(".shaded").count() == 2
     page.get_by_text("show the teacher's prompt").click()
-    assert "A long instruction that the student never sees. violet 4:" in page.locator(".ex").inner_text()
+    assert (
+        "A long instruction that the student never sees. violet 4:"
+        in page.locator(".ex").inner_text()
+    )
     assert errors == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_can_be_read_in_light_dark_and_on_400_pixels(run: unprompt.Run, chromium: Any, scheme: str) -> None:
-    page, errors = opened(chromium, run.folder / "report.html", color_scheme=scheme, viewport={"width": 400, "height": 800})
-    assert page.evaluate("document.documentElement.scrollWidth") == 400, "nothing sticks out"
-    contrast = page.evaluate(
-        """() => {
-      const light = c => { const [r, g, b] = c.match(/[\\d.]+/g).map(Number).map(v => { v /= 255; return v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4 }); return .2126 * r + .7152 * g + .0722 * b };
-      const ratio = (a, b) => (Math.max(a, b) + .05) / (Math.min(a, b) + .05), back = light(getComputedStyle(document.body).backgroundColor);
-      return Math.min(...[...document.querySelectorAll('p, td, th, li, h1, h2, h3, b, .cell, .verdict')].map(e => ratio(light(getComputedStyle(e).color), back)));
-    }"""
+def test_text_can_be_read_in_light_dark_and_on_400_pixels(
+    run: unprompt.Run, chromium: Any, scheme: str
+) -> None:
+    page, errors = opened(
+        chromium,
+        run.folder / "report.html",
+        color_scheme=scheme,
+        viewport={"width": 400, "height": 800},
     )
+    assert page.evaluate("document.documentElement.scrollWidth") == 400, "nothing sticks out"
+    contrast = page.evaluate("""() => {
+      const linear = v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
+      const light = c => {
+        const [r, g, b] = c.match(/[\\d.]+/g).map(v => linear(Number(v) / 255));
+        return .2126 * r + .7152 * g + .0722 * b;
+      };
+      const ratio = (a, b) => (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+      const back = light(getComputedStyle(document.body).backgroundColor);
+      const text = [...document.querySelectorAll('p, td, th, li, h1, h2, h3, b, .cell, .verdict')];
+      return Math.min(...text.map(e => ratio(light(getComputedStyle(e).color), back)));
+    }""")
     assert contrast >= 4.5, "WCAG AA"
     assert errors == []
 
 
-def test_hostile_output_does_nothing_in_a_browser(run: unprompt.Run, chromium: Any, tmp_path: Path) -> None:
+def test_hostile_output_does_nothing_in_a_browser(
+    run: unprompt.Run, chromium: Any, tmp_path: Path
+) -> None:
     (tmp_path / "page.html").write_text(hostile(run), "utf-8")
     page, errors = opened(chromium, tmp_path / "page.html", viewport={"width": 1000, "height": 800})
     for place in range(page.locator(".ex .line").count()):
@@ -371,6 +473,8 @@ def test_hostile_output_does_nothing_in_a_browser(run: unprompt.Run, chromium: A
     assert "taken" not in page.title().replace(HOSTILE[0], "")
     assert page.locator("#list img, #list script").count() == 0
     page.get_by_role("button", name="show all 100,005 characters").first.click()
-    assert page.evaluate("[...document.querySelectorAll('.text bdi')].some(e => e.textContent.length >= 100000)")
+    assert page.evaluate(
+        "[...document.querySelectorAll('.text bdi')].some(e => e.textContent.length >= 100000)"
+    )
     assert page.evaluate("document.documentElement.scrollWidth") == 1000
     assert errors == []

@@ -1,4 +1,6 @@
-"""kill -9 in each stage, then the same command again: the same bytes as an undisturbed run, and nothing asked twice."""
+"""kill -9 in each stage, then the same command again: the same bytes as an undisturbed run, and
+nothing asked twice.
+"""
 
 from __future__ import annotations
 
@@ -38,10 +40,20 @@ class Whole:
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory, decoder_folder: Path) -> Path:
-    """Long enough in each stage to be hit: 40 inputs, 60 steps with a checkpoint every 5, dropout to show that random states are restored."""
+    """Long enough in each stage to be hit: 40 inputs, 60 steps with a checkpoint every 5, dropout
+    to show that random states are restored.
+    """
     words = tiny_recipe(decoder_folder)
-    words["contexts"]["colours"]["inputs"] = [{"id": f"i{n}", "text": f"colour number {n}"} for n in range(40)]
-    words["train"] = {"epochs": 12, "batch_size": 8, "learning_rate": 1e-3, "save_every": 5, "adapter": {"rank": 4, "dropout": 0.1}}
+    words["contexts"]["colours"]["inputs"] = [
+        {"id": f"i{n}", "text": f"colour number {n}"} for n in range(40)
+    ]
+    words["train"] = {
+        "epochs": 12,
+        "batch_size": 8,
+        "learning_rate": 1e-3,
+        "save_every": 5,
+        "adapter": {"rank": 4, "dropout": 0.1},
+    }
     path = tmp_path_factory.mktemp("recipe") / "tiny.yaml"
     path.write_text(yaml.safe_dump(words))
     return path
@@ -72,7 +84,9 @@ def test_killed_in_a_stage(stage: str, recipe: Path, undisturbed: Whole, tmp_pat
     killed(recipe, out, **STAGES[stage], steps=random.Random(stage).randint(1, MOST))
     parts = {path: path.stat().st_mtime_ns for path in out.glob("completions/*/part-*.parquet")}
     finish(recipe, out)
-    assert {path: path.stat().st_mtime_ns for path in parts} == parts, "a finished part was written again"
+    assert {path: path.stat().st_mtime_ns for path in parts} == parts, (
+        "a finished part was written again"
+    )
     assert digests(out) == digests(undisturbed.folder)
     assert figures(out) == figures(undisturbed.folder)
 
@@ -88,7 +102,11 @@ def test_killed_again_and_again(recipe: Path, undisturbed: Whole, tmp_path: Path
 
 def test_a_second_run_does_nothing_and_says_so(recipe: Path, undisturbed: Whole) -> None:
     def times() -> dict[Path, int]:
-        return {path: path.stat().st_mtime_ns for path in undisturbed.folder.rglob("*") if path.is_file() and path.name != ".lock"}
+        return {
+            path: path.stat().st_mtime_ns
+            for path in undisturbed.folder.rglob("*")
+            if path.is_file() and path.name != ".lock"
+        }
 
     before = times()
     assert "nothing was done" in finish(recipe, undisturbed.folder)

@@ -27,23 +27,41 @@ from unprompt.records import Example
 SOURCE = Path(unprompt.__file__).parent
 KEY = "sk-planted-9876543210"
 
-# -- templates ----------------------------------------------------------------------------------------------------------
+# -- templates -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("template", "match"),
     [
         ("{% for i in range(10**9) %}x{% endfor %}", "Range too big"),
-        ("{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}", "over 1,000 turns of loops"),
+        (
+            "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}",
+            "over 1,000 turns of loops",
+        ),
         ("{% for i in range(2000) %}{% set x = i %}{% endfor %}", "over 1,000 turns of loops"),
-        ("{% macro f() %}{{ f() }}{{ f() }}{% endmacro %}{{ f() }}", "RecursionError|over 1,000 turns"),
-        ("{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}", "over 1,000 turns of loops"),
+        (
+            "{% macro f() %}{{ f() }}{{ f() }}{% endmacro %}{{ f() }}",
+            "RecursionError|over 1,000 turns",
+        ),
+        (
+            (
+                "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{"
+                " f(60) }}"
+            ),
+            "over 1,000 turns of loops",
+        ),
         ("{% for x in b recursive %}{{ loop(b) }}{% endfor %}", "RecursionError|over 1,000 turns"),
         ("{{ 'a' * 10**9 }}", "a product of over"),
         ("{{ 10**9 * 'a' }}", "a product of over"),
         ("{{ [0] * 10**9 }}", "a product of over"),
         ("{{ 10 ** (10**8) }}", "a number of over"),
-        ("{% set n = namespace(x=3) %}{% for i in range(99) %}{% set n.x = n.x * n.x %}{% endfor %}{{ n.x }}", "a number of over"),
+        (
+            (
+                "{% set n = namespace(x=3) %}{% for i in range(99) %}{% set n.x = n.x * n.x %}{%"
+                " endfor %}{{ n.x }}"
+            ),
+            "a number of over",
+        ),
         ("{% for i in range(999) %}{{ 'a' * 100000 }}{% endfor %}", "over 16,777,216 letters"),
         ("{{ 'a'.ljust(10**11) }}", "too much memory"),
         ("{{ 'a'|center(10**11) }}", "too much memory"),
@@ -55,43 +73,78 @@ KEY = "sk-planted-9876543210"
         ("{{ lipsum(n=10**9) }}", "undefined"),
         ("{{ [1]|slice(10**10)|list }}", "No filter named 'slice'"),
     ],
-)  # fmt: skip
+)
 def test_a_template_ends(template: str, match: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "TURNS", 1_000)
     monkeypatch.setattr(sandbox, "SECONDS", 3600.0)
     with pytest.raises(UserError, match=match) as caught:
-        prompts.render(Template(text=template), "c", Example("1", {"a": "text", "b": [1, 2]}), None, "t")
+        prompts.render(
+            Template(text=template), "c", Example("1", {"a": "text", "b": [1, 2]}), None, "t"
+        )
     assert "\n" not in str(caught.value)
 
 
 def test_a_template_has_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "SECONDS", 0.0)
     with pytest.raises(UserError, match="it took over 0 s"):
-        prompts.render(Template(text="{% for i in b %}{{ i }}{% endfor %}"), "c", Example("1", {"b": [1, 2]}), None, "t")
+        prompts.render(
+            Template(text="{% for i in b %}{{ i }}{% endfor %}"),
+            "c",
+            Example("1", {"b": [1, 2]}),
+            None,
+            "t",
+        )
 
 
-def test_limits_are_taken_back_and_count_anew_for_each_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits_are_taken_back_and_count_anew_for_each_prompt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     import resource
 
     monkeypatch.setattr(sandbox, "TURNS", 30)
     rows = [Example(str(n), {"b": list(range(20))}) for n in range(10)]
     before = resource.getrlimit(resource.RLIMIT_AS)
-    found = prompts.render_all("c", Template(text="{% for i in b %}{{ i * 2 }} {% endfor %}{{ 'ab' * 2 }}"), "teacher", rows, [None])
+    found = prompts.render_all(
+        "c",
+        Template(text="{% for i in b %}{{ i * 2 }} {% endfor %}{{ 'ab' * 2 }}"),
+        "teacher",
+        rows,
+        [None],
+    )
     assert {p.content for p in found} == {" ".join(str(2 * n) for n in range(20)) + " abab"}
     assert resource.getrlimit(resource.RLIMIT_AS) == before
 
 
-# -- code that comes with data --------------------------------------------------------------------------------------------
+# -- code that comes with data ---------------------------------------------------------------------
 
 
-REFUSED = ("eval", "exec", "compile", "__import__", "torch.load", "joblib.load", "np.load", "os.system")
-FAMILIES = ("pickle.", "dill.", "marshal.", "shelve.", "subprocess.", "shutil.unpack", "tarfile.", "zipfile.")
+REFUSED = (
+    "eval",
+    "exec",
+    "compile",
+    "__import__",
+    "torch.load",
+    "joblib.load",
+    "np.load",
+    "os.system",
+)
+FAMILIES = (
+    "pickle.",
+    "dill.",
+    "marshal.",
+    "shelve.",
+    "subprocess.",
+    "shutil.unpack",
+    "tarfile.",
+    "zipfile.",
+)
 WORKERS = {"cluster.py", "vllm.py", "vllm_worker.py"}
 
 
 def test_our_source_reads_no_pickle_and_runs_no_text() -> None:
-    """By name, so that a reader can check each exception: `pickle` is imported for the error that refuses one, and between a run and workers that it started
-    itself, on pipes that hand over the same way whatever we do (Ray, vLLM); nothing of it comes from a file.
+    """By name, so that a reader can check each exception: `pickle` is imported for the error that
+    refuses one, and between a run and workers that it started itself, on pipes that hand over the
+    same way whatever we do (Ray, vLLM); nothing of it comes from a file.
     """
     found = []
     for path in SOURCE.rglob("*.py"):
@@ -100,7 +153,11 @@ def test_our_source_reads_no_pickle_and_runs_no_text() -> None:
             refused = called in REFUSED or called.startswith(FAMILIES)
             if refused and not (called.startswith("pickle.") and path.name in WORKERS):
                 found.append(f"{path.name}: {called}")
-            if called in ("yaml.load", "yaml.load_all") and isinstance(node, ast.Call) and ast.unparse(node.args[1]) != "_Loader":
+            if (
+                called in ("yaml.load", "yaml.load_all")
+                and isinstance(node, ast.Call)
+                and ast.unparse(node.args[1]) != "_Loader"
+            ):
                 found.append(f"{path.name}: {ast.unparse(node)}")
     assert found == []
 
@@ -129,7 +186,9 @@ def _bomb(path: Path) -> bytes:
 
 
 @pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
-def test_a_pickle_in_a_checkpoint_is_not_run(name: str, tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pickle_in_a_checkpoint_is_not_run(
+    name: str, tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Even where the list of the checkpoint's files was changed with it."""
     from transformers import Trainer
 
@@ -137,14 +196,18 @@ def test_a_pickle_in_a_checkpoint_is_not_run(name: str, tiny: Any, tmp_path: Pat
 
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "_maybe_log_save_evaluate", _stops_after_two(Trainer._maybe_log_save_evaluate))
+        patch.setattr(
+            Trainer, "_maybe_log_save_evaluate", _stops_after_two(Trainer._maybe_log_save_evaluate)
+        )
         with pytest.raises(KeyboardInterrupt):
             run(tiny(), tmp_path / "run")
     checkpoint = tmp_path / "run" / "checkpoints" / "checkpoint-2"
     assert (checkpoint / name).is_file()
     torch.save(_Bomb(tmp_path / "ran"), checkpoint / name)
     listed = json.loads((checkpoint / "files.json").read_text())
-    (checkpoint / "files.json").write_text(json.dumps(listed | {name: train._stamp(checkpoint / name)}))
+    (checkpoint / "files.json").write_text(
+        json.dumps(listed | {name: train._stamp(checkpoint / name)})
+    )
     with pytest.raises(UserError, match="holds what no training of ours writes, and was not read"):
         run(tiny(), tmp_path / "run")
     assert not (tmp_path / "ran").exists()
@@ -160,19 +223,26 @@ def _stops_after_two(method: Any) -> Any:
     return stopping
 
 
-def test_a_checkpoint_that_was_cut_is_passed_over(tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_checkpoint_that_was_cut_is_passed_over(
+    tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from transformers import Trainer
 
     whole = run(tiny(), tmp_path / "whole")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "_maybe_log_save_evaluate", _stops_after_two(Trainer._maybe_log_save_evaluate))
+        patch.setattr(
+            Trainer, "_maybe_log_save_evaluate", _stops_after_two(Trainer._maybe_log_save_evaluate)
+        )
         with pytest.raises(KeyboardInterrupt):
             run(tiny(), tmp_path / "run")
     path = tmp_path / "run" / "checkpoints" / "checkpoint-2" / "optimizer.pt"
     path.write_bytes(path.read_bytes()[:-100])
     run(tiny(), tmp_path / "run")
     assert f"BROKEN FILE: {path} is not as it was written" in capsys.readouterr().err
-    weights = [(folder / "student" / "adapter_model.safetensors").read_bytes() for folder in (whole.folder, tmp_path / "run")]
+    weights = [
+        (folder / "student" / "adapter_model.safetensors").read_bytes()
+        for folder in (whole.folder, tmp_path / "run")
+    ]
     assert weights[0] == weights[1]
 
 
@@ -183,7 +253,10 @@ def test_code_of_a_model_is_run_only_if_the_recipe_says_so_and_loudly(
     models.load_config(Model(name=str(decoder_folder)), "model")
     assert "WARNING" not in capsys.readouterr().err
     models.load_config(Model(name=str(decoder_folder), trust_remote_code=True), "model")
-    assert "WARNING: model.trust_remote_code is true: Python code that comes with" in capsys.readouterr().err
+    assert (
+        "WARNING: model.trust_remote_code is true: Python code that comes with"
+        in capsys.readouterr().err
+    )
 
 
 def test_code_of_a_model_is_not_run_unasked(tmp_path: Path) -> None:
@@ -196,10 +269,12 @@ def test_code_of_a_model_is_not_run_unasked(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-# -- paths --------------------------------------------------------------------------------------------------------------
+# -- paths -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["../out", "/etc/x", "a/b", "..", ".hidden", "a\\b", "", "a\nb", "x" * 200])
+@pytest.mark.parametrize(
+    "name", ["../out", "/etc/x", "a/b", "..", ".hidden", "a\\b", "", "a\nb", "x" * 200]
+)
 def test_a_name_stays_in_its_folder(name: str, decoder_folder: Path) -> None:
     with pytest.raises(UserError, match="name"):
         parse(tiny_recipe(decoder_folder) | {"name": name})
@@ -215,7 +290,14 @@ def test_a_path_stays_in_its_package(path: str) -> None:
         inputs.local_path(path, "inputs")
 
 
-@pytest.mark.parametrize("bad", ["!!python/object/apply:os.mkdir [ran]", "&a [*a]", "{a: &x [1], b: *x, c: !!python/name:os.system }"])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "!!python/object/apply:os.mkdir [ran]",
+        "&a [*a]",
+        "{a: &x [1], b: *x, c: !!python/name:os.system }",
+    ],
+)
 def test_a_recipe_is_plain_data(bad: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "r.yaml").write_text(f"name: {bad}\n")
@@ -224,11 +306,15 @@ def test_a_recipe_is_plain_data(bad: str, tmp_path: Path, monkeypatch: pytest.Mo
     assert not (tmp_path / "ran").exists()
 
 
-# -- the key ------------------------------------------------------------------------------------------------------------
+# -- the key ---------------------------------------------------------------------------------------
 
 
-def test_the_key_is_in_nothing_that_a_run_with_faults_leaves(decoder_folder: Path, tmp_path: Path) -> None:
-    """A server that says the key back wherever it can, and a run that is started until it is through."""
+def test_the_key_is_in_nothing_that_a_run_with_faults_leaves(
+    decoder_folder: Path, tmp_path: Path
+) -> None:
+    """A server that says the key back wherever it can, and a run that is started until it is
+    through.
+    """
     echoes: list[Any] = [
         Sent({"error": f"bad key {KEY}"}, 429, {"Retry-After": KEY, "X-Key": KEY}),
         Sent(f"<html>{KEY}</html>".encode(), 500, {"Date": KEY}),
@@ -252,9 +338,22 @@ def test_the_key_is_in_nothing_that_a_run_with_faults_leaves(decoder_folder: Pat
         return echoes.pop(0) if number % 3 == 1 and echoes else Sent(good)
 
     with serving(answer) as (url, _):
-        section = {"url": url, "model": NAME, "api": "completions", "concurrency": 1, "retries": 1, "api_key_env": "UNPROMPT_TEST_KEY"}
-        words = tiny_recipe(decoder_folder) | {"teacher_model": {"server": section}, "labels": {"kind": "hard"}, "batch_size": 1}
-        words["contexts"]["colours"]["inputs"] = [{"id": f"i{n}", "text": f"colour {n}"} for n in range(20)]
+        section = {
+            "url": url,
+            "model": NAME,
+            "api": "completions",
+            "concurrency": 1,
+            "retries": 1,
+            "api_key_env": "UNPROMPT_TEST_KEY",
+        }
+        words = tiny_recipe(decoder_folder) | {
+            "teacher_model": {"server": section},
+            "labels": {"kind": "hard"},
+            "batch_size": 1,
+        }
+        words["contexts"]["colours"]["inputs"] = [
+            {"id": f"i{n}", "text": f"colour {n}"} for n in range(20)
+        ]
         (tmp_path / "keyed.yaml").write_text(yaml.safe_dump(words))
         code = f"""
 import os, sys, logging
@@ -283,5 +382,9 @@ print("REFUSED", said)
     assert KEY not in done.stdout + done.stderr
     assert "***" in done.stderr
     written = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
-    assert {"report.html", "report.json", "report.md", "recipe.yaml", "asked-teacher.jsonl"} <= {path.name for path in written}
-    assert [path for path in tmp_path.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()] == []
+    assert {"report.html", "report.json", "report.md", "recipe.yaml", "asked-teacher.jsonl"} <= {
+        path.name for path in written
+    }
+    assert [
+        path for path in tmp_path.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()
+    ] == []

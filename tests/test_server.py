@@ -1,4 +1,6 @@
-"""The server engine where a server, the network or the budget fails. No model: the replies are written here."""
+"""The server engine where a server, the network or the budget fails. No model: the replies are
+written here.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,11 @@ SECTION = {"url": "http://127.0.0.1:9/v1", "model": NAME, "api": "completions"}
 
 def said(text: str = "yes", **changes: Any) -> dict[str, Any]:
     choice = {"index": 0, "text": text, "finish_reason": "stop"}
-    return {"model": NAME, "choices": [choice], "usage": {"prompt_tokens": 5, "completion_tokens": 4}} | changes
+    return {
+        "model": NAME,
+        "choices": [choice],
+        "usage": {"prompt_tokens": 5, "completion_tokens": 4},
+    } | changes
 
 
 def asked(count: int) -> list[Prompt]:
@@ -54,24 +60,36 @@ class Clock:
 
 
 def ask(
-    answer: Callable[[Asked, int], Any], prompts: list[Prompt], labels: Labels | None = None, **settings: Any
+    answer: Callable[[Asked, int], Any],
+    prompts: list[Prompt],
+    labels: Labels | None = None,
+    **settings: Any,
 ) -> tuple[list[Completion], list[Asked], Clock]:
     clock = Clock()
     with serving(answer) as (url, seen):
         engine = ServerEngine(
-            Server.model_validate(SECTION | {"url": url, "concurrency": 1} | settings), "teacher_model", byte_tokenizer(), sleep=clock
+            Server.model_validate(SECTION | {"url": url, "concurrency": 1} | settings),
+            "teacher_model",
+            byte_tokenizer(),
+            sleep=clock,
         )
         return engine.generate(prompts, SAMPLING, labels), seen, clock
 
 
-def refused(answer: Callable[[Asked, int], Any], match: str, prompts: int = 1, labels: Labels | None = None, **settings: Any) -> Unfinished:
+def refused(
+    answer: Callable[[Asked, int], Any],
+    match: str,
+    prompts: int = 1,
+    labels: Labels | None = None,
+    **settings: Any,
+) -> Unfinished:
     with pytest.raises(Unfinished, match=match) as caught:
         ask(answer, asked(prompts), labels, **settings)
     assert "\n" not in str(caught.value)
     return caught.value
 
 
-# -- asked again --------------------------------------------------------------------------------------------------------
+# -- asked again -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -96,7 +114,9 @@ def test_trouble_that_passes_is_asked_again_and_nothing_twice(trouble: Sent) -> 
 
 def test_a_slow_server_is_asked_again_and_then_given_up() -> None:
     """The clock runs against a reply that never comes; one that does come has ten seconds."""
-    found, seen, _ = ask(lambda _, n: Sent(said(), after=HELD if n == 0 else None), asked(1), timeout=10.0)
+    found, seen, _ = ask(
+        lambda _, n: Sent(said(), after=HELD if n == 0 else None), asked(1), timeout=10.0
+    )
     assert (found[0].text, len(seen)) == ("yes", 2)
     refused(
         lambda *_: Sent(said(), after=HELD),
@@ -109,32 +129,46 @@ def test_a_slow_server_is_asked_again_and_then_given_up() -> None:
 def test_waits_double_up_to_a_minute_and_differ() -> None:
     clock = Clock()
     with serving(lambda *_: Sent({}, 503)) as (url, _):
-        engine = ServerEngine(Server.model_validate(SECTION | {"url": url, "retries": 10}), "t", byte_tokenizer(), sleep=clock)
+        engine = ServerEngine(
+            Server.model_validate(SECTION | {"url": url, "retries": 10}),
+            "t",
+            byte_tokenizer(),
+            sleep=clock,
+        )
         with pytest.raises(UserError, match="after 11 tries; at last HTTP 503"):
             engine.generate(asked(1), SAMPLING, None)
     assert all(0.5 * min(60, 2**n) <= wait <= min(60, 2**n) for n, wait in enumerate(clock.waited))
     assert len({wait / min(60, 2**n) for n, wait in enumerate(clock.waited)}) == 10
 
 
-@pytest.mark.parametrize(("header", "least"), [("17", 17), ("7.5", 7.5), ("date", 200), ("nonsense", 0.5), ("-5", 0.5)])
+@pytest.mark.parametrize(
+    ("header", "least"), [("17", 17), ("7.5", 7.5), ("date", 200), ("nonsense", 0.5), ("-5", 0.5)]
+)
 def test_retry_after_is_kept(header: str, least: float) -> None:
     """A date 300 seconds ahead; the server's own clock may have gone on by 100 until it answers."""
     header = formatdate(time.time() + 300, usegmt=True) if header == "date" else header
-    _, _, clock = ask(lambda _, n: said() if n else Sent({}, 429, {"Retry-After": header}), asked(1))
+    _, _, clock = ask(
+        lambda _, n: said() if n else Sent({}, 429, {"Retry-After": header}), asked(1)
+    )
     assert least <= clock.waited[0] <= 2 * least
 
 
 def test_a_retry_after_of_hours_ends_the_run() -> None:
-    refused(lambda *_: Sent({}, 429, {"Retry-After": "7200"}), "asked again in 7200 s.*run again then: what is answered is kept")
+    refused(
+        lambda *_: Sent({}, 429, {"Retry-After": "7200"}),
+        "asked again in 7200 s.*run again then: what is answered is kept",
+    )
 
 
 def test_nobody_there() -> None:
     server = Server.model_validate(SECTION | {"retries": 2})
     with pytest.raises(UserError, match="no answer after 3 tries; at last Connect"):
-        ServerEngine(server, "teacher_model", byte_tokenizer(), sleep=Clock()).generate(asked(1), SAMPLING, None)
+        ServerEngine(server, "teacher_model", byte_tokenizer(), sleep=Clock()).generate(
+            asked(1), SAMPLING, None
+        )
 
 
-# -- refused ------------------------------------------------------------------------------------------------------------
+# -- refused ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -142,7 +176,10 @@ def test_nobody_there() -> None:
     [
         (said(model="another"), "the answer is of model 'another', but 'tiny-model' was asked"),
         (said(model="tiny-model-mini"), "of model 'tiny-model-mini'"),
-        (said(usage={"prompt_tokens": 5, "completion_tokens": 999}), "counts 999 tokens in an answer that may have 8"),
+        (
+            said(usage={"prompt_tokens": 5, "completion_tokens": 999}),
+            "counts 999 tokens in an answer that may have 8",
+        ),
         (said(usage={"prompt_tokens": -5, "completion_tokens": 1}), "counts '-5' tokens"),
         (said(usage={"prompt_tokens": "many", "completion_tokens": 1}), "counts 'many' tokens"),
         (said(choices=[]), "not the reply of an OpenAI-compatible endpoint: choices"),
@@ -155,8 +192,10 @@ def test_nobody_there() -> None:
         (Sent({"error": "who are you"}, 401), "HTTP 401.*check the key"),
         (Sent(b"", 302, {"Location": "http://elsewhere/"}), "HTTP 302"),
     ],
-)  # fmt: skip
-def test_what_asking_again_can_not_mend_is_one_error_that_names_the_input(reply: Any, match: str) -> None:
+)
+def test_what_asking_again_can_not_mend_is_one_error_that_names_the_input(
+    reply: Any, match: str
+) -> None:
     stopped = refused(lambda _, n: said() if n == 0 else reply, match, prompts=3)
     assert "input i1" in str(stopped)
     assert [c.text for c in stopped.answered.values()] == ["yes"]
@@ -174,8 +213,15 @@ def test_half_a_letter_in_the_answer_is_read() -> None:
 
 def test_an_answer_with_the_key_in_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNPROMPT_TEST_KEY", KEY)
-    for raw in (json.dumps(said(KEY)), json.dumps(said("TEXT")).replace("TEXT", "\\u0073" + KEY[1:])):
-        stopped = refused(lambda *_, raw=raw: Sent(raw.encode()), "the server's answer holds the API key", api_key_env="UNPROMPT_TEST_KEY")
+    for raw in (
+        json.dumps(said(KEY)),
+        json.dumps(said("TEXT")).replace("TEXT", "\\u0073" + KEY[1:]),
+    ):
+        stopped = refused(
+            lambda *_, raw=raw: Sent(raw.encode()),
+            "the server's answer holds the API key",
+            api_key_env="UNPROMPT_TEST_KEY",
+        )
         assert KEY not in str(stopped)
 
 
@@ -214,35 +260,56 @@ def test_a_filtered_answer_is_empty_and_says_so() -> None:
         (("#",), {"stop_reason": "#"}, "stop", ("a;b", "stop")),
         (("#",), {"stop_reason": 2}, "stop", ("a;b", "end")),
     ],
-)  # fmt: skip
-def test_why_an_answer_ended(stops: tuple[str, ...], more: dict[str, Any], finish: str, expected: tuple[str, str]) -> None:
-    with serving(lambda *_: said(choices=[{"text": "a;b", "finish_reason": finish} | more])) as (url, _):
-        engine = ServerEngine(Server.model_validate(SECTION | {"url": url}), "teacher_model", byte_tokenizer(), sleep=Clock())
+)
+def test_why_an_answer_ended(
+    stops: tuple[str, ...], more: dict[str, Any], finish: str, expected: tuple[str, str]
+) -> None:
+    with serving(lambda *_: said(choices=[{"text": "a;b", "finish_reason": finish} | more])) as (
+        url,
+        _,
+    ):
+        engine = ServerEngine(
+            Server.model_validate(SECTION | {"url": url}),
+            "teacher_model",
+            byte_tokenizer(),
+            sleep=Clock(),
+        )
         [found] = engine.generate(asked(1), SAMPLING.model_copy(update={"stop": stops}), None)
     assert (found.text, found.stop) == expected
     assert (found.token_ids[-1:] == (1,)) == (found.stop == "end")
 
 
-# -- labels -------------------------------------------------------------------------------------------------------------
+# -- labels ----------------------------------------------------------------------------------------
 
 
 def token(text: str, logp: Any = -0.5, top: Any = None, **more: Any) -> dict[str, Any]:
-    return {"token": text, "logprob": logp, "top_logprobs": [{"token": t, "logprob": p} for t, p in top or [(text, logp)]]} | more
+    return {
+        "token": text,
+        "logprob": logp,
+        "top_logprobs": [{"token": t, "logprob": p} for t, p in top or [(text, logp)]],
+    } | more
 
 
 def with_tokens(text: str, *tokens: Any, count: int | None = None) -> dict[str, Any]:
     choice = {"text": text, "finish_reason": "length", "logprobs": {"content": list(tokens)}}
-    return said(choices=[choice], usage={"prompt_tokens": 5, "completion_tokens": len(tokens) if count is None else count})
+    return said(
+        choices=[choice],
+        usage={"prompt_tokens": 5, "completion_tokens": len(tokens) if count is None else count},
+    )
 
 
 TWO = Labels(kind="top_k", k=2)
 
 
-def test_a_token_that_can_not_be_told_is_counted(decoder_folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_token_that_can_not_be_told_is_counted(
+    decoder_folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     top = [("h", -0.5), ("\ufffd", -1.5), ("hello", -2.0), ("i", -2.5)]
     with serving(lambda *_: with_tokens("h", token("h", top=top))) as (url, _):
         server = Server.model_validate(SECTION | {"url": url, "tokenizer": str(decoder_folder)})
-        engine = ServerEngine(server, "teacher_model", byte_tokenizer(), Ledger(tmp_path / "asked.jsonl"))
+        engine = ServerEngine(
+            server, "teacher_model", byte_tokenizer(), Ledger(tmp_path / "asked.jsonl")
+        )
         [found] = engine.generate(asked(1), SAMPLING, TWO)
     assert found.labels
     h, i = (byte_tokenizer().get_vocab()[letter] for letter in "hi")
@@ -254,9 +321,14 @@ def test_a_token_that_can_not_be_told_is_counted(decoder_folder: Path, capsys: p
 def test_legacy_log_probabilities_and_ids_of_the_server(decoder_folder: Path) -> None:
     h, i = (byte_tokenizer().get_vocab()[letter] for letter in "hi")
     names = [f"token_id:{h}", f"token_id:{i}"]
-    logprobs = {"tokens": names, "token_logprobs": [-0.1, -0.2], "top_logprobs": [{names[0]: -0.1, names[1]: -3.0}, {names[1]: -0.2}]}
+    logprobs = {
+        "tokens": names,
+        "token_logprobs": [-0.1, -0.2],
+        "top_logprobs": [{names[0]: -0.1, names[1]: -3.0}, {names[1]: -0.2}],
+    }
     reply = said(
-        choices=[{"text": "hi", "finish_reason": "length", "logprobs": logprobs}], usage={"prompt_tokens": 5, "completion_tokens": 2}
+        choices=[{"text": "hi", "finish_reason": "length", "logprobs": logprobs}],
+        usage={"prompt_tokens": 5, "completion_tokens": 2},
     )
     [found] = ask(lambda *_: reply, asked(1), TWO, tokenizer=str(decoder_folder))[0]
     assert found.token_ids == (h, i)
@@ -274,24 +346,37 @@ def test_legacy_log_probabilities_and_ids_of_the_server(decoder_folder: Path) ->
         (with_tokens("h", token("h", logp="x")), "a log-probability is 'x'"),
         (with_tokens("h", token("h", logp=3.0)), "a log-probability is '3.0'"),
         (with_tokens("h", token("h", bytes=[300])), "a token's bytes"),
-        (with_tokens("h", token("h")) | {"usage": {"prompt_tokens": 77, "completion_tokens": 1}}, "77 tokens in a prompt that has 5"),
+        (
+            with_tokens("h", token("h")) | {"usage": {"prompt_tokens": 77, "completion_tokens": 1}},
+            "77 tokens in a prompt that has 5",
+        ),
     ],
-)  # fmt: skip
-def test_labels_that_can_not_be_trusted_are_refused(decoder_folder: Path, reply: Any, match: str) -> None:
+)
+def test_labels_that_can_not_be_trusted_are_refused(
+    decoder_folder: Path, reply: Any, match: str
+) -> None:
     refused(lambda *_: reply, match, labels=TWO, tokenizer=str(decoder_folder))
 
 
-# -- the budget, and what a run keeps -------------------------------------------------------------------------------------
+# -- the budget, and what a run keeps --------------------------------------------------------------
 
 
 def recipe(url: str, **server: Any) -> Any:
     section = {"url": url, "model": NAME, "api": "completions", "concurrency": 2} | server
-    return {"teacher_model": {"server": section}, "labels": {"kind": "hard"}, "sampling": {"temperature": 1.0, "max_new_tokens": 8}}
+    return {
+        "teacher_model": {"server": section},
+        "labels": {"kind": "hard"},
+        "sampling": {"temperature": 1.0, "max_new_tokens": 8},
+    }
 
 
 def collected(made: Any, folder: Path) -> list[Completion]:
     side = Side(asked(20), [5] * 20, (0,))
-    return list(Weights(made, rundir.RunDir(folder), byte_tokenizer()).collect("asks", "teacher", side, made.sampling, made.labels)[0])
+    return list(
+        Weights(made, rundir.RunDir(folder), byte_tokenizer()).collect(
+            "asks", "teacher", side, made.sampling, made.labels
+        )[0]
+    )
 
 
 def test_a_budget_is_never_exceeded_and_can_be_raised(tiny: Any, tmp_path: Path) -> None:
@@ -304,19 +389,31 @@ def test_a_budget_is_never_exceeded_and_can_be_raised(tiny: Any, tmp_path: Path)
             if known < 20:
                 with pytest.raises(
                     UserError,
-                    match=rf"teacher_model\.server\.budget: the budget of {tokens} tokens is spent: {known} answers took {known * 13}",
+                    match=(
+                        rf"teacher_model\.server\.budget: the budget of {tokens} tokens is spent:"
+                        rf" {known} answers took {known * 13}"
+                    ),
                 ):
                     collected(made, tmp_path)
             else:
-                assert [c.text for c in collected(made, tmp_path)] == [f"ask {n}" for n in range(20)]
+                assert [c.text for c in collected(made, tmp_path)] == [
+                    f"ask {n}" for n in range(20)
+                ]
             assert len(seen) == known
     assert sorted(a.body["prompt"] for a in seen) == sorted(f"ask {n}" for n in range(20))
 
 
 def test_a_budget_in_dollars(tiny: Any, tmp_path: Path) -> None:
-    with serving(lambda *_: said(usage={"prompt_tokens": 5, "completion_tokens": 8})) as (url, seen):
-        made = tiny(**recipe(url, budget={"dollars": 0.001}, price={"input": 4.0, "output": 10.0}))  # an answer costs 0.0001
-        with pytest.raises(UserError, match=r"the budget of \$0.001 is spent: 10 answers cost \$0.0010"):
+    with serving(lambda *_: said(usage={"prompt_tokens": 5, "completion_tokens": 8})) as (
+        url,
+        seen,
+    ):
+        made = tiny(
+            **recipe(url, budget={"dollars": 0.001}, price={"input": 4.0, "output": 10.0})
+        )  # an answer costs 0.0001
+        with pytest.raises(
+            UserError, match=r"the budget of \$0.001 is spent: 10 answers cost \$0.0010"
+        ):
             collected(made, tmp_path)
     assert len(seen) == 10
 
@@ -325,7 +422,11 @@ def test_what_was_answered_before_an_error_is_not_asked_again(tiny: Any, tmp_pat
     broken = [True]
 
     def answer(request: Asked, number: int) -> Any:
-        return Sent({"error": "no"}, 400) if broken[0] and number >= 5 else said(request.body["prompt"])
+        return (
+            Sent({"error": "no"}, 400)
+            if broken[0] and number >= 5
+            else said(request.body["prompt"])
+        )
 
     with serving(answer) as (url, seen):
         made = tiny(**recipe(url))
@@ -335,7 +436,9 @@ def test_what_was_answered_before_an_error_is_not_asked_again(tiny: Any, tmp_pat
         failed = {a.body["prompt"] for a in seen[5:]}
         found = collected(made, tmp_path)
     assert [c.text for c in found] == [f"ask {n}" for n in range(20)]
-    assert {p: n for p in failed for n in [sum(a.body["prompt"] == p for a in seen)]} == dict.fromkeys(failed, 2)
+    assert {
+        p: n for p in failed for n in [sum(a.body["prompt"] == p for a in seen)]
+    } == dict.fromkeys(failed, 2)
     assert len(seen) == 20 + len(failed)
 
 
@@ -356,11 +459,16 @@ def test_parts_of_a_store_are_never_overwritten(tmp_path: Path) -> None:
             return [Completion(p.example_id, p.context, "y", (1,), "end", 1) for p in prompts]
 
     engine: Any = Engine()
-    collect.fill(collect.here(lambda: engine), collect.Asking(tmp_path, SAMPLING, None, 0, 1, (0,)), asked(1), [5])
+    collect.fill(
+        collect.here(lambda: engine),
+        collect.Asking(tmp_path, SAMPLING, None, 0, 1, (0,)),
+        asked(1),
+        [5],
+    )
     assert set(rundir.read_completions(tmp_path)) == {"0", "2", collect.key_of(asked(1)[0])}
 
 
-# -- the recipe, the key, and a whole run ---------------------------------------------------------------------------------
+# -- the recipe, the key, and a whole run ----------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -370,26 +478,39 @@ def test_parts_of_a_store_are_never_overwritten(tmp_path: Path) -> None:
         (None, {"tokenizer": "somewhere"}, "top_k", 20),
         ({"k": 5}, {"tokenizer": "somewhere"}, "top_k", 5),
         ({"kind": "hard"}, {"tokenizer": "somewhere"}, "hard", 16),
-        ({"draws": 100}, {"tokenizer": "somewhere"}, "sampled", 16),  # asked for, so refused by check
+        (
+            {"draws": 100},
+            {"tokenizer": "somewhere"},
+            "sampled",
+            16,
+        ),  # asked for, so refused by check
     ],
 )
-def test_labels_are_what_a_server_can_tell_unless_given(decoder_folder: Path, labels: Any, server: Any, kind: str, kept: int) -> None:
+def test_labels_are_what_a_server_can_tell_unless_given(
+    decoder_folder: Path, labels: Any, server: Any, kind: str, kept: int
+) -> None:
     recipe = tiny_recipe(decoder_folder) | {"teacher_model": {"server": SECTION | server}}
     recipe.pop("labels", None)
     found = parse(recipe | ({"labels": labels} if labels else {}))
     assert (found.labels.kind, found.labels.kept) == (kind, kept)
-    assert parse(found.model_dump(mode="json")).labels == found.labels, "what a run's folder keeps reads back the same"
+    assert parse(found.model_dump(mode="json")).labels == found.labels, (
+        "what a run's folder keeps reads back the same"
+    )
 
 
 def test_labels_that_a_server_chose_are_said(decoder_folder: Path) -> None:
     recipe = tiny_recipe(decoder_folder)
     recipe.pop("labels", None)
     said = {
-        kind: "\n".join(check.check(parse(recipe | {"teacher_model": {"server": SECTION | server}})).lines)
+        kind: "\n".join(
+            check.check(parse(recipe | {"teacher_model": {"server": SECTION | server}})).lines
+        )
         for kind, server in (("hard", {}), ("top_k", {"tokenizer": str(decoder_folder)}))
     }
     assert "note: labels.kind hard: with server.tokenizer it could be top_k" in said["hard"]
-    assert "note: labels.kind top_k cuts what lies behind the 20 most probable tokens" in said["top_k"]
+    assert (
+        "note: labels.kind top_k cuts what lies behind the 20 most probable tokens" in said["top_k"]
+    )
     assert "a server tells no more" in said["top_k"]
 
 
@@ -398,55 +519,128 @@ def test_labels_stay_draws_where_a_server_only_sits_beside(decoder_folder: Path)
     [(name, context)] = recipe["contexts"].items()
     recipe.pop("labels", None)
     recipe["contexts"] = {
-        "own": {"inputs": [{"id": "a", "text": "x", "target": "y"}], "student": "{{ text }}", "gold": "{{ target }}"},
+        "own": {
+            "inputs": [{"id": "a", "text": "x", "target": "y"}],
+            "student": "{{ text }}",
+            "gold": "{{ target }}",
+        },
         name: context,
     }
-    recipe["rounds"] = {"first": {"contexts": ["own"]}, "second": {"contexts": [name], "teacher": "previous"}}
+    recipe["rounds"] = {
+        "first": {"contexts": ["own"]},
+        "second": {"contexts": [name], "teacher": "previous"},
+    }
     assert parse(recipe).labels.kind == "sampled"
 
 
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"labels": {"kind": "sampled"}}, "labels.kind: a server tells at most its most probable tokens"),
-        ({"labels": {"kind": "top_k"}}, r"server\.tokenizer: top_k labels need the server's tokenizer"),
+        (
+            {"labels": {"kind": "sampled"}},
+            "labels.kind: a server tells at most its most probable tokens",
+        ),
+        (
+            {"labels": {"kind": "top_k"}},
+            r"server\.tokenizer: top_k labels need the server's tokenizer",
+        ),
         ({"model": {"server": SECTION}}, "a server's weights can't be trained"),
-        ({"teacher_model": {"server": SECTION | {"api": "chat"}}}, "a chat endpoint takes messages, not plain text"),
-        ({"teacher_model": {"server": SECTION | {"api_key_env": "UNPROMPT_NO_KEY"}}}, "the environment variable UNPROMPT_NO_KEY is not set"),
-        ({"teacher_model": {"server": SECTION | {"api_key_env": KEY}}}, "not the name of an environment variable"),
-        ({"teacher_model": {"server": SECTION | {"url": f"https://me:{KEY}@x/v1"}}}, "no plain http"),
-        ({"teacher_model": {"server": SECTION | {"url": f"https://x/v1?key={KEY}"}}}, "no plain http"),
+        (
+            {"teacher_model": {"server": SECTION | {"api": "chat"}}},
+            "a chat endpoint takes messages, not plain text",
+        ),
+        (
+            {"teacher_model": {"server": SECTION | {"api_key_env": "UNPROMPT_NO_KEY"}}},
+            "the environment variable UNPROMPT_NO_KEY is not set",
+        ),
+        (
+            {"teacher_model": {"server": SECTION | {"api_key_env": KEY}}},
+            "not the name of an environment variable",
+        ),
+        (
+            {"teacher_model": {"server": SECTION | {"url": f"https://me:{KEY}@x/v1"}}},
+            "no plain http",
+        ),
+        (
+            {"teacher_model": {"server": SECTION | {"url": f"https://x/v1?key={KEY}"}}},
+            "no plain http",
+        ),
         ({"teacher_model": {"server": SECTION | {"api_key": KEY}}}, "did you mean 'api_key_env'"),
-        ({"teacher_model": {"server": SECTION | {"extra": {"seed": 3}}}}, "'seed' is set by the recipe"),
-        ({"teacher_model": {"server": SECTION | {"extra": {"x": float("nan")}}}}, "can't be sent as JSON"),
+        (
+            {"teacher_model": {"server": SECTION | {"extra": {"seed": 3}}}},
+            "'seed' is set by the recipe",
+        ),
+        (
+            {"teacher_model": {"server": SECTION | {"extra": {"x": float("nan")}}}},
+            "can't be sent as JSON",
+        ),
         ({"teacher_model": {"server": SECTION | {"budget": {}}}}, "a budget of nothing"),
-        ({"teacher_model": {"server": SECTION | {"budget": {"dollars": 1}}}}, "nobody knows what 'tiny-model' costs"),
-        ({"teacher_model": {"server": SECTION, "dtype": "float16"}}, "a server has its weights elsewhere -> leave out dtype"),
+        (
+            {"teacher_model": {"server": SECTION | {"budget": {"dollars": 1}}}},
+            "nobody knows what 'tiny-model' costs",
+        ),
+        (
+            {"teacher_model": {"server": SECTION, "dtype": "float16"}},
+            "a server has its weights elsewhere -> leave out dtype",
+        ),
     ],
-)  # fmt: skip
-def test_a_recipe_that_can_not_work_is_refused_before_anything_is_asked(decoder_folder: Path, changes: Any, match: str) -> None:
+)
+def test_a_recipe_that_can_not_work_is_refused_before_anything_is_asked(
+    decoder_folder: Path, changes: Any, match: str
+) -> None:
     with pytest.raises(UserError, match=match) as caught:
-        check.check(parse(tiny_recipe(decoder_folder) | {"teacher_model": {"server": SECTION}, "labels": {"kind": "hard"}} | changes))
+        check.check(
+            parse(
+                tiny_recipe(decoder_folder)
+                | {"teacher_model": {"server": SECTION}, "labels": {"kind": "hard"}}
+                | changes
+            )
+        )
     assert KEY not in str(caught.value)
 
 
 def test_the_check_says_what_will_be_asked_and_asks_nothing(tiny: Any) -> None:
     with serving(lambda *_: said()) as (url, seen):
         price = {"input": 1000.0, "output": 2000.0}
-        lines = check.check(tiny(**recipe(url, price=price, budget={"dollars": 2, "tokens": 9000}))).lines
+        lines = check.check(
+            tiny(**recipe(url, price=price, budget={"dollars": 2, "tokens": 9000}))
+        ).lines
     [line] = [line for line in lines if line.startswith("server of the teacher")]
-    prompts = sum(len("A long instruction that the student never sees. :") + len(text) for text in
-                  ("red", "green", "blue", "yellow", "black", "white", "pink", "brown", "grey", "violet", "gold"))  # fmt: skip
+    prompts = sum(
+        len("A long instruction that the student never sees. :") + len(text)
+        for text in (
+            "red",
+            "green",
+            "blue",
+            "yellow",
+            "black",
+            "white",
+            "pink",
+            "brown",
+            "grey",
+            "violet",
+            "gold",
+        )
+    )
     dollars = (prompts * 1000 + 11 * 8 * 2000) / 1e6
-    assert f"at most 11 calls, {prompts:,} prompt tokens, 88 answer tokens, ${dollars:.2f}; stops at 9,000 tokens or $2" in line
+    assert (
+        f"at most 11 calls, {prompts:,} prompt tokens, 88 answer tokens, ${dollars:.2f}; stops at"
+        " 9,000 tokens or $2" in line
+    )
     assert any("lengths are estimates by the student's" in line for line in lines)
     assert not seen
 
 
-def test_a_run_with_a_server_and_no_key_in_anything_it_writes(decoder_folder: Path, tmp_path: Path) -> None:
+def test_a_run_with_a_server_and_no_key_in_anything_it_writes(
+    decoder_folder: Path, tmp_path: Path
+) -> None:
     def answer(request: Asked, number: int) -> Any:
         assert request.headers["Authorization"] == f"Bearer {KEY}"
-        return Sent({"error": f"bad key {KEY}"}, 429 if number == 0 else 400) if number in (0, 4) else said("yes")
+        return (
+            Sent({"error": f"bad key {KEY}"}, 429 if number == 0 else 400)
+            if number in (0, 4)
+            else said("yes")
+        )
 
     with serving(answer) as (url, seen):
         data = tiny_recipe(decoder_folder) | recipe(url, api_key_env="UNPROMPT_TEST_KEY", retries=1)
@@ -454,9 +648,16 @@ def test_a_run_with_a_server_and_no_key_in_anything_it_writes(decoder_folder: Pa
         data["name"] = "keyed"
         file = tmp_path / "keyed.yaml"
         file.write_text(json.dumps(data))
-        code = f"import os; os.environ['UNPROMPT_TEST_KEY'] = {KEY!r}; from unprompt import cli; cli.main()"
+        code = (
+            f"import os; os.environ['UNPROMPT_TEST_KEY'] = {KEY!r}; from unprompt import cli;"
+            " cli.main()"
+        )
         runs = [
-            subprocess.run([sys.executable, "-c", code, "run", str(file), "--out", str(tmp_path / "run")], capture_output=True, text=True)
+            subprocess.run(
+                [sys.executable, "-c", code, "run", str(file), "--out", str(tmp_path / "run")],
+                capture_output=True,
+                text=True,
+            )
             for _ in range(2)
         ]
     assert [run.returncode for run in runs] == [2, 0], runs[-1].stderr

@@ -1,4 +1,6 @@
-"""Lessons of several pairs (AICD, Liu 2024) against values computed by hand, and questions behind shots."""
+"""Lessons of several pairs (AICD, Liu 2024) against values computed by hand, and questions behind
+shots.
+"""
 
 from __future__ import annotations
 
@@ -34,10 +36,23 @@ def gold(tokenizer: Any, ids: str = "abcde") -> list[Lesson]:
     return lessons_.build(asked, completions, tokenizer, Extract(), end_token=True)[0]
 
 
-def packed(found: list[Lesson], tokenizer: Any, epochs: int = 1, window: int | None = None, **settings: Any) -> shots.Packed:
+def packed(
+    found: list[Lesson], tokenizer: Any, epochs: int = 1, window: int | None = None, **settings: Any
+) -> shots.Packed:
     texts = {x.example_id: QUESTIONS[x.example_id[0]] for x in found}
-    made = Lessons.model_validate({"kind": "shots", "separator": "\n", "select": "fixed", **settings})
-    return shots.pack(found, texts, {id_: id_[0] for id_ in texts}, tokenizer, made, window=window, epochs=epochs, seed=0)
+    made = Lessons.model_validate(
+        {"kind": "shots", "separator": "\n", "select": "fixed", **settings}
+    )
+    return shots.pack(
+        found,
+        texts,
+        {id_: id_[0] for id_ in texts},
+        tokenizer,
+        made,
+        window=window,
+        epochs=epochs,
+        seed=0,
+    )
 
 
 def text_of(lesson: Lesson) -> str:
@@ -45,19 +60,24 @@ def text_of(lesson: Lesson) -> str:
 
 
 def loss(model: Any, lessons: list[Lesson]) -> torch.Tensor:
-    """Sum of weight times KL, as the trainer has it before it divides by the step's whole weight."""
+    """Sum of weight times KL, as the trainer has it before it divides by the step's whole
+    weight.
+    """
     batch = collate(lessons, 0)
     return (batch_kl(model, batch) * batch.weight_N).sum()
 
 
 def nll(model: Any, context: str, answer: str, *, end: bool) -> torch.Tensor:
     """-log p(answer | context) by torch alone."""
-    before, said = byte_tokenizer()(context).input_ids, [*byte_tokenizer()(answer).input_ids, *([1] if end else [])]
+    before, said = (
+        byte_tokenizer()(context).input_ids,
+        [*byte_tokenizer()(answer).input_ids, *([1] if end else [])],
+    )
     logp = model(torch.tensor([before + said])).logits[0].log_softmax(-1)
     return -sum((logp[len(before) - 1 + n, token] for n, token in enumerate(said)), torch.zeros(()))
 
 
-# -- weights and layout -------------------------------------------------------------------------------------------------
+# -- weights and layout ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -91,14 +111,18 @@ def test_the_layout(tokenizer: Any) -> None:
 
 def test_special_tokens_stand_at_the_front_once() -> None:
     tokenizer = byte_tokenizer()
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<|begin|> $A", special_tokens=[("<|begin|>", 2)])
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|begin|> $A", special_tokens=[("<|begin|>", 2)]
+    )
     [epoch] = packed(gold(tokenizer), tokenizer, n=3).epochs
     assert text_of(epoch[0]) == "<|begin|>2+3 is five!\nsum 4 4: 8\n1+1= two<|end|>"
 
 
 def test_soft_labels_are_carried_over(tokenizer: Any) -> None:
     asked = [Prompt(id_, "sums", text) for id_, text in QUESTIONS.items()]
-    said = HFEngine(decoder(), tokenizer).generate(asked, Sampling(max_new_tokens=4), Labels(draws=9))
+    said = HFEngine(decoder(), tokenizer).generate(
+        asked, Sampling(max_new_tokens=4), Labels(draws=9)
+    )
     single, _ = lessons_.build(asked, said, tokenizer, Extract(), end_token=True)
     [epoch] = packed(single, tokenizer, n=2, weights=[0.5, 1]).epochs
     of = {x.example_id: x for x in single}
@@ -111,12 +135,17 @@ def test_soft_labels_are_carried_over(tokenizer: Any) -> None:
     assert alone.labels.ids.tolist() == last.labels.ids.tolist(), "what has no weight has no label"
 
 
-# -- the objectives, by hand --------------------------------------------------------------------------------------------
+# -- the objectives, by hand -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("weights", [{"shots": 0.1}, {"shots": 0.5, "last": 2, "schedule": "linear"}, [0.3, 0, 1], {"shots": 0}])
+@pytest.mark.parametrize(
+    "weights",
+    [{"shots": 0.1}, {"shots": 0.5, "last": 2, "schedule": "linear"}, [0.3, 0, 1], {"shots": 0}],
+)
 def test_aicd_is_the_weighted_sum_of_conditional_losses(tokenizer: Any, weights: Any) -> None:
-    """Sum over i of w_i * -log p(y_i | x_1, y_1, ..., x_i) (Liu 2024); MetaICL is weight 0 but for the last. So are the gradients, in one pass."""
+    """Sum over i of w_i * -log p(y_i | x_1, y_1, ..., x_i) (Liu 2024); MetaICL is weight 0 but for
+    the last. So are the gradients, in one pass.
+    """
     model, found = decoder(), packed(gold(tokenizer, "abc"), tokenizer, n=3, weights=weights)
     w = shots.answer_weights(Lessons.model_validate({"kind": "shots", "n": 3, "weights": weights}))
     one = loss(model, [found.epochs[0][2]])
@@ -131,30 +160,48 @@ def test_aicd_is_the_weighted_sum_of_conditional_losses(tokenizer: Any, weights:
     whole = torch.autograd.grad(one, parameters)
     each = [torch.autograd.grad(part, parameters) for part in parts]  # n backward passes
     for n, gradient in enumerate(whole):
-        by_hand = sum((weight * own[n] for weight, own in zip(w, each, strict=True)), torch.zeros(()))
+        by_hand = sum(
+            (weight * own[n] for weight, own in zip(w, each, strict=True)), torch.zeros(())
+        )
         torch.testing.assert_close(gradient, by_hand, rtol=1e-4, atol=1e-5)
 
 
 def test_p_icl_is_the_plain_loss_of_a_language_model(tokenizer: Any) -> None:
     model = decoder()
-    lesson = packed(gold(tokenizer, "abc"), tokenizer, n=3, loss_on="all", weights={"shots": 0}).epochs[0][2]
+    lesson = packed(
+        gold(tokenizer, "abc"), tokenizer, n=3, loss_on="all", weights={"shots": 0}
+    ).epochs[0][2]
     ids = torch.tensor([[*tokenizer("1+1= two\n2+3 is five!\nsum 4 4: 8").input_ids, 1]])
-    plain = torch.nn.functional.cross_entropy(model(ids).logits[0, :-1], ids[0, 1:], reduction="sum")
+    plain = torch.nn.functional.cross_entropy(
+        model(ids).logits[0, :-1], ids[0, 1:], reduction="sum"
+    )
     torch.testing.assert_close(loss(model, [lesson]), plain, rtol=1e-5, atol=1e-5)
     assert lesson.prompt_length == 1
     assert set(lesson.weights[1:].tolist()) == {1.0}
 
 
-def test_step_by_step_is_label_loss_and_lambda_times_rationale_loss(decoder_folder: Path, tmp_path: Path) -> None:
-    """Hsieh et al. 2023, as two contexts of which one has a weight, and as one step of the trainer has it."""
-    rows = [{"id": "a", "text": "1+1", "answer": "2", "why": "one more is 2"}, {"id": "b", "text": "2+2", "answer": "4", "why": "twice 2"}]
+def test_step_by_step_is_label_loss_and_lambda_times_rationale_loss(
+    decoder_folder: Path, tmp_path: Path
+) -> None:
+    """Hsieh et al. 2023, as two contexts of which one has a weight, and as one step of the trainer
+    has it.
+    """
+    rows = [
+        {"id": "a", "text": "1+1", "answer": "2", "why": "one more is 2"},
+        {"id": "b", "text": "2+2", "answer": "4", "why": "twice 2"},
+    ]
     made = parse(
         {
             "name": "steps",
             "model": str(decoder_folder),
             "contexts": {
                 "label": {"inputs": rows, "student": "[label] {{ text }}", "gold": " {{ answer }}"},
-                "rationale": {"inputs": rows, "student": "[rationale] {{ text }}", "gold": " {{ why }}", "weight": 0.4},
+                "rationale": {
+                    "inputs": rows,
+                    "student": "[rationale] {{ text }}",
+                    "gold": " {{ why }}",
+                    "weight": 0.4,
+                },
             },
             "train": {"epochs": 1, "batch_size": 4, "learning_rate": 1e-3},
         }
@@ -162,26 +209,41 @@ def test_step_by_step_is_label_loss_and_lambda_times_rationale_loss(decoder_fold
     run, model = unprompt.run(made, tmp_path / "run"), decoder()
     lessons = run.lessons()
     with torch.inference_mode():
-        label = sum(float(nll(model, f"[label] {r['text']}", f" {r['answer']}", end=True)) for r in rows)
-        rationale = sum(float(nll(model, f"[rationale] {r['text']}", f" {r['why']}", end=True)) for r in rows)
+        label = sum(
+            float(nll(model, f"[label] {r['text']}", f" {r['answer']}", end=True)) for r in rows
+        )
+        rationale = sum(
+            float(nll(model, f"[rationale] {r['text']}", f" {r['why']}", end=True)) for r in rows
+        )
         assert float(loss(model, lessons)) == pytest.approx(label + 0.4 * rationale, rel=1e-5)
     weight = sum(float(lesson.weights.sum()) for lesson in lessons)
-    assert run.report["rounds"]["after"]["first_loss"] == pytest.approx((label + 0.4 * rationale) / weight, rel=1e-3)
+    assert run.report["rounds"]["after"]["first_loss"] == pytest.approx(
+        (label + 0.4 * rationale) / weight, rel=1e-3
+    )
 
 
-# -- which shots --------------------------------------------------------------------------------------------------------
+# -- which shots -----------------------------------------------------------------------------------
 
 
 def ahead(lesson: Lesson) -> list[str]:
     """Ids of the questions ahead of the last."""
     lines = text_of(lesson).split("\n")
-    return [next(id_ for id_, question in QUESTIONS.items() if line.startswith(question)) for line in lines[:-1]]
+    return [
+        next(id_ for id_, question in QUESTIONS.items() if line.startswith(question))
+        for line in lines[:-1]
+    ]
 
 
 @pytest.mark.parametrize("select", ["random", "fixed", "nearest"])
 def test_a_lesson_never_has_its_own_input_as_a_shot(tokenizer: Any, select: str) -> None:
     found = gold(tokenizer)
-    second = Lesson("a/2", *(getattr(found[0], name) for name in ("context", "input_ids", "prompt_length", "weights", "labels")))
+    second = Lesson(
+        "a/2",
+        *(
+            getattr(found[0], name)
+            for name in ("context", "input_ids", "prompt_length", "weights", "labels")
+        ),
+    )
     for n in (1, 2, 5):
         for epoch in packed([*found, second], tokenizer, epochs=3, n=n, select=select).epochs:
             for lesson in epoch:
@@ -190,7 +252,9 @@ def test_a_lesson_never_has_its_own_input_as_a_shot(tokenizer: Any, select: str)
 
 
 def test_random_shots_are_others_in_every_epoch_and_the_same_for_a_seed(tokenizer: Any) -> None:
-    first, again = (packed(gold(tokenizer), tokenizer, epochs=3, n=3, select="random").epochs for _ in range(2))
+    first, again = (
+        packed(gold(tokenizer), tokenizer, epochs=3, n=3, select="random").epochs for _ in range(2)
+    )
     assert len(first) == 3
     told = [[ahead(x) for x in epoch] for epoch in first]
     assert told == [[ahead(x) for x in epoch] for epoch in again]
@@ -209,7 +273,9 @@ def test_nearest_shots_are_the_nearest_by_tf_idf() -> None:
 
     words: Any = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b").fit_transform(texts)
     likeness = (words @ words.T).toarray() - 2 * np.eye(5)
-    assert [own[::-1] for own in near] == [np.argsort(-row, kind="stable")[:2].tolist() for row in likeness]
+    assert [own[::-1] for own in near] == [
+        np.argsort(-row, kind="stable")[:2].tolist() for row in likeness
+    ]
 
 
 def test_a_sequence_over_the_window_drops_shots_from_the_front(tokenizer: Any) -> None:
@@ -224,13 +290,17 @@ def test_a_sequence_over_the_window_drops_shots_from_the_front(tokenizer: Any) -
         assert len(after.input_ids) <= 30
         assert text_of(before).endswith(text_of(after))
         own = after.weights[after.weights > 0].tolist()
-        assert own == before.weights[before.weights > 0].tolist()[-len(own) :], "those that stay keep their weights"
+        assert own == before.weights[before.weights > 0].tolist()[-len(own) :], (
+            "those that stay keep their weights"
+        )
 
 
-# -- whole runs ---------------------------------------------------------------------------------------------------------
+# -- whole runs ------------------------------------------------------------------------------------
 
 POOL = [{"text": f"{n}+{n}", "why": f" {n} twice is {2 * n}"} for n in range(1, 7)]
-HELD = [{"id": f"h{n}", "text": text, "target": "x"} for n, text in enumerate(["7+7", "3+3", "8+8"])]
+HELD = [
+    {"id": f"h{n}", "text": text, "target": "x"} for n, text in enumerate(["7+7", "3+3", "8+8"])
+]
 
 
 def recipe(folder: Path, **sections: Any) -> Recipe:
@@ -241,7 +311,13 @@ def recipe(folder: Path, **sections: Any) -> Recipe:
             "contexts": {"sums": {"inputs": POOL, "student": "Q {{ text }}", "gold": "{{ why }}"}},
             "sampling": {"max_new_tokens": 6},
             "lessons": {"kind": "shots", "n": 3, "separator": "\n"},
-            "train": {"epochs": 3, "batch_size": 4, "learning_rate": 1e-2, "save_every": 1, "adapter": {"rank": 4, "dropout": 0.1}},
+            "train": {
+                "epochs": 3,
+                "batch_size": 4,
+                "learning_rate": 1e-2,
+                "save_every": 1,
+                "adapter": {"rank": 4, "dropout": 0.1},
+            },
             "batch_size": 4,
             **sections,
         }
@@ -258,32 +334,47 @@ def test_objectives_side_by_side_and_behind_shots(decoder_folder: Path, tmp_path
         "p_icl": {"contexts": ["sums"], "start": "base", "lessons": {"loss_on": "all"}},
         "fine_tuning": {"contexts": ["sums"], "start": "base", "lessons": {"kind": "single"}},
     }
-    (tmp_path / "lengths.py").write_text("def length(answer, example):\n    return len(answer) / 10\n")
+    (tmp_path / "lengths.py").write_text(
+        "def length(answer, example):\n    return len(answer) / 10\n"
+    )
     evaluate = {"data": {"rows": HELD}, "metrics": ["lengths:length"], "shots": SHOTS}
     made = recipe(decoder_folder, rounds=rounds, evaluate=evaluate, modules=str(tmp_path))
     run = unprompt.run(made, tmp_path / "run")
-    assert {name: r["steps"] for name, r in run.report["rounds"].items()} == dict.fromkeys(rounds, 6), (
-        "ceil(6 / 4) * 3, whatever the shots are"
+    assert {name: r["steps"] for name, r in run.report["rounds"].items()} == dict.fromkeys(
+        rounds, 6
+    ), "ceil(6 / 4) * 3, whatever the shots are"
+    assert {name: r["lessons"] for name, r in run.report["rounds"].items()} == dict.fromkeys(
+        rounds, 6
     )
-    assert {name: r["lessons"] for name, r in run.report["rounds"].items()} == dict.fromkeys(rounds, 6)
     assert [len(run.lessons(name)) for name in rounds] == [18, 18, 18, 6]
     assert {round(float(w), 2) for x in run.lessons("aicd") for w in x.weights} == {0, 0.3, 1}
     # the systems' own table is without shots
     assert set(run.report["contexts"]["sums"]["systems"]) == {"before", *rounds}
     behind = run.report["contexts"]["sums"]["shots"]
-    assert {system: list(counts) for system, counts in behind.items()} == {s: ["0", "1", "3"] for s in ("before", *rounds)}
+    assert {system: list(counts) for system, counts in behind.items()} == {
+        s: ["0", "1", "3"] for s in ("before", *rounds)
+    }
     assert {g.system for g in run.grades} >= {"before@0/1", "aicd@1/1", "aicd@1/2", "p_icl@3/2"}
     assert "aicd@0/2" not in {g.system for g in run.grades}
     # by hand: the second draw behind three shots
     order = np.random.default_rng([0, 2]).permutation(len(POOL))
     student = PeftModel.from_pretrained(
-        AutoModelForCausalLM.from_pretrained(decoder_folder), str(tmp_path / "run" / "rounds" / "p_icl" / "student")
+        AutoModelForCausalLM.from_pretrained(decoder_folder),
+        str(tmp_path / "run" / "rounds" / "p_icl" / "student"),
     )
     asked = []
     for row in HELD:
         chosen = [POOL[n] for n in order if POOL[n]["text"] != row["text"]][:3]
-        asked.append(Prompt(row["id"], "sums", "".join(f"Q {r['text']}{r['why']}\n" for r in chosen) + f"Q {row['text']}"))
-    said = HFEngine(student, byte_tokenizer()).generate(asked, Sampling(temperature=0, max_new_tokens=6, stop=("\n",)), None)
+        asked.append(
+            Prompt(
+                row["id"],
+                "sums",
+                "".join(f"Q {r['text']}{r['why']}\n" for r in chosen) + f"Q {row['text']}",
+            )
+        )
+    said = HFEngine(student, byte_tokenizer()).generate(
+        asked, Sampling(temperature=0, max_new_tokens=6, stop=("\n",)), None
+    )
     assert [g.text for g in run.grades if g.system == "p_icl@3/2"] == [c.text for c in said]
     found = behind["p_icl"]["3"]["lengths:length"]
     assert found["draws"][1] == pytest.approx(np.mean([len(c.text.strip()) / 10 for c in said]))
@@ -297,7 +388,9 @@ def test_objectives_side_by_side_and_behind_shots(decoder_folder: Path, tmp_path
 
 
 def test_an_example_is_never_its_own_shot(decoder_folder: Path, tmp_path: Path) -> None:
-    made = recipe(decoder_folder, evaluate={"data": {"rows": HELD}, "shots": {**SHOTS, "counts": [5]}})
+    made = recipe(
+        decoder_folder, evaluate={"data": {"rows": HELD}, "shots": {**SHOTS, "counts": [5]}}
+    )
     from unprompt import check
 
     for side in check.check(made).shots["sums"].values():
@@ -307,7 +400,12 @@ def test_an_example_is_never_its_own_shot(decoder_folder: Path, tmp_path: Path) 
 
 
 def test_dropped_shots_are_reported(decoder_folder: Path, tmp_path: Path) -> None:
-    run = unprompt.run(recipe(decoder_folder, model={"name": str(decoder_folder), "window": 45}, train={"epochs": 2}), tmp_path / "run")
+    run = unprompt.run(
+        recipe(
+            decoder_folder, model={"name": str(decoder_folder), "window": 45}, train={"epochs": 2}
+        ),
+        tmp_path / "run",
+    )
     told = run.report["rounds"]["after"]["shots"]
     assert told["sequences"] == 12
     assert told["dropped"] == sum(2 - text_of(x).count("\n") for x in run.lessons()) > 0
@@ -318,14 +416,23 @@ def test_dropped_shots_are_reported(decoder_folder: Path, tmp_path: Path) -> Non
     )
 
 
-def test_each_epoch_trains_on_its_own_shots_after_a_stop_too(decoder_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped in the second of three epochs, the training goes on to the same weights, on the same lessons."""
+def test_each_epoch_trains_on_its_own_shots_after_a_stop_too(
+    decoder_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in the second of three epochs, the training goes on to the same weights, on the same
+    lessons.
+    """
     steps: list[list[tuple[int, ...]]] = []
     compute = LessonTrainer.compute_loss
 
     def noting(trainer: Any, model: Any, inputs: Any, *rest: Any, **options: Any) -> Any:
         lengths = inputs["batch"].inputs["attention_mask"].sum(1).tolist()
-        steps.append([tuple(row[-n:].tolist()) for row, n in zip(inputs["batch"].inputs["input_ids"], lengths, strict=True)])
+        steps.append(
+            [
+                tuple(row[-n:].tolist())
+                for row, n in zip(inputs["batch"].inputs["input_ids"], lengths, strict=True)
+            ]
+        )
         if stop_at == len(steps):
             raise KeyboardInterrupt
         return compute(trainer, model, inputs, *rest, **options)
@@ -342,7 +449,10 @@ def test_each_epoch_trains_on_its_own_shots_after_a_stop_too(decoder_folder: Pat
     done, steps, stop_at = steps[:3], [], 0
     unprompt.run(made, tmp_path / "stopped")
     assert [*done, *steps] == straight
-    weights = [load_file(tmp_path / folder / "student" / "adapter_model.safetensors") for folder in ("whole", "stopped")]
+    weights = [
+        load_file(tmp_path / folder / "student" / "adapter_model.safetensors")
+        for folder in ("whole", "stopped")
+    ]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 

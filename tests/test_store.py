@@ -17,8 +17,15 @@ def test_labels_come_back_as_they_were(tmp_path: Path) -> None:
         sizes = draw.integers(0, 9, 12)
         offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
         ids = draw.integers(0, 250_000, offsets[-1]).astype(np.int32)  # in any order
-        kept.append(SoftLabels(ids, draw.random(offsets[-1], np.float32), offsets, draw.random(12, np.float32)))
-    rows = [(str(n), Completion(f"e{n}", "c", "text", (1, 2), "end", 7, labels)) for n, labels in enumerate(kept)]
+        kept.append(
+            SoftLabels(
+                ids, draw.random(offsets[-1], np.float32), offsets, draw.random(12, np.float32)
+            )
+        )
+    rows = [
+        (str(n), Completion(f"e{n}", "c", "text", (1, 2), "end", 7, labels))
+        for n, labels in enumerate(kept)
+    ]
     rundir.write_completions(tmp_path / "part-00000.parquet", rows)
     found = rundir.read_completions(tmp_path)
     for n, labels in enumerate(kept):

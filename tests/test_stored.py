@@ -30,8 +30,13 @@ def same(one: Lesson, two: Lesson) -> bool:
         two.input_ids,
         two.prompt_length,
     )
-    arrays = [(x.weights, x.labels.ids, x.labels.probs, x.labels.offsets, x.labels.teacher_nll) for x in (one, two)]
-    return plain and all(a.dtype == b.dtype and np.array_equal(a, b) for a, b in zip(*arrays, strict=True))
+    arrays = [
+        (x.weights, x.labels.ids, x.labels.probs, x.labels.offsets, x.labels.teacher_nll)
+        for x in (one, two)
+    ]
+    return plain and all(
+        a.dtype == b.dtype and np.array_equal(a, b) for a, b in zip(*arrays, strict=True)
+    )
 
 
 @pytest.mark.parametrize("count", [1, 32, 33, 5000])
@@ -67,16 +72,41 @@ def test_the_student_is_the_same_bit_for_bit(tokenizer: Any, tmp_path: Path) -> 
     stored = StoredLessons.copied(tmp_path / "lessons.parquet")
     digests = []
     for name, lessons in (("memory", ragged_lessons(40)), ("disk", stored)):
-        student, settings = train.attach_adapter(decoder(), Train(), 0), Train(batch_size=8, epochs=2)
-        train.train(student, tokenizer, lessons, settings, rundir.RunDir(tmp_path / name), seed=0, made_from="x", variants=2)
-        digests.append(hashlib.sha256((tmp_path / name / "student/adapter_model.safetensors").read_bytes()).digest())
+        student, settings = (
+            train.attach_adapter(decoder(), Train(), 0),
+            Train(batch_size=8, epochs=2),
+        )
+        train.train(
+            student,
+            tokenizer,
+            lessons,
+            settings,
+            rundir.RunDir(tmp_path / name),
+            seed=0,
+            made_from="x",
+            variants=2,
+        )
+        digests.append(
+            hashlib.sha256(
+                (tmp_path / name / "student/adapter_model.safetensors").read_bytes()
+            ).digest()
+        )
     assert digests[0] == digests[1]
 
 
 def test_memory_stays_flat(tmp_path: Path) -> None:
-    """Training itself takes 60 MB at its first step; 30,000 lessons in memory would take 120 MB more. A million: docs/scale.md."""
-    done = subprocess.run([sys.executable, str(BENCHMARK), "--lessons", "30000"], capture_output=True, text=True, check=True)
-    rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.count("|") > 2][2:]
+    """Training itself takes 60 MB at its first step; 30,000 lessons in memory would take 120 MB
+    more. A million: docs/scale.md.
+    """
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARK), "--lessons", "30000"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    rows = [
+        line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.count("|") > 2
+    ][2:]
     resident = {what: float(megabytes) for what, megabytes, *_ in rows}
     written = next(mb for what, mb in resident.items() if what.startswith("written"))
     assert resident["highest"] - written < 110, done.stdout

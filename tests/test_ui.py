@@ -1,4 +1,6 @@
-"""Both pages in a real browser: Try end to end, Rate with three people at once and a reload; and who is let in."""
+"""Both pages in a real browser: Try end to end, Rate with three people at once and a reload; and
+who is let in.
+"""
 
 from __future__ import annotations
 
@@ -26,19 +28,24 @@ from unprompt.ui import rating
 from unprompt.ui.guard import Guard
 
 HOSTILE = (
-    "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">**bold** \u202eevil \x1b[31m " + "x" * 100_000
+    "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">**bold**"
+    " \u202eevil \x1b[31m " + "x" * 100_000
 )
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, decoder_folder: Path) -> Path:
     folder = tmp_path_factory.mktemp("ui") / "run"
-    words = tiny_recipe(decoder_folder) | {"cost": {"teacher": "example-big", "student": "example-small", "dollars_per_hour": 1}}
+    words = tiny_recipe(decoder_folder) | {
+        "cost": {"teacher": "example-big", "student": "example-small", "dollars_per_hour": 1}
+    }
     words["sampling"]["max_new_tokens"] = 8
     unprompt.run(parse(words), folder)
     grades = rundir.read_grades(folder / "grades.parquet")
     rundir.write_grades(
-        folder / "hostile.parquet", [unprompt.Grade(**{**_plain(g), "text": HOSTILE, "answer": HOSTILE}) for g in grades[:1]] + grades[1:]
+        folder / "hostile.parquet",
+        [unprompt.Grade(**{**_plain(g), "text": HOSTILE, "answer": HOSTILE}) for g in grades[:1]]
+        + grades[1:],
     )
     return folder
 
@@ -56,7 +63,7 @@ def address(run: Path) -> Iterator[str]:
         yield url
 
 
-# -- try ----------------------------------------------------------------------------------------------------------------
+# -- try -------------------------------------------------------------------------------------------
 
 
 def test_try_shows_what_was_graded(run: Path, address: str, chromium: Any) -> None:
@@ -66,19 +73,24 @@ def test_try_shows_what_was_graded(run: Path, address: str, chromium: Any) -> No
     page.wait_for_function("document.querySelector('#field-0 textarea').value == 'gold'")
     page.locator("#ask").click()
     wait_for(page, "#figures-after", "written")
-    graded = {g.system: g for g in rundir.read_grades(run / "clean.parquet") if g.example_id == "h2"}
+    graded = {
+        g.system: g for g in rundir.read_grades(run / "clean.parquet") if g.example_id == "h2"
+    }
     assert len({g.text for g in graded.values()}) > 1, "the test proves nothing"
     for system in ("teacher", "before", "after"):
         figures = page.locator(f"#figures-{system}").inner_text()
         assert value(page, f"answer-{system}") == visible(graded[system].text)
         assert figures.startswith(
-            f"{graded[system].prompt_tokens} prompt tokens · {graded[system].completion_tokens} written, cut at max_new_tokens"
+            f"{graded[system].prompt_tokens} prompt tokens · {graded[system].completion_tokens}"
+            " written, cut at max_new_tokens"
         )
         assert " s · $0.0" in figures
     assert wrong == []
 
 
-def test_answers_come_while_they_are_written_and_as_text(address: str, chromium: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_come_while_they_are_written_and_as_text(
+    address: str, chromium: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     go_on = threading.Event()
 
     def reply(self: Live, context: str, system: str, typed: dict[str, str], heard: Any) -> Reply:
@@ -90,7 +102,9 @@ def test_answers_come_while_they_are_written_and_as_text(address: str, chromium:
     page, wrong = opened(chromium, f"{address}/try/")
     page.locator("#field-0 textarea").fill("x")
     page.locator("#ask").click()
-    page.wait_for_function("document.querySelector('#answer-teacher textarea').value == 'half of it'")
+    page.wait_for_function(
+        "document.querySelector('#answer-teacher textarea').value == 'half of it'"
+    )
     assert page.locator("#figures-teacher").inner_text() == "thinking …"
     go_on.set()
     wait_for(page, "#figures-after", "2 written · 0.50 s")
@@ -103,15 +117,20 @@ def test_what_is_wrong_is_said(address: str, chromium: Any) -> None:
     page, _ = opened(chromium, f"{address}/try/", viewport={"width": 400, "height": 800})
     page.locator("#field-0 textarea").fill("long " * 200)
     page.locator("#ask").click()
-    page.wait_for_function("document.querySelector('#wrong textarea')?.value.includes('over the model\\'s window of 512')")
+    page.wait_for_function(
+        "document.querySelector('#wrong textarea')?.value.includes('over the model\\'s window of"
+        " 512')"
+    )
     assert page.locator("#figures-teacher").inner_text() == ""
     assert page.evaluate("document.documentElement.scrollWidth") == 400, "nothing sticks out"
 
 
-# -- rate ---------------------------------------------------------------------------------------------------------------
+# -- rate ------------------------------------------------------------------------------------------
 
 
-def test_three_people_rate_at_once_and_nothing_is_lost(run: Path, address: str, chromium: Any) -> None:
+def test_three_people_rate_at_once_and_nothing_is_lost(
+    run: Path, address: str, chromium: Any
+) -> None:
     """By keys, by clicks, and with a change of mind; one page is reloaded in the middle."""
     key = rate.blinded(run, [], None, 1, 5)
     names, expected = ["ann", "bob", "<b>cy</b>"], {}
@@ -124,7 +143,9 @@ def test_three_people_rate_at_once_and_nothing_is_lost(run: Path, address: str, 
     for done in range(len(key["rows"])):
         for (page, _), name in zip(pages, names, strict=True):
             wait_for(page, "#progress", f"{done} of 6 rated as {name}")
-        for number, ((page, _), name) in enumerate(zip(pages, names, strict=True)):  # all three are under way before any is waited for
+        for number, ((page, _), name) in enumerate(
+            zip(pages, names, strict=True)
+        ):  # all three are under way before any is waited for
             id_ = value(page, "id")
             assert value(page, "response") == visible(key["rows"][id_]["response"])
             assert value(page, "asked") == key["rows"][id_]["input"]
@@ -142,7 +163,9 @@ def test_three_people_rate_at_once_and_nothing_is_lost(run: Path, address: str, 
     page.keyboard.press("ArrowLeft")
     page.wait_for_function("id => document.querySelector('#id textarea').value != id", arg=shown)
     id_ = value(page, "id")
-    assert page.locator(f"#rate-{expected['ann'][id_]}.primary").count() == 1, "the rating that was given is marked"
+    assert page.locator(f"#rate-{expected['ann'][id_]}.primary").count() == 1, (
+        "the rating that was given is marked"
+    )
     expected["ann"][id_] = expected["ann"][id_] % 5 + 1
     page.locator(f"#rate-{expected['ann'][id_]}").click()
     deadline = time.monotonic() + SLOW / 1000
@@ -160,9 +183,14 @@ def test_three_people_rate_at_once_and_nothing_is_lost(run: Path, address: str, 
 def test_the_rating_page_does_not_say_who_wrote_what(address: str) -> None:
     import httpx
 
-    told = httpx.get(f"{address}/rate/config", timeout=SLOW).text + httpx.get(f"{address}/rate/", timeout=SLOW).text
+    told = (
+        httpx.get(f"{address}/rate/config", timeout=SLOW).text
+        + httpx.get(f"{address}/rate/", timeout=SLOW).text
+    )
     assert "rate-5" in told
-    assert not re.findall(r"teacher|colours|(?<![</\w-])h[0-2]\b", told), "no system, context or example (h1 is also a heading)"
+    assert not re.findall(r"teacher|colours|(?<![</\w-])h[0-2]\b", told), (
+        "no system, context or example (h1 is also a heading)"
+    )
 
 
 def test_everybody_has_an_order_of_ones_own() -> None:
@@ -176,11 +204,19 @@ def test_everybody_has_an_order_of_ones_own() -> None:
     assert rating.following(["a", "b"], {}, None) == "a"
 
 
-# -- who comes in -------------------------------------------------------------------------------------------------------
+# -- who comes in ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("host", "own"), [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("10.0.0.7", False), ("box", False)]
+    ("host", "own"),
+    [
+        ("127.0.0.1", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("10.0.0.7", False),
+        ("box", False),
+    ],
 )
 def test_what_is_this_machine_alone(host: str, own: bool) -> None:
     assert ui.loopback(host) is own
@@ -192,7 +228,12 @@ def test_nobody_comes_in_without_the_token() -> None:
         await send({"type": "http.response.body", "body": b"in"})
 
     client = TestClient(Guard(inner, "s3cret"), follow_redirects=False)
-    assert client.get("/try/").status_code == client.get("/try/?token=wrong").status_code == client.get("/try/?token=").status_code == 403
+    assert (
+        client.get("/try/").status_code
+        == client.get("/try/?token=wrong").status_code
+        == client.get("/try/?token=").status_code
+        == 403
+    )
     assert client.get("/rate/", headers={"cookie": "unprompt_token=s3cre"}).status_code == 403
     came = client.get("/rate/?token=s3cret")
     assert (came.status_code, came.headers["location"]) == (303, "/rate/")
@@ -206,7 +247,12 @@ def test_other_names_of_this_machine_are_refused(address: str) -> None:
     """A page elsewhere, whose name was bent to 127.0.0.1, reads nothing."""
     import httpx
 
-    assert httpx.get(f"{address}/try/config", headers={"host": "evil.example"}, timeout=SLOW).status_code == 400
+    assert (
+        httpx.get(
+            f"{address}/try/config", headers={"host": "evil.example"}, timeout=SLOW
+        ).status_code
+        == 400
+    )
 
 
 def test_beyond_this_machine_a_token_is_made(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,5 @@
-"""Trainings of tiny students, for `torchrun --nproc-per-node 2 --max-restarts 1 tests/two_processes.py FOLDER`, and for one process to be compared with.
+"""Trainings of tiny students, for `torchrun --nproc-per-node 2 --max-restarts 1
+tests/two_processes.py FOLDER`, and for one process to be compared with.
 
 `torchrun ... tests/two_processes.py run RECIPE` is `unprompt run` with FSDP2 on processors.
 """
@@ -20,7 +21,14 @@ from unprompt.recipe import Train
 from unprompt.records import Lesson
 
 FSDP2 = {"fsdp": True, "fsdp_config": {"version": 2}, "use_cpu": False}
-PLAIN: dict[str, Any] = {"batch_size": 8, "epochs": 2, "learning_rate": 0.05, "schedule": "constant", "warmup": 0, "save_every": 100}
+PLAIN: dict[str, Any] = {
+    "batch_size": 8,
+    "epochs": 2,
+    "learning_rate": 0.05,
+    "schedule": "constant",
+    "warmup": 0,
+    "save_every": 100,
+}
 KILLED: dict[str, Any] = {"adapter": {"rank": 4}, "batch_size": 4, "save_every": 1}
 CASES: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
     "killed, DDP": (decoder, KILLED, {}),
@@ -29,9 +37,14 @@ CASES: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
     "all weights, DDP, micro-batches of 2": (decoder, {"adapter": None, "micro_batch_size": 2}, {}),
     "encoder-decoder, DDP": (seq2seq, {"adapter": None}, {}),
     "adapter, FSDP2": (decoder, {"adapter": {"rank": 4}}, FSDP2),
-    "all weights, FSDP2, micro-batches of 2": (decoder, {"adapter": None, "micro_batch_size": 2}, FSDP2),
+    "all weights, FSDP2, micro-batches of 2": (
+        decoder,
+        {"adapter": None, "micro_batch_size": 2},
+        FSDP2,
+    ),
 }
-"""Name -> the model, the settings of `train`, and what is said to the trainer of two processes only."""
+"""Name -> the model, the settings of `train`, and what is said to the trainer of two processes
+only."""
 
 
 class Counted(list[Lesson]):
@@ -47,9 +60,16 @@ class Counted(list[Lesson]):
 
 
 def trained(name: str, folder: Path, lessons: list[Lesson]) -> rundir.RunDir:
-    """Two epochs of lessons whose number is no multiple of the batch: the last step of each can't be dealt evenly."""
+    """Two epochs of lessons whose number is no multiple of the batch: the last step of each can't
+    be dealt evenly.
+    """
     family, changes, shared = CASES[name]
-    said = {"optim": "sgd", "logging_steps": 1, **changes.get("trainer", {}), **(shared if processes.count() > 1 else {})}
+    said = {
+        "optim": "sgd",
+        "logging_steps": 1,
+        **changes.get("trainer", {}),
+        **(shared if processes.count() > 1 else {}),
+    }
     settings = Train(**{**PLAIN, "fast": False, **changes, "trainer": said})
     student, files = train.attach_adapter(family(), settings, 0), rundir.RunDir(folder / name)
     train.train(student, byte_tokenizer(), lessons, settings, files, seed=3, made_from="x")
@@ -57,7 +77,9 @@ def trained(name: str, folder: Path, lessons: list[Lesson]) -> rundir.RunDir:
 
 
 def shard_on_processors() -> None:
-    """accelerate shards on GPUs only, though torch needs none for it: here it takes processors for GPUs."""
+    """accelerate shards on GPUs only, though torch needs none for it: here it takes processors for
+    GPUs.
+    """
     os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
     plain = PartialState._prepare_backend
 
@@ -68,11 +90,17 @@ def shard_on_processors() -> None:
 
 
 def main(folder: Path) -> None:
-    """All cases; at the first attempt the first process is killed in the middle of the second epoch of the first one."""
+    """All cases; at the first attempt the first process is killed in the middle of the second epoch
+    of the first one.
+    """
     processes.meet(1800, None)
     for name in CASES:
         lessons = Counted(ragged_lessons(10))
-        if name == "killed, DDP" and processes.number() == 0 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        if (
+            name == "killed, DDP"
+            and processes.number() == 0
+            and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
+        ):
             lessons.deadly = 11  # asked for when step 4 of 6 is saved
         files = trained(name, folder, lessons)
         if processes.number() == 0:

@@ -15,10 +15,19 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "Recipe": "recipe", "load": "recipe", "parse": "recipe", "run": "pipeline", "Run": "pipeline",
-    "Example": "records", "Prompt": "records", "Completion": "records", "Lesson": "records", "Grade": "records",
-    "SoftLabels": "records", "UserError": "errors",
-}  # fmt: skip
+    "Recipe": "recipe",
+    "load": "recipe",
+    "parse": "recipe",
+    "run": "pipeline",
+    "Run": "pipeline",
+    "Example": "records",
+    "Prompt": "records",
+    "Completion": "records",
+    "Lesson": "records",
+    "Grade": "records",
+    "SoftLabels": "records",
+    "UserError": "errors",
+}
 
 __all__ = [
     "Completion",

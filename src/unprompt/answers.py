@@ -1,4 +1,6 @@
-"""A store's answers, read when they are needed: of a million of them, a few parts are in memory at a time. A broken part is set aside, and said."""
+"""A store's answers, read when they are needed: of a million of them, a few parts are in memory at
+a time. A broken part is set aside, and said.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ class Parts:
         self.paths: list[Place] = []
         self.places: dict[str, tuple[int, int]] = {}
         remote = not isinstance(store, Path)
-        with ThreadPoolExecutor(_READERS if remote else 1) as pool:  # behind a network, most of the time is spent waiting
+        with ThreadPoolExecutor(
+            _READERS if remote else 1
+        ) as pool:  # behind a network, most of the time is spent waiting
             for path, keys in pool.map(_keys, rundir.parts(store)):
                 if keys is not None:
                     self.add(path, keys)
@@ -49,13 +53,16 @@ def _keys(path: Place) -> tuple[Place, list[str] | None]:
         return path, rundir.part_keys(path)
     except rundir.Broken as error:
         say(
-            f"BROKEN FILE: {path} {error.what}. It is kept as {rundir.move(path, '.broken').name}; its answers, and no others, are asked for again"
+            f"BROKEN FILE: {path} {error.what}. It is kept as {rundir.move(path, '.broken').name};"
+            " its answers, and no others, are asked for again"
         )
         return path, None
 
 
 class Answers(Sequence[Completion]):
-    """Completions in the prompts' order, read from their parts when they are needed; of `window` of them, one behind the other, at a time."""
+    """Completions in the prompts' order, read from their parts when they are needed; of `window` of
+    them, one behind the other, at a time.
+    """
 
     def __init__(self, paths: list[Place], places: Sequence[tuple[int, int]], window: int) -> None:
         self._paths, self._window = paths, window
@@ -76,6 +83,9 @@ class Answers(Sequence[Completion]):
         if not self._first <= n < self._first + len(self._read):
             self._first, self._read = n // self._window * self._window, []
             places_W2 = self._places_N2[self._first : self._first + self._window]
-            parts = {part: rundir.read_part(self._paths[part]) for part in np.unique(places_W2[:, 0]).tolist()}
+            parts = {
+                part: rundir.read_part(self._paths[part])
+                for part in np.unique(places_W2[:, 0]).tolist()
+            }
             self._read = [parts[part][row][1] for part, row in places_W2.tolist()]
         return self._read[n - self._first]

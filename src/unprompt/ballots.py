@@ -1,6 +1,8 @@
-"""Ratings given in the browser: one SQLite file in the run's folder, a row for each rater and response.
+"""Ratings given in the browser: one SQLite file in the run's folder, a row for each rater and
+response.
 
-Every call is a transaction of its own, on disk when it returns (write-ahead log, full sync), so several people, a reload and a kill lose nothing.
+Every call is a transaction of its own, on disk when it returns (write-ahead log, full sync), so
+several people, a reload and a kill lose nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ from pathlib import Path
 from unprompt.errors import UserError
 
 _TABLE = """CREATE TABLE IF NOT EXISTS ratings (
-    rater TEXT NOT NULL, id TEXT NOT NULL, rating INTEGER NOT NULL, at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP, PRIMARY KEY (rater, id)
+    rater TEXT NOT NULL, id TEXT NOT NULL, rating INTEGER NOT NULL,
+    at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP, PRIMARY KEY (rater, id)
 ) WITHOUT ROWID"""
 
 
@@ -23,7 +26,11 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
         with contextlib.closing(sqlite3.connect(path, timeout=30)) as connection, connection:
             yield connection
     except sqlite3.Error as error:
-        raise UserError(f"SQLite: {error}", where=str(path), fix="check the disk, and that this is a file of ratings") from None
+        raise UserError(
+            f"SQLite: {error}",
+            where=str(path),
+            fix="check the disk, and that this is a file of ratings",
+        ) from None
 
 
 def create(path: Path) -> None:
@@ -37,14 +44,18 @@ def save(path: Path, rater: str, id_: str, rating: int) -> None:
     """Write one rating down; a later one of the same person for the same response replaces it."""
     with _opened(path) as connection:
         connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("REPLACE INTO ratings (rater, id, rating) VALUES (?, ?, ?)", (rater, id_, rating))
+        connection.execute(
+            "REPLACE INTO ratings (rater, id, rating) VALUES (?, ?, ?)", (rater, id_, rating)
+        )
 
 
 def given(path: Path) -> dict[str, dict[str, int]]:
     """Rater -> id -> rating."""
     found: dict[str, dict[str, int]] = {}
     with _opened(path) as connection:
-        for rater, id_, rating in connection.execute("SELECT rater, id, rating FROM ratings ORDER BY at, rater, id"):
+        for rater, id_, rating in connection.execute(
+            "SELECT rater, id, rating FROM ratings ORDER BY at, rater, id"
+        ):
             found.setdefault(rater, {})[id_] = rating
     return found
 
@@ -52,7 +63,11 @@ def given(path: Path) -> dict[str, dict[str, int]]:
 def of(path: Path, rater: str) -> dict[str, int]:
     """One person's ratings: id -> rating."""
     with _opened(path) as connection:
-        return dict(connection.execute("SELECT id, rating FROM ratings WHERE rater = ?", (rater,)).fetchall())
+        return dict(
+            connection.execute(
+                "SELECT id, rating FROM ratings WHERE rater = ?", (rater,)
+            ).fetchall()
+        )
 
 
 def is_one(path: Path) -> bool:

@@ -1,4 +1,6 @@
-"""`unprompt chat RUN`: the run's systems in the terminal. Every line typed is a new input, as the recipe's data has them."""
+"""`unprompt chat RUN`: the run's systems in the terminal. Every line typed is a new input, as the
+recipe's data has them.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,13 @@ _HALF = "\ufffd"
 """What an unfinished character is decoded to."""
 
 
-def chat(folder: Path, system: str | None, context: str | None, out: TextIO | None = None, read: Callable[[str], str] = input) -> None:
+def chat(
+    folder: Path,
+    system: str | None,
+    context: str | None,
+    out: TextIO | None = None,
+    read: Callable[[str], str] = input,
+) -> None:
     """Answer until the input ends.
 
     Args:
@@ -24,14 +32,19 @@ def chat(folder: Path, system: str | None, context: str | None, out: TextIO | No
         out: Where answers go; the terminal unless given.
 
     Raises:
-        UserError: No finished run, no such system or context. What is wrong with an input is only said.
+        UserError: No finished run, no such system or context. What is wrong with an input is only
+            said.
     """
     out, live = out or sys.stdout, Live(folder)
     context = live.context(context)
     systems, fields = live.systems(context), live.fields(context)
     system = system or systems[-1]
     if system not in systems:
-        raise UserError(f"there is no system '{system}'", where="--system", fix=f"there are: {', '.join(systems)}")
+        raise UserError(
+            f"there is no system '{system}'",
+            where="--system",
+            fix=f"there are: {', '.join(systems)}",
+        )
 
     def say(line: str, end: str = "\n") -> None:
         print(line, end=end, file=out, flush=True)
@@ -61,8 +74,12 @@ def chat(folder: Path, system: str | None, context: str | None, out: TextIO | No
                 break
 
 
-def _answer(live: Live, context: str, system: str, typed: dict[str, str], say: Callable[..., None]) -> None:
-    """Only what is sure is printed while it comes: neither half a character, nor what may be the beginning of a stop string."""
+def _answer(
+    live: Live, context: str, system: str, typed: dict[str, str], say: Callable[..., None]
+) -> None:
+    """Only what is sure is printed while it comes: neither half a character, nor what may be the
+    beginning of a stop string.
+    """
     say(f"{system}: ", end="")
     written, longest = "", max(map(len, live.recipe.sampling.stop), default=1)
     for item in live.stream(context, system, typed):

@@ -11,20 +11,36 @@ from typing import Annotated, Any
 import typer
 
 app = typer.Typer(
-    name="unprompt", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    name="unprompt",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     help="Put a prompt into a model's weights, and prove it with numbers.",
-)  # fmt: skip
+)
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML recipe.")]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a field, as in --set train.epochs=3. May be repeated.")
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a field, as in --set train.epochs=3. May be repeated.",
+    ),
 ]
-Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The run's folder [default: runs/<name of the recipe>].")]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", metavar="DIR", help="The run's folder [default: runs/<name of the recipe>]."
+    ),
+]
 
 
 @app.command()
 def run(recipe: RecipeFile, overrides: Overrides = None, out: Out = None) -> None:
-    """Distil: check, ask the teacher, train the student, evaluate, report. Goes on where an earlier run stopped."""
+    """Distil: check, ask the teacher, train the student, evaluate, report. Goes on where an earlier
+    run stopped.
+    """
     from unprompt import pipeline, recipe as recipe_
 
     _show_run(pipeline.run(recipe_.load(recipe, overrides or []), out))
@@ -37,20 +53,37 @@ def collect(
     out: Out = None,
     ray: Annotated[
         str | None,
-        typer.Option("--ray", metavar="ADDRESS", help="Ask by many workers on a Ray cluster: local, auto, host:port or ray://host:port."),
+        typer.Option(
+            "--ray",
+            metavar="ADDRESS",
+            help="Ask by many workers on a Ray cluster: local, auto, host:port or ray://host:port.",
+        ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="How many share the cluster [default: one for each GPU, or each machine].")
+        int | None,
+        typer.Option(
+            "--workers",
+            min=1,
+            help="How many share the cluster [default: one for each GPU, or each machine].",
+        ),
     ] = None,
 ) -> None:
-    """Only ask the teacher: the part of a run that many machines can share. `run` goes on from there."""
+    """Only ask the teacher: the part of a run that many machines can share. `run` goes on from
+    there.
+    """
     from unprompt import pipeline, recipe as recipe_
     from unprompt.cluster import Workers
     from unprompt.errors import UserError
 
     if workers and not ray:
-        raise UserError("there are no workers without a cluster", where="--workers", fix="add --ray local, or the cluster's address")
-    for line in pipeline.collect(recipe_.load(recipe, overrides or []), out, Workers(ray, workers) if ray else None):
+        raise UserError(
+            "there are no workers without a cluster",
+            where="--workers",
+            fix="add --ray local, or the cluster's address",
+        )
+    for line in pipeline.collect(
+        recipe_.load(recipe, overrides or []), out, Workers(ray, workers) if ray else None
+    ):
         print(line)
 
 
@@ -77,10 +110,16 @@ def demo(overrides: Overrides = None, out: Out = None) -> None:
 def show(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
     example: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="An input's or held-out example's id; the first input unless given.")
+        str | None,
+        typer.Argument(
+            metavar="[ID]",
+            help="An input's or held-out example's id; the first input unless given.",
+        ),
     ] = None,
 ) -> None:
-    """One example through every stage: both prompts, completion, span, tokens with their labels, grades."""
+    """One example through every stage: both prompts, completion, span, tokens with their labels,
+    grades.
+    """
     from unprompt import show as show_
 
     show_.show(folder, example)
@@ -88,8 +127,12 @@ def show(
 
 @app.command()
 def compare(
-    folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs.")],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the page goes.")] = Path("compare.html"),
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the page goes.")] = Path(
+        "compare.html"
+    ),
 ) -> None:
     """Several runs in one page: their students side by side, and what differs in their recipes."""
     from unprompt import pipeline
@@ -100,8 +143,12 @@ def compare(
 
 @app.command()
 def init(
-    prompt: Annotated[Path, typer.Argument(metavar="PROMPT.txt", help="A text file with the long prompt.")],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the recipe goes.")] = Path("recipe.yaml"),
+    prompt: Annotated[
+        Path, typer.Argument(metavar="PROMPT.txt", help="A text file with the long prompt.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="Where the recipe goes.")
+    ] = Path("recipe.yaml"),
 ) -> None:
     """Write a starter recipe around a prompt you have."""
     from unprompt import starter
@@ -114,20 +161,42 @@ def init(
 @app.command()
 def transfer(
     folder: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="A run's folder.")] = None,
-    round_: Annotated[str | None, typer.Option("--round", metavar="NAME", help="Whose lessons; the last round's unless given.")] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="The file [default: transfer.jsonl in the run's folder].")
+    round_: Annotated[
+        str | None,
+        typer.Option(
+            "--round", metavar="NAME", help="Whose lessons; the last round's unless given."
+        ),
     ] = None,
-    file: Annotated[Path | None, typer.Option("--check", metavar="FILE", help="Only check such a file, of whatever origin.")] = None,
-    model: Annotated[str | None, typer.Option("--model", metavar="MODEL", help="Whose tokenizer counts the tokens of --check.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="FILE", help="The file [default: transfer.jsonl in the run's folder]."
+        ),
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option("--check", metavar="FILE", help="Only check such a file, of whatever origin."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", metavar="MODEL", help="Whose tokenizer counts the tokens of --check."
+        ),
+    ] = None,
 ) -> None:
-    """Hand over: a round's prompts and answers as chat JSONL for hosted fine-tuning and other trainers."""
+    """Hand over: a round's prompts and answers as chat JSONL for hosted fine-tuning and other
+    trainers.
+    """
     from unprompt import transfer as transfer_
     from unprompt.errors import UserError
     from unprompt.progress import say
 
     if (folder is None) == (file is None):
-        raise UserError("give a run's folder, or --check FILE", where="transfer", fix="as in `unprompt transfer runs/NAME`")
+        raise UserError(
+            "give a run's folder, or --check FILE",
+            where="transfer",
+            fix="as in `unprompt transfer runs/NAME`",
+        )
     if file is not None:
         lines = transfer_.check_file(file, model)
     else:
@@ -139,18 +208,28 @@ def transfer(
 
 @app.command()
 def tune(recipe: RecipeFile, overrides: Overrides = None, out: Out = None) -> None:
-    """Choose sampling settings and a variant of a prompt on an evaluation split, and write the chosen recipe. Goes on where an earlier search stopped."""
+    """Choose sampling settings and a variant of a prompt on an evaluation split, and write the
+    chosen recipe. Goes on where an earlier search stopped.
+    """
     from unprompt import recipe as recipe_, tune as tune_
 
     found = tune_.tune(recipe_.load(recipe, overrides or []), out)
     console = _console()
     _print_table(console, *tune_.table(found.report))
-    console.print(f"\ndone: {found.folder}/chosen.yaml, tune.json", highlight=False, markup=False, soft_wrap=True)
+    console.print(
+        f"\ndone: {found.folder}/chosen.yaml, tune.json",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 @app.command()
 def library(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A task; all of them are listed unless given.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="A task; all of them are listed unless given."),
+    ] = None,
 ) -> None:
     """The prompt library: tasks with a plain and an elaborate prompt, which a recipe may name."""
     from unprompt import library as library_
@@ -167,13 +246,31 @@ def library(
 
 @app.command()
 def cost(
-    model: Annotated[str, typer.Option("--model", metavar="NAME", help="A model of the price table.")],
-    input_: Annotated[int, typer.Option("--input", min=0, metavar="TOKENS", help="Prompt tokens of one call.")],
-    output: Annotated[int, typer.Option("--output", min=0, metavar="TOKENS", help="Completion tokens of one call.")],
+    model: Annotated[
+        str, typer.Option("--model", metavar="NAME", help="A model of the price table.")
+    ],
+    input_: Annotated[
+        int, typer.Option("--input", min=0, metavar="TOKENS", help="Prompt tokens of one call.")
+    ],
+    output: Annotated[
+        int,
+        typer.Option("--output", min=0, metavar="TOKENS", help="Completion tokens of one call."),
+    ],
     cached: Annotated[
-        int, typer.Option("--cached", min=0, metavar="TOKENS", help="How many prompt tokens are in the provider's cache.")
+        int,
+        typer.Option(
+            "--cached",
+            min=0,
+            metavar="TOKENS",
+            help="How many prompt tokens are in the provider's cache.",
+        ),
     ] = 0,
-    prices: Annotated[Path | None, typer.Option("--prices", metavar="FILE", help="Your price table; it wins over our examples.")] = None,
+    prices: Annotated[
+        Path | None,
+        typer.Option(
+            "--prices", metavar="FILE", help="Your price table; it wins over our examples."
+        ),
+    ] = None,
 ) -> None:
     """Dollars per 1,000 calls, from prices and token counts."""
     from unprompt import cost as cost_
@@ -186,31 +283,68 @@ def cost(
 def rate(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
     read: Annotated[
-        list[Path] | None, typer.Option("--read", metavar="FILE", help="A rated sheet, or ratings.sqlite of the page. May be repeated.")
+        list[Path] | None,
+        typer.Option(
+            "--read",
+            metavar="FILE",
+            help="A rated sheet, or ratings.sqlite of the page. May be repeated.",
+        ),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Where the sheet goes [default: RUN/rating_sheet.csv].")] = None,
-    system: Annotated[list[str] | None, typer.Option("--system", metavar="NAME", help="Rate only this system. May be repeated.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="FILE", help="Where the sheet goes [default: RUN/rating_sheet.csv]."
+        ),
+    ] = None,
+    system: Annotated[
+        list[str] | None,
+        typer.Option("--system", metavar="NAME", help="Rate only this system. May be repeated."),
+    ] = None,
     examples: Annotated[
-        int | None, typer.Option("--examples", min=1, help="Examples of each context, drawn at random [default: all].")
+        int | None,
+        typer.Option(
+            "--examples", min=1, help="Examples of each context, drawn at random [default: all]."
+        ),
     ] = None,
     low: Annotated[int, typer.Option("--low", help="Lowest rating.")] = 0,
     high: Annotated[int, typer.Option("--high", help="Highest rating.")] = 6,
 ) -> None:
-    """Export a blinded sheet of the systems' answers for people to rate, or read the ratings of several people."""
+    """Export a blinded sheet of the systems' answers for people to rate, or read the ratings of
+    several people.
+    """
     from unprompt import rate as rate_
 
-    for line in rate_.lines(rate_.ratings(folder, read)) if read else rate_.exported(folder, out, system or [], examples, low, high):
+    for line in (
+        rate_.lines(rate_.ratings(folder, read))
+        if read
+        else rate_.exported(folder, out, system or [], examples, low, high)
+    ):
         print(line)
 
 
 @app.command()
 def ui(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
-    host: Annotated[str, typer.Option("--host", help="Where to listen. Beyond this machine, a token is made and asked for.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 finds a free one.")] = 7860,
-    system: Annotated[list[str] | None, typer.Option("--system", metavar="NAME", help="Rate only this system. May be repeated.")] = None,
+    host: Annotated[
+        str,
+        typer.Option(
+            "--host", help="Where to listen. Beyond this machine, a token is made and asked for."
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="0 finds a free one.")
+    ] = 7860,
+    system: Annotated[
+        list[str] | None,
+        typer.Option("--system", metavar="NAME", help="Rate only this system. May be repeated."),
+    ] = None,
     examples: Annotated[
-        int | None, typer.Option("--examples", min=1, help="Examples of each context to rate, drawn at random [default: all].")
+        int | None,
+        typer.Option(
+            "--examples",
+            min=1,
+            help="Examples of each context to rate, drawn at random [default: all].",
+        ),
     ] = None,
 ) -> None:
     """Two pages in the browser: try the systems side by side, and rate their answers, blinded."""
@@ -223,9 +357,17 @@ def ui(
 def chat(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
     system: Annotated[
-        str | None, typer.Option("--system", metavar="NAME", help="Who answers: teacher, before or a round [default: the last student].")
+        str | None,
+        typer.Option(
+            "--system",
+            metavar="NAME",
+            help="Who answers: teacher, before or a round [default: the last student].",
+        ),
     ] = None,
-    context: Annotated[str | None, typer.Option("--context", metavar="NAME", help="Whose prompts [default: the first].")] = None,
+    context: Annotated[
+        str | None,
+        typer.Option("--context", metavar="NAME", help="Whose prompts [default: the first]."),
+    ] = None,
 ) -> None:
     """Ask a run's systems in the terminal."""
     from unprompt import chat as chat_
@@ -237,10 +379,19 @@ def chat(
 def export(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="A new folder.")],
-    round_: Annotated[str | None, typer.Option("--round", metavar="NAME", help="Whose student; the last round's unless given.")] = None,
-    merge: Annotated[bool, typer.Option("--merge/--adapter", help="Whole weights, or the adapter alone.")] = True,
+    round_: Annotated[
+        str | None,
+        typer.Option(
+            "--round", metavar="NAME", help="Whose student; the last round's unless given."
+        ),
+    ] = None,
+    merge: Annotated[
+        bool, typer.Option("--merge/--adapter", help="Whole weights, or the adapter alone.")
+    ] = True,
 ) -> None:
-    """Write a student as a folder that transformers, vLLM and llama.cpp's converter read, and print the commands that serve it."""
+    """Write a student as a folder that transformers, vLLM and llama.cpp's converter read, and print
+    the commands that serve it.
+    """
     from unprompt import export as export_
     from unprompt.progress import say
 
@@ -254,7 +405,9 @@ def _console() -> Any:
     return Console(width=None if sys.stdout.isatty() else 160)
 
 
-def _print_table(console: Any, title: str, columns: list[str], rows: list[list[str]], lines: list[str]) -> None:
+def _print_table(
+    console: Any, title: str, columns: list[str], rows: list[list[str]], lines: list[str]
+) -> None:
     from rich.table import Table
 
     if rows:
@@ -279,8 +432,15 @@ def _show_run(finished: Any) -> None:
     console.print("\nUse the student:", highlight=False)
     for line in finished.report["use"]:
         console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
-    state = "nothing has changed since this run, so nothing was done" if finished.unchanged else "done"
-    console.print(f"\n{state}: {finished.folder}/report.html, report.md, report.json", highlight=False, markup=False, soft_wrap=True)
+    state = (
+        "nothing has changed since this run, so nothing was done" if finished.unchanged else "done"
+    )
+    console.print(
+        f"\n{state}: {finished.folder}/report.html, report.md, report.json",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 def main() -> None:

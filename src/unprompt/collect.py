@@ -1,10 +1,12 @@
 """Ask a model all prompts, once. What is answered is on disk and never asked again.
 
-A store is a folder of Parquet parts named by everything that decides an answer but the prompt (weights, sampling, labels, seed); each row
-carries its prompt's fingerprint. So a run that was killed, one with another `train` section, and one with more inputs all ask only
-what is missing. Prompts are cut into parts in a fixed order, and a part is named by the prompts in it: the parts after a kill are the parts without
-one, whichever were written by then, and several processes may write into one store. A part holds prompts that stand near each other, so answers can be
-read in the prompts' order with a few parts in memory.
+A store is a folder of Parquet parts named by everything that decides an answer but the prompt
+(weights, sampling, labels, seed); each row carries its prompt's fingerprint. So a run that was
+killed, one with another `train` section, and one with more inputs all ask only what is missing.
+Prompts are cut into parts in a fixed order, and a part is named by the prompts in it: the parts
+after a kill are the parts without one, whichever were written by then, and several processes may
+write into one store. A part holds prompts that stand near each other, so answers can be read in the
+prompts' order with a few parts in memory.
 """
 
 from __future__ import annotations
@@ -32,9 +34,11 @@ MOST_PARTS = 200
 LARGEST_PART = 4096
 """Answers of a part: what a worker that is lost, or a broken file, costs."""
 PARTS_A_WINDOW = 16
-"""Prompts of so many parts, one behind the other, are sorted by length, so that those of like length are answered together."""
+"""Prompts of so many parts, one behind the other, are sorted by length, so that those of like
+length are answered together."""
 _NOTED_EVERY = 10.0
-"""Seconds between two notes of the time that asking takes: behind a network, a note takes as long as a part of many workers."""
+"""Seconds between two notes of the time that asking takes: behind a network, a note takes as long
+as a part of many workers."""
 
 
 class Question(NamedTuple):
@@ -55,7 +59,9 @@ class Question(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A part that was written: its file's name, the fingerprints of the prompts it answers, and the seconds that took."""
+    """A part that was written: its file's name, the fingerprints of the prompts it answers, and the
+    seconds that took.
+    """
 
     name: str
     keys: Sequence[str]
@@ -64,11 +70,13 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Asking:
-    """How the prompts of a store are asked: what is the same for all of them, wherever they are asked.
+    """How the prompts of a store are asked: what is the same for all of them, wherever they are
+    asked.
 
     Attributes:
         store: Folder of the parts.
-        prefix_tokens: Length of the prefix that all prompts share; one number for each prompt of an ensemble.
+        prefix_tokens: Length of the prefix that all prompts share; one number for each prompt of an
+            ensemble.
     """
 
     store: Place
@@ -79,19 +87,30 @@ class Asking:
     prefix_tokens: Sequence[int]
 
     def parts(self, questions: Sequence[Question], total: int) -> list[list[Question]]:
-        """The questions of each part, of a job of `total` prompts: those of like length together, as far as they stand near each other."""
+        """The questions of each part, of a job of `total` prompts: those of like length together,
+        as far as they stand near each other.
+        """
         size = self.size(total)
         found = []
-        for _, near in itertools.groupby(questions, lambda question: question.place // (size * PARTS_A_WINDOW)):
+        for _, near in itertools.groupby(
+            questions, lambda question: question.place // (size * PARTS_A_WINDOW)
+        ):
             ordered = sorted(near, key=lambda question: -question.length)
             found += [ordered[start : start + size] for start in range(0, len(ordered), size)]
         return found
 
     def size(self, total: int) -> int:
         """Prompts of a part, of a job of `total`."""
-        return max((self.batch_size or 64) * BATCHES_A_PART, min(-(-total // MOST_PARTS), LARGEST_PART))
+        return max(
+            (self.batch_size or 64) * BATCHES_A_PART, min(-(-total // MOST_PARTS), LARGEST_PART)
+        )
 
-    def ask(self, engine: Engine, asked: Sequence[Question], progress: Callable[[int], object] = lambda n: None) -> Part:
+    def ask(
+        self,
+        engine: Engine,
+        asked: Sequence[Question],
+        progress: Callable[[int], object] = lambda n: None,
+    ) -> Part:
         """Ask the questions of a part and write it.
 
         Raises:
@@ -102,20 +121,43 @@ class Asking:
         if not given:
             try:
                 found = engine.generate(
-                    prompts, self.sampling, self.labels,
-                    seed=self.seed, prefix_tokens=self.prefix_tokens, batch_size=self.batch_size, progress=progress,
-                )  # fmt: skip
+                    prompts,
+                    self.sampling,
+                    self.labels,
+                    seed=self.seed,
+                    prefix_tokens=self.prefix_tokens,
+                    batch_size=self.batch_size,
+                    progress=progress,
+                )
             except Unfinished as stopped:
                 if stopped.answered:
-                    self._write([(asked[n].key, completion) for n, completion in sorted(stopped.answered.items())])
+                    self._write(
+                        [
+                            (asked[n].key, completion)
+                            for n, completion in sorted(stopped.answered.items())
+                        ]
+                    )
                 raise
         else:
             said = engine.score(
-                prompts, [ids for _, ids in given], Labels(kind="hard"),
-                seed=self.seed, prefix_tokens=self.prefix_tokens, batch_size=self.batch_size, progress=progress,
-            )  # fmt: skip
+                prompts,
+                [ids for _, ids in given],
+                Labels(kind="hard"),
+                seed=self.seed,
+                prefix_tokens=self.prefix_tokens,
+                batch_size=self.batch_size,
+                progress=progress,
+            )
             found = [
-                Completion(q.prompt.example_id, q.prompt.context, text, tuple(ids), "given", q.length, label)
+                Completion(
+                    q.prompt.example_id,
+                    q.prompt.context,
+                    text,
+                    tuple(ids),
+                    "given",
+                    q.length,
+                    label,
+                )
                 for q, (text, ids), label in zip(asked, given, said, strict=True)
             ]
         took = time.perf_counter() - began
@@ -133,9 +175,13 @@ Ask = Callable[[Asking, list[list[Question]], Callable[[int], object]], Iterator
 
 
 def here(engine: Callable[[], Engine]) -> Ask:
-    """Asks one part after the other in this process; the engine is made only if something has to be asked."""
+    """Asks one part after the other in this process; the engine is made only if something has to be
+    asked.
+    """
 
-    def ask(asking: Asking, parts: list[list[Question]], progress: Callable[[int], object]) -> Iterator[Part]:
+    def ask(
+        asking: Asking, parts: list[list[Question]], progress: Callable[[int], object]
+    ) -> Iterator[Part]:
         for part in parts:
             yield asking.ask(engine(), part, progress)
 
@@ -144,7 +190,9 @@ def here(engine: Callable[[], Engine]) -> Ask:
 
 def key_of(prompt: Prompt) -> str:
     """Fingerprint of one prompt."""
-    return rundir.fingerprint(prompt.example_id, prompt.context, prompt.content, *prompt.others, digits=24)
+    return rundir.fingerprint(
+        prompt.example_id, prompt.context, prompt.content, *prompt.others, digits=24
+    )
 
 
 def fill(
@@ -167,7 +215,9 @@ def fill(
     """
     parts, keys = Parts(asking.store), [key_of(prompt) for prompt in prompts]
     missing = [
-        Question(key, n, prompts[n], lengths[n], given[n] if given else None) for n, key in enumerate(keys) if key not in parts.places
+        Question(key, n, prompts[n], lengths[n], given[n] if given else None)
+        for n, key in enumerate(keys)
+        if key not in parts.places
     ]
     progress(len(prompts) - len(missing))
     calls, seconds, noted = 0, 0.0, -math.inf
@@ -181,11 +231,15 @@ def fill(
     finally:
         if calls:
             _note_time(asking.store, calls, seconds)
-    return Answers(parts.paths, [parts.places[key] for key in keys], asking.size(len(prompts)) * PARTS_A_WINDOW), len(missing)
+    return Answers(
+        parts.paths, [parts.places[key] for key in keys], asking.size(len(prompts)) * PARTS_A_WINDOW
+    ), len(missing)
 
 
 def seconds_a_call(store: Place) -> float | None:
-    """Measured seconds for one prompt, batching and prefix cache included; None before the first part."""
+    """Measured seconds for one prompt, batching and prefix cache included; None before the first
+    part.
+    """
     calls, seconds = _times(store)
     return seconds / calls if calls else None
 
@@ -200,4 +254,6 @@ def _times(store: Place) -> tuple[int, float]:
 
 def _note_time(store: Place, calls: int, seconds: float) -> None:
     before = _times(store)
-    rundir.put(store / "seconds.json", json.dumps([before[0] + calls, before[1] + seconds]).encode())
+    rundir.put(
+        store / "seconds.json", json.dumps([before[0] + calls, before[1] + seconds]).encode()
+    )

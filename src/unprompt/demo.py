@@ -13,4 +13,8 @@ def recipe_path() -> Path:
     for root in (here / "recipes", here.parents[1] / "recipes"):
         if (root / "quickstart.yaml").is_file():
             return root / "quickstart.yaml"
-    raise UserError("the quickstart is not installed", where=str(here), fix="clone the project and run make demo there")
+    raise UserError(
+        "the quickstart is not installed",
+        where=str(here),
+        fix="clone the project and run make demo there",
+    )

@@ -1,4 +1,5 @@
-"""Inputs that a language model writes: few-shot prompts over seeds, and a sieve for what is no new input (Snell et al. 2022, section 2.1).
+"""Inputs that a language model writes: few-shot prompts over seeds, and a sieve for what is no new
+input (Snell et al. 2022, section 2.1).
 
 Random token strings, as an ablation of D, are a rule: `unprompt.draw:random_tokens`.
 """
@@ -17,7 +18,9 @@ from unprompt.records import Completion, Example, Prompt
 
 
 def sources(recipe: Recipe) -> dict[str, Sample]:
-    """Every `sample` among the contexts' inputs, by its key in the recipe; those inside mixtures, too."""
+    """Every `sample` among the contexts' inputs, by its key in the recipe; those inside mixtures,
+    too.
+    """
     found: dict[str, Sample] = {}
 
     def look(data: Data, where: str) -> None:
@@ -39,24 +42,45 @@ def resolved(recipe: Recipe, files: dict[str, str]) -> Recipe:
         if data.sample:
             return Data(file=files[where], limit=data.limit)
         if data.mix:
-            parts = tuple(part.model_copy(update={"data": put(part.data, f"{where}.mix.{n}.data")}) for n, part in enumerate(data.mix))
+            parts = tuple(
+                part.model_copy(update={"data": put(part.data, f"{where}.mix.{n}.data")})
+                for n, part in enumerate(data.mix)
+            )
             return data.model_copy(update={"mix": parts})
         return data
 
     contexts = {
-        name: context.model_copy(update={"inputs": put(context.inputs, f"contexts.{name}.inputs")}) if context.inputs else context
+        name: (
+            context.model_copy(update={"inputs": put(context.inputs, f"contexts.{name}.inputs")})
+            if context.inputs
+            else context
+        )
         for name, context in recipe.contexts.items()
     }
     return recipe.model_copy(update={"contexts": contexts})
 
 
-def ask(sample: Sample, seeds: Sequence[Example], start: int, count: int, seed: int, where: str) -> list[Prompt]:
-    """The prompts of draws `start` to `start + count`: each shows its own random few of the seeds, in random order."""
+def ask(
+    sample: Sample, seeds: Sequence[Example], start: int, count: int, seed: int, where: str
+) -> list[Prompt]:
+    """The prompts of draws `start` to `start + count`: each shows its own random few of the seeds,
+    in random order.
+    """
     asked = []
     for number in range(start, start + count):
-        shown = random.Random(f"{seed}:{where}:{number}").sample(range(len(seeds)), min(sample.per_prompt, len(seeds)))
+        shown = random.Random(f"{seed}:{where}:{number}").sample(
+            range(len(seeds)), min(sample.per_prompt, len(seeds))
+        )
         row = Example(f"draw-{number:06d}", {})
-        asked.append(prompts.render(sample.template, where, row, [seeds[n].fields for n in shown], f"{where}.sample.template"))
+        asked.append(
+            prompts.render(
+                sample.template,
+                where,
+                row,
+                [seeds[n].fields for n in shown],
+                f"{where}.sample.template",
+            )
+        )
     return asked
 
 
@@ -72,7 +96,10 @@ class Sieve:
         self.near = near
         self.kept: list[str] = []
         self.counts: Counter[str] = Counter()
-        self._known = {"copy of a seed": [_plain(t) for t in seeds], "copy of a held-out input": [_plain(t) for t in held_out]}
+        self._known = {
+            "copy of a seed": [_plain(t) for t in seeds],
+            "copy of a held-out input": [_plain(t) for t in held_out],
+        }
         self._seen: list[str] = []
         self._exact: set[str] = set()
 
@@ -108,13 +135,23 @@ def _like(text: str, others: Sequence[str], near: float) -> bool:
     from rapidfuzz import process
     from rapidfuzz.distance import Levenshtein
 
-    return process.extractOne(text, others, scorer=Levenshtein.normalized_similarity, score_cutoff=near) is not None
+    return (
+        process.extractOne(
+            text, others, scorer=Levenshtein.normalized_similarity, score_cutoff=near
+        )
+        is not None
+    )
 
 
 def draw(
-    sample: Sample, seeds: Sequence[Example], held_out: Sequence[Example], answer: Callable[[list[Prompt]], Sequence[Completion]], batch: int, seed: int,
+    sample: Sample,
+    seeds: Sequence[Example],
+    held_out: Sequence[Example],
+    answer: Callable[[list[Prompt]], Sequence[Completion]],
+    batch: int,
+    seed: int,
     where: str,
-) -> tuple[list[dict[str, Any]], dict[str, int]]:  # fmt: skip
+) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """Draw inputs until there are as many as wanted.
 
     Args:
@@ -140,20 +177,28 @@ def draw(
                 sieve.counts["not needed"] += 1
         asked += count
     if len(sieve.kept) < sample.count:
-        why = ", ".join(f"{count} {reason}" for reason, count in sieve.counts.most_common() if reason != "kept")
+        why = ", ".join(
+            f"{count} {reason}" for reason, count in sieve.counts.most_common() if reason != "kept"
+        )
         raise UserError(
             f"{asked} draws gave only {len(sieve.kept)} of {sample.count} inputs ({why})",
             where=f"{where}.sample",
-            fix="give more seeds, a higher temperature or more tries, or want fewer; what was drawn is kept",
+            fix=(
+                "give more seeds, a higher temperature or more tries, or want fewer; what was drawn"
+                " is kept"
+            ),
         )
-    return [{"id": f"draw-{n:06d}", field: text} for n, text in enumerate(sieve.kept)], dict(sieve.counts)
+    return [{"id": f"draw-{n:06d}", field: text} for n, text in enumerate(sieve.kept)], dict(
+        sieve.counts
+    )
 
 
 def random_tokens(
     model: Any, count: int, shortest: int = 4, longest: int = 20, field: str = "text", seed: int = 0
 ) -> Iterator[dict[str, str]]:
-    """A rule: strings of random tokens, uniform over the vocabulary and over lengths; special tokens are left out. Bytes that are no whole
-    letter become blanks; a string of nothing but blanks becomes "?".
+    """A rule: strings of random tokens, uniform over the vocabulary and over lengths; special
+    tokens are left out. Bytes that are no whole letter become blanks; a string of nothing but
+    blanks becomes "?".
 
     Args:
         model: As the recipe's `model`; only its tokenizer is read.
@@ -168,6 +213,9 @@ def random_tokens(
     ids = [n for n in range(len(tokenizer)) if n not in special]
     source = random.Random(seed)
     for _ in range(count):
-        text = tokenizer.decode(source.choices(ids, k=source.randint(shortest, longest)), clean_up_tokenization_spaces=False)
+        text = tokenizer.decode(
+            source.choices(ids, k=source.randint(shortest, longest)),
+            clean_up_tokenization_spaces=False,
+        )
         assert isinstance(text, str)
         yield {field: text.replace("�", " ").strip() or "?"}

@@ -1,4 +1,6 @@
-"""What a run will cost on this machine, from prompts, settings and the models' sizes. Nothing is loaded."""
+"""What a run will cost on this machine, from prompts, settings and the models' sizes. Nothing is
+loaded.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,12 @@ def estimate(
     weights: int,
     teachers: int,
 ) -> str:
-    """Tokens, label storage and time, from the models' sizes and a short matrix product on this machine.
+    """Tokens, label storage and time, from the models' sizes and a short matrix product on this
+    machine.
 
     Args:
-        sides: Every context's prompts: (context, `teacher`, `student` or `hint`, `inputs` or `held`).
+        sides: Every context's prompts: (context, `teacher`, `student` or `hint`, `inputs` or
+            `held`).
         further: Prompts that every student reads besides.
         systems: Those of further systems: (system, context).
         weights: Of the student.
@@ -69,14 +73,26 @@ def estimate(
         )
         taught += round_.train.epochs * own / (1 - round_.replay.share if round_.replay else 1)
     work += 3 * weights * taught
-    entries = {"top_k": recipe.labels.kept, "top_k_tail": recipe.labels.kept + recipe.labels.tail}.get(recipe.labels.kind, 1)
+    entries = {
+        "top_k": recipe.labels.kept,
+        "top_k_tail": recipe.labels.kept + recipe.labels.tail,
+    }.get(recipe.labels.kind, 1)
     size = _LABEL_BYTES[recipe.labels.kind] * entries * collected * longest
     seconds = 2 * work / _speed(models.device(recipe.model), models.dtype(recipe.model))
-    spent = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-    both = f"{weights / 1e6:.0f}M weights" + (f", the teacher {teachers / 1e6:.0f}M" if recipe.teacher_model and teachers else "")
+    spent = (
+        f"{seconds:.0f} s"
+        if seconds < 100
+        else f"{seconds / 60:.0f} min"
+        if seconds < 6000
+        else f"{seconds / 3600:.1f} h"
+    )
+    both = f"{weights / 1e6:.0f}M weights" + (
+        f", the teacher {teachers / 1e6:.0f}M" if recipe.teacher_model and teachers else ""
+    )
     return (
-        f"estimate: {both}; {read:,.0f} prompt tokens read (shared prefixes once), at most {collected * longest:,.0f} answer tokens collected, "
-        f"{taught:,.0f} trained on; labels at most {size / 1e6:.1f} MB; at most {spent} on this machine"
+        f"estimate: {both}; {read:,.0f} prompt tokens read (shared prefixes once), at most"
+        f" {collected * longest:,.0f} answer tokens collected, {taught:,.0f} trained on; labels at"
+        f" most {size / 1e6:.1f} MB; at most {spent} on this machine"
     )
 
 
@@ -86,7 +102,9 @@ def _read(side: Side) -> int:
 
 
 def _speed(device: Any, dtype: Any) -> float:
-    """Floating-point operations a second to count on: half of a matrix product's, measured in a fifth of a second."""
+    """Floating-point operations a second to count on: half of a matrix product's, measured in a
+    fifth of a second.
+    """
     import torch
 
     a = torch.ones(512, 1024, device=device, dtype=dtype)

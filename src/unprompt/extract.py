@@ -1,6 +1,7 @@
 """f: the part of a completion that the student learns, as a span of characters.
 
-A span begins where the kept text begins, leading blanks included: they belong to the tokens that follow.
+A span begins where the kept text begins, leading blanks included: they belong to the tokens that
+follow.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ class Span(NamedTuple):
     end: int
 
 
-def extract(rule: Extract, text: str, stop: str, where: str = "extract", modules: str | None = None) -> Span | str:
+def extract(
+    rule: Extract, text: str, stop: str, where: str = "extract", modules: str | None = None
+) -> Span | str:
     """f(y).
 
     Args:
@@ -110,10 +113,18 @@ def _function(keep: Callable[[str], Any], name: str, text: str, where: str) -> S
     try:
         kept = keep(text)
     except Exception as error:
-        raise UserError(f"'{name}' failed: {type(error).__name__}: {error}", where=where, fix="mend the function") from error
+        raise UserError(
+            f"'{name}' failed: {type(error).__name__}: {error}",
+            where=where,
+            fix="mend the function",
+        ) from error
     if kept is None:
         return "function found nothing"
     if not isinstance(kept, str):
-        raise UserError(f"'{name}' returned {type(kept).__name__}", where=where, fix="return a part of the text, or None")
+        raise UserError(
+            f"'{name}' returned {type(kept).__name__}",
+            where=where,
+            fix="return a part of the text, or None",
+        )
     at = text.rfind(kept)
     return Span(at, at + len(kept)) if at >= 0 else "function's text is not part of the completion"

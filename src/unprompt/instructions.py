@@ -32,7 +32,9 @@ class Instruction:
 
 
 def find(prompts: Sequence[Prompt]) -> list[Instruction]:
-    """The items that stand in every one of the prompts; none of an ensemble's, and none where fewer than two are found."""
+    """The items that stand in every one of the prompts; none of an ensemble's, and none where fewer
+    than two are found.
+    """
     if not prompts or prompts[0].others:
         return []
     texts = [_texts(prompt.content) for prompt in prompts]
@@ -40,12 +42,16 @@ def find(prompts: Sequence[Prompt]) -> list[Instruction]:
     for part, first in enumerate(texts[0]):
         for item in dict.fromkeys(_items(first)):
             if all(len(own) > part and own[part].count(item) == 1 for own in texts):
-                found.append(Instruction(item.strip(), [_without(prompt, part, item) for prompt in prompts]))
+                found.append(
+                    Instruction(item.strip(), [_without(prompt, part, item) for prompt in prompts])
+                )
     return found if len(found) >= _FEWEST else []
 
 
 def _items(text: str) -> list[str]:
-    """Each item with its line's end, and the lines beneath that are indented deeper than its sign."""
+    """Each item with its line's end, and the lines beneath that are indented deeper than its
+    sign.
+    """
     lines = text.splitlines(keepends=True)
     found = []
     for n, line in enumerate(lines):
@@ -54,7 +60,10 @@ def _items(text: str) -> list[str]:
             continue
         end = n + 1
         while (
-            end < len(lines) and lines[end].strip() and _indent(lines[end]) > len(match[1]) and not _ITEM.match(lines[end].rstrip("\r\n"))
+            end < len(lines)
+            and lines[end].strip()
+            and _indent(lines[end]) > len(match[1])
+            and not _ITEM.match(lines[end].rstrip("\r\n"))
         ):
             end += 1
         found.append("".join(lines[n:end]))
@@ -78,16 +87,22 @@ def _without(prompt: Prompt, part: int, item: str) -> Prompt:
 
 
 def bar(
-    text: str, removed: Sequence[Sequence[float]], before: Sequence[Sequence[float]], students: Mapping[str, Sequence[Sequence[float]]]
+    text: str,
+    removed: Sequence[Sequence[float]],
+    before: Sequence[Sequence[float]],
+    students: Mapping[str, Sequence[Sequence[float]]],
 ) -> dict[str, Any]:
-    """How much an instruction matters to the teacher, and how much of that each student has taken in.
+    """How much an instruction matters to the teacher, and how much of that each student has taken
+    in.
 
-    It matters by KL(teacher || teacher without it), in nats per token of the teacher's answers. It is taken in by the share of
-    KL(teacher || before) that a student has closed, every token counting as much as the instruction matters there. Instructions that
-    change the same tokens share that figure.
+    It matters by KL(teacher || teacher without it), in nats per token of the teacher's answers. It
+    is taken in by the share of KL(teacher || before) that a student has closed, every token
+    counting as much as the instruction matters there. Instructions that change the same tokens
+    share that figure.
 
     Args:
-        removed: For each answer, KL(teacher || teacher without the instruction) of each token, in nats.
+        removed: For each answer, KL(teacher || teacher without the instruction) of each token, in
+            nats.
         before: KL(teacher || before) of the same tokens; so `students`, each by name.
     """
     means = [sum(own) / len(own) for own in removed]
@@ -96,10 +111,17 @@ def bar(
     for name, values in students.items():
         gap, left = (_weighted(removed, side) for side in (before, values))
         matters = mean >= _LEAST and low > 0 and sum(gap) > 0
-        taken[name] = dict(zip(("value", "low", "high"), gap_closed(gap, left), strict=True)) if matters else None
+        taken[name] = (
+            dict(zip(("value", "low", "high"), gap_closed(gap, left), strict=True))
+            if matters
+            else None
+        )
     return {"text": text, "matters": {"mean": mean, "low": low, "high": high}, "taken_in": taken}
 
 
 def _weighted(weights: Sequence[Sequence[float]], values: Sequence[Sequence[float]]) -> list[float]:
     """Of each answer the sum over its tokens; a weight that the draws put under 0 is 0."""
-    return [sum(max(w, 0.0) * v for w, v in zip(own, said, strict=True)) for own, said in zip(weights, values, strict=True)]
+    return [
+        sum(max(w, 0.0) * v for w, v in zip(own, said, strict=True))
+        for own, said in zip(weights, values, strict=True)
+    ]

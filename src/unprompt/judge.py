@@ -1,8 +1,11 @@
-"""A language model as judge: answers from 0 to 6 on several criteria, inputs' difficulty from 1 to 5.
+"""A language model as judge: answers from 0 to 6 on several criteria, inputs' difficulty from 1 to
+5.
 
-One prompt shows one answer and all criteria. So a verdict does not hang on which other systems there are: one more system asks only for its
-own verdicts, no answer gains by its place beside another, and prompts stay short. What may pull a judge here is the order of the criteria, so each
-repeat has another one, the same for all systems. The same answer to the same input is judged once, whoever gave it.
+One prompt shows one answer and all criteria. So a verdict does not hang on which other systems
+there are: one more system asks only for its own verdicts, no answer gains by its place beside
+another, and prompts stay short. What may pull a judge here is the order of the criteria, so each
+repeat has another one, the same for all systems. The same answer to the same input is judged once,
+whoever gave it.
 
 A verdict is read from the lines `criterion: number`; what can't be read is counted, never guessed.
 """
@@ -86,7 +89,12 @@ def rubric(settings: Judge, of: Literal["answers", "difficulty"]) -> Rubric:
     ours = _texts()[of]
     own = settings if of == "answers" else None
     criteria = (own and own.criteria) or ours["criteria"]
-    return Rubric(ours["low"], ours["high"], dict(criteria), (own and own.template) or Template(text=ours["template"]))
+    return Rubric(
+        ours["low"],
+        ours["high"],
+        dict(criteria),
+        (own and own.template) or Template(text=ours["template"]),
+    )
 
 
 def orders(names: Sequence[str], repeats: int, seed: str) -> list[list[str]]:
@@ -103,26 +111,40 @@ def orders(names: Sequence[str], repeats: int, seed: str) -> list[list[str]]:
 
 
 def ask(task: _Task, order: Sequence[str], answer: str, reader: Reader) -> Prompt:
-    """The judge's prompt about one answer (or, where the template shows none, about the input); a plain text becomes a user's message to a chat
-    model. The conversation is what the student was asked.
+    """The judge's prompt about one answer (or, where the template shows none, about the input); a
+    plain text becomes a user's message to a chat model. The conversation is what the student was
+    asked.
     """
     rule, asked, example = task.rule, task.asked, task.example
-    turns = [{"role": "user", "content": asked.content}] if isinstance(asked.content, str) else [dict(turn) for turn in asked.content]
+    turns = (
+        [{"role": "user", "content": asked.content}]
+        if isinstance(asked.content, str)
+        else [dict(turn) for turn in asked.content]
+    )
     fields = {
-        "turns": turns, "answer": answer, "low": rule.low, "high": rule.high, "fields": example.fields, "target": example.target,
+        "turns": turns,
+        "answer": answer,
+        "low": rule.low,
+        "high": rule.high,
+        "fields": example.fields,
+        "target": example.target,
         "criteria": [{"name": name, "text": rule.criteria[name]} for name in order],
-    }  # fmt: skip
-    found = prompts.render(rule.template, f"judge/{task.context}", Example(example.id, fields), None, task.where)
+    }
+    found = prompts.render(
+        rule.template, f"judge/{task.context}", Example(example.id, fields), None, task.where
+    )
     if reader.chat and isinstance(found.content, str):
         return replace(found, content=({"role": "user", "content": found.content},))
     return found
 
 
 def read(text: str, stop: str, rule: Rubric) -> dict[str, int | None]:
-    """Each criterion's number, from the last line that begins with its name; None where that is no whole number of the scale.
+    """Each criterion's number, from the last line that begins with its name; None where that is no
+    whole number of the scale.
 
-    `helpful: 4`, `**Helpful**: 4/6` and `- helpful = 4 (clear)` are read; `4 or 5`, `4.5`, `9` and `<0-6>` are not. A last line that the limit on
-    tokens cut is not read, since its number may go on.
+    `helpful: 4`, `**Helpful**: 4/6` and `- helpful = 4 (clear)` are read; `4 or 5`, `4.5`, `9` and
+    `<0-6>` are not. A last line that the limit on tokens cut is not read, since its number may go
+    on.
 
     Args:
         text: The judge's answer.
@@ -133,16 +155,27 @@ def read(text: str, stop: str, rule: Rubric) -> dict[str, int | None]:
         lines.pop()
     found: dict[str, int | None] = dict.fromkeys(rule.criteria)
     for name in rule.criteria:
-        begins = re.compile(rf"[\s>#*_`\-•]*{re.escape(name)}[\s*_`]*[:=][\s*_`]*(.*)", re.IGNORECASE)
+        begins = re.compile(
+            rf"[\s>#*_`\-•]*{re.escape(name)}[\s*_`]*[:=][\s*_`]*(.*)", re.IGNORECASE
+        )
         said = [match[1] for line in lines if (match := begins.fullmatch(line))]
-        number = re.fullmatch(rf"([0-9]{{1,9}})[\s*_`]*(?:(?:/|out of)\s*{rule.high}(?![0-9]))?[^0-9]*", said[-1]) if said else None
+        number = (
+            re.fullmatch(
+                rf"([0-9]{{1,9}})[\s*_`]*(?:(?:/|out of)\s*{rule.high}(?![0-9]))?[^0-9]*", said[-1]
+            )
+            if said
+            else None
+        )
         if number and rule.low <= int(number[1]) <= rule.high:
             found[name] = int(number[1])
     return found
 
 
 def _tasks(
-    recipe: Recipe, settings: Judge, held_out: Mapping[str, Sequence[Example]], asked: Mapping[str, Sequence[Prompt]]
+    recipe: Recipe,
+    settings: Judge,
+    held_out: Mapping[str, Sequence[Example]],
+    asked: Mapping[str, Sequence[Prompt]],
 ) -> Iterator[_Task]:
     answers, difficulty = rubric(settings, "answers"), rubric(settings, "difficulty")
     for context in recipe.judged:
@@ -153,16 +186,31 @@ def _tasks(
 
 
 def lengths(
-    recipe: Recipe, held_out: Mapping[str, Sequence[Example]], asked: Mapping[str, Sequence[Prompt]], reader: Reader
+    recipe: Recipe,
+    held_out: Mapping[str, Sequence[Example]],
+    asked: Mapping[str, Sequence[Prompt]],
+    reader: Reader,
 ) -> Iterator[tuple[str, bool, int]]:
-    """Each thing to be judged: its context, whether that is an input's difficulty, and the tokens of the prompt with an empty answer."""
+    """Each thing to be judged: its context, whether that is an input's difficulty, and the tokens
+    of the prompt with an empty answer.
+    """
     assert recipe.judge
     for task in _tasks(recipe, recipe.judge, held_out, asked):
-        yield task.context, task.difficulty, len(_encode(ask(task, list(task.rule.criteria), "", reader), reader))
+        yield (
+            task.context,
+            task.difficulty,
+            len(_encode(ask(task, list(task.rule.criteria), "", reader), reader)),
+        )
 
 
-def check(recipe: Recipe, held_out: Mapping[str, Sequence[Example]], asked: Mapping[str, Sequence[Prompt]], reader: Reader) -> str:
-    """What can be known before there are answers: templates render, and the judge's prompts fit its window with an empty answer.
+def check(
+    recipe: Recipe,
+    held_out: Mapping[str, Sequence[Example]],
+    asked: Mapping[str, Sequence[Prompt]],
+    reader: Reader,
+) -> str:
+    """What can be known before there are answers: templates render, and the judge's prompts fit its
+    window with an empty answer.
 
     Args:
         held_out: Context -> its held-out examples.
@@ -180,10 +228,15 @@ def check(recipe: Recipe, held_out: Mapping[str, Sequence[Example]], asked: Mapp
         tokens = len(_encode(ask(task, list(task.rule.criteria), "", reader), reader))
         if _over(tokens, settings, reader):
             raise UserError(
-                f"the judge's prompt on example '{task.example.id}' of context {task.context} has {tokens} tokens ahead of any answer; with "
-                f"{settings.max_new_tokens} new ones that is over the judge's window of {reader.window}",
-                where=task.where, fix="take a judge with a longer window or shorter examples, or leave that context out of judge.contexts",
-            )  # fmt: skip
+                f"the judge's prompt on example '{task.example.id}' of context {task.context} has"
+                f" {tokens} tokens ahead of any answer; with {settings.max_new_tokens} new ones"
+                f" that is over the judge's window of {reader.window}",
+                where=task.where,
+                fix=(
+                    "take a judge with a longer window or shorter examples, or leave that context"
+                    " out of judge.contexts"
+                ),
+            )
     names = ", ".join(rubric(settings, "answers").criteria)
     whose = "judge.model" if settings.model else "the teacher"
     form = "" if reader.chat else ", which has no chat template and is asked in plain text,"
@@ -200,8 +253,9 @@ def judge(
 ) -> list[Verdict]:
     """All verdicts.
 
-    Judged is the extracted answer; where nothing could be extracted, the whole text, which is what a user would have got. Answers behind shots
-    (`NAME@...`) are left out. A prompt over the judge's window is not asked, and its verdict says so.
+    Judged is the extracted answer; where nothing could be extracted, the whole text, which is what
+    a user would have got. Answers behind shots (`NAME@...`) are left out. A prompt over the judge's
+    window is not asked, and its verdict says so.
 
     Args:
         held_out: Context -> its held-out examples.
@@ -218,7 +272,11 @@ def judge(
     wanted: list[tuple[_Task, Verdict, str]] = []
     for task in _tasks(recipe, settings, held_out, asked):
         mine, names = answers.get((task.context, task.example.id), []), list(task.rule.criteria)
-        shown = [(DIFFICULTY, "")] if task.difficulty else [(grade.system, grade.shown) for grade in mine]
+        shown = (
+            [(DIFFICULTY, "")]
+            if task.difficulty
+            else [(grade.system, grade.shown) for grade in mine]
+        )
         seed = f"{recipe.seed}:{task.where}:{task.context}:{task.example.id}"
         for repeat, order in enumerate(orders(names, settings.repeats, seed)):
             for system, text in shown:
@@ -226,11 +284,22 @@ def judge(
                 key = rundir.fingerprint(question.example_id, question.context, question.content)
                 questions[key] = question
                 group = mine[0].group if mine else None
-                blank = Verdict(task.example.id, task.context, system, repeat, dict.fromkeys(names), "", None, group)
+                blank = Verdict(
+                    task.example.id,
+                    task.context,
+                    system,
+                    repeat,
+                    dict.fromkeys(names),
+                    "",
+                    None,
+                    group,
+                )
                 wanted.append((task, blank, key))
     ids = {key: _encode(question, reader) for key, question in questions.items()}
     fits = [key for key in questions if not _over(len(ids[key]), settings, reader)]
-    completions = answer([questions[key] for key in fits], [ids[key] for key in fits]) if fits else []
+    completions = (
+        answer([questions[key] for key in fits], [ids[key] for key in fits]) if fits else []
+    )
     said = dict(zip(fits, completions, strict=True))
     found = []
     for task, blank, key in wanted:
@@ -238,7 +307,12 @@ def judge(
             scores = read(said[key].text, said[key].stop, task.rule)
             found.append(replace(blank, scores=scores, text=said[key].text))
         else:
-            found.append(replace(blank, unjudged=f"{len(ids[key])} tokens, over the judge's window of {reader.window}"))
+            found.append(
+                replace(
+                    blank,
+                    unjudged=f"{len(ids[key])} tokens, over the judge's window of {reader.window}",
+                )
+            )
     return found
 
 
@@ -253,8 +327,9 @@ def _over(tokens: int, settings: Judge, reader: Reader) -> bool:
 def summary(recipe: Recipe, verdicts: Sequence[Verdict]) -> dict[str, Any]:
     """The report's section `judge`.
 
-    An example's score is the mean of what its repeats say; means and 95 % bootstrap intervals are over examples (or groups). `agreement` is
-    Krippendorff's alpha (interval) between repeats, over all systems' answers; None where it is not defined.
+    An example's score is the mean of what its repeats say; means and 95 % bootstrap intervals are
+    over examples (or groups). `agreement` is Krippendorff's alpha (interval) between repeats, over
+    all systems' answers; None where it is not defined.
     """
     settings = recipe.judge
     assert settings
@@ -263,16 +338,26 @@ def summary(recipe: Recipe, verdicts: Sequence[Verdict]) -> dict[str, Any]:
         rule = rubric(settings, of)
         found["scale" if of == "answers" else "difficulty_scale"] = [rule.low, rule.high]
         for context in recipe.judged:
-            mine = [v for v in verdicts if v.context == context and (v.system == DIFFICULTY) == (of == "difficulty")]
+            mine = [
+                v
+                for v in verdicts
+                if v.context == context and (v.system == DIFFICULTY) == (of == "difficulty")
+            ]
             if not mine:
                 continue
-            systems = {name: _system([v for v in mine if v.system == name], rule) for name in dict.fromkeys(v.system for v in mine)}
+            systems = {
+                name: _system([v for v in mine if v.system == name], rule)
+                for name in dict.fromkeys(v.system for v in mine)
+            }
             agreement = {
-                name: krippendorff_alpha([
-                    [score for v in own if (score := v.scores[name]) is not None] for own in _by_thing(mine).values()
-                ])
+                name: krippendorff_alpha(
+                    [
+                        [score for v in own if (score := v.scores[name]) is not None]
+                        for own in _by_thing(mine).values()
+                    ]
+                )
                 for name in rule.criteria
-            }  # fmt: skip
+            }
             if of == "answers":
                 found["contexts"][context] = {"systems": systems, "agreement": agreement}
             else:
@@ -290,13 +375,17 @@ def _by_thing(verdicts: Sequence[Verdict]) -> dict[tuple[str, str], list[Verdict
 
 def _system(verdicts: Sequence[Verdict], rule: Rubric) -> dict[str, Any]:
     things = list(_by_thing(verdicts).values())
-    scores = [{name: _mean([v.scores[name] for v in own]) for name in rule.criteria} for own in things]
+    scores = [
+        {name: _mean([v.scores[name] for v in own]) for name in rule.criteria} for own in things
+    ]
     groups = [own[0].group for own in things]
     every = [None if None in row.values() else _mean(list(row.values())) for row in scores]
     reasons = Counter(v.unjudged for v in verdicts if v.unjudged)
     return {
         "judged": len(things),
-        "criteria": {name: _interval([row[name] for row in scores], groups) for name in rule.criteria},
+        "criteria": {
+            name: _interval([row[name] for row in scores], groups) for name in rule.criteria
+        },
         "overall": _interval(every, groups),
         "verdicts": sum(v.unjudged is None for v in verdicts),
         "unparsable": sum(v.unjudged is None and None in v.scores.values() for v in verdicts),
@@ -310,9 +399,13 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _interval(values: Sequence[float | None], groups: Sequence[str | None]) -> dict[str, float] | None:
+def _interval(
+    values: Sequence[float | None], groups: Sequence[str | None]
+) -> dict[str, float] | None:
     """Mean and interval over the examples that have a value; how many those are."""
-    known = [(value, group) for value, group in zip(values, groups, strict=True) if value is not None]
+    known = [
+        (value, group) for value, group in zip(values, groups, strict=True) if value is not None
+    ]
     if not known:
         return None
     array = np.asarray(by_group([value for value, _ in known], [group for _, group in known]))

@@ -42,14 +42,18 @@ def token_kl(
 
 
 def pieces(tokenizer: PreTrainedTokenizerBase, lesson: Lesson) -> list[str]:
-    """The text of each weighted token. A character that is torn into several tokens stands in the first of them, the others are empty."""
+    """The text of each weighted token. A character that is torn into several tokens stands in the
+    first of them, the others are empty.
+    """
     ids = [id_ for id_, weight in zip(lesson.input_ids, lesson.weights, strict=True) if weight]
     found: list[str] = []
     at = 0
     while at < len(ids):
         text, taken = "", 1
         for taken in range(1, min(_LONGEST_CHARACTER, len(ids) - at) + 1):
-            text = tokenizer.decode(ids[at : at + taken], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+            text = tokenizer.decode(
+                ids[at : at + taken], skip_special_tokens=False, clean_up_tokenization_spaces=False
+            )
             assert isinstance(text, str)
             if "�" not in text:
                 break

@@ -1,4 +1,6 @@
-"""Build the transfer set: the student's prompt, then f(y) token for token with the teacher's labels, then the end token."""
+"""Build the transfer set: the student's prompt, then f(y) token for token with the teacher's
+labels, then the end token.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ class Drops:
     failed: dict[str, str] = field(default_factory=dict)
     """Example id -> reason."""
     cut_at_limit: list[str] = field(default_factory=list)
-    """Examples whose answer `max_new_tokens` cut: taught as far as it goes, without the end token."""
+    """Examples whose answer `max_new_tokens` cut: taught as far as it goes, without the end token.
+    """
     filtered: dict[str, int] = field(default_factory=dict)
     """What the context's filter said of the completions, ahead of f."""
 
@@ -35,22 +38,31 @@ class Drops:
 
 
 def token_ends(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[int]:
-    """For each token, the number of characters of the decoded text up to its end, shape (len(ids),)."""
+    """For each token, the number of characters of the decoded text up to its end, shape
+    (len(ids),).
+    """
     alone = [_decode(tokenizer, [token]) for token in ids]
     if "".join(alone) == _decode(tokenizer, ids):
         return np.cumsum([len(text) for text in alone], dtype=int).tolist()
-    # tokens that decode differently alone (parts of a character, SentencePiece blanks): decode every beginning
+    # tokens that decode differently alone (parts of a character, SentencePiece blanks): decode
+    # every beginning
     return [len(_decode(tokenizer, ids[: n + 1]).rstrip("�")) for n in range(len(ids))]
 
 
 def _decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    text = tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    text = tokenizer.decode(
+        list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+    )
     assert isinstance(text, str)
     return text
 
 
-def token_span(tokenizer: PreTrainedTokenizerBase, completion: Completion, span: extract_.Span) -> tuple[int, int] | str:
-    """The tokens that make up a span of characters, or why no whole tokens do. Blanks at the edges may come along."""
+def token_span(
+    tokenizer: PreTrainedTokenizerBase, completion: Completion, span: extract_.Span
+) -> tuple[int, int] | str:
+    """The tokens that make up a span of characters, or why no whole tokens do. Blanks at the edges
+    may come along.
+    """
     text, ends = completion.text, token_ends(tokenizer, completion.token_ids)
     first, last = span.start, span.end
     while first < last and text[first].isspace():
@@ -59,12 +71,17 @@ def token_span(tokenizer: PreTrainedTokenizerBase, completion: Completion, span:
         last -= 1
     begins = [0, *ends]
     start = next((n for n, end in enumerate(ends) if end > first), len(ends))
-    # tokens of blanks inside the span belong to it, and so do those that hold the first bytes of its first letter
+    # tokens of blanks inside the span belong to it, and so do those that hold the first bytes of
+    # its first letter
 
     def ends_inside_a_letter(n: int) -> bool:
         return len(_decode(tokenizer, completion.token_ids[: n + 1])) > ends[n]
 
-    while start > 0 and (begins[start - 1] >= span.start or begins[start - 1] == ends[start - 1] or ends_inside_a_letter(start - 1)):
+    while start > 0 and (
+        begins[start - 1] >= span.start
+        or begins[start - 1] == ends[start - 1]
+        or ends_inside_a_letter(start - 1)
+    ):
         start -= 1
     if not text[last:].strip() and completion.stop != "stop":
         stop = len(ends) - (completion.stop == "end")
@@ -95,11 +112,12 @@ def build(
         completions: The teacher's, with labels.
         tokenizer: The student's.
         rule: f.
-        end_token: Teach the end token after an answer that is finished. Its label is the teacher's where the teacher itself ended
-            there; else it is certain, since f ends the answer there.
-        writer: The tokenizer of a teacher that has another one than the student: the text of the tokens that f keeps is tokenised anew, each token
-            its own label.
-        window: Longest lesson, of those that are tokenised anew: nobody could know their length before; None: no limit.
+        end_token: Teach the end token after an answer that is finished. Its label is the teacher's
+            where the teacher itself ended there; else it is certain, since f ends the answer there.
+        writer: The tokenizer of a teacher that has another one than the student: the text of the
+            tokens that f keeps is tokenised anew, each token its own label.
+        window: Longest lesson, of those that are tokenised anew: nobody could know their length
+            before; None: no limit.
 
     Returns:
         The lessons, and what was dropped.
@@ -107,7 +125,11 @@ def build(
     lessons, drops = [], Drops()
     for prompt, completion in zip(prompts, completions, strict=True):
         span = extract_.extract(rule, completion.text, completion.stop, where, modules)
-        tokens = token_span(writer or tokenizer, completion, span) if isinstance(span, extract_.Span) else span
+        tokens = (
+            token_span(writer or tokenizer, completion, span)
+            if isinstance(span, extract_.Span)
+            else span
+        )
         if isinstance(tokens, str):
             drops.failed[prompt.example_id] = tokens
             continue
@@ -130,7 +152,11 @@ def build(
         elif end_token:
             eos = tokenizer.eos_token_id
             assert isinstance(eos, int)
-            if writer is None and stop == len(completion.token_ids) - 1 and completion.token_ids[stop] == eos:
+            if (
+                writer is None
+                and stop == len(completion.token_ids) - 1
+                and completion.token_ids[stop] == eos
+            ):
                 labels = SoftLabels.concat([labels, completion.labels.slice(stop, stop + 1)])
             else:
                 labels = labels.then_hard(eos)
@@ -140,7 +166,11 @@ def build(
             drops.failed[prompt.example_id] = "over the student's window in its own tokens"
             continue
         weights = np.concatenate([np.zeros(len(asked)), np.ones(len(target))]).astype(np.float32)
-        lessons.append(Lesson(prompt.example_id, prompt.context, (*asked, *target), len(asked), weights, labels))
+        lessons.append(
+            Lesson(
+                prompt.example_id, prompt.context, (*asked, *target), len(asked), weights, labels
+            )
+        )
     return lessons, drops
 
 
@@ -149,23 +179,41 @@ def _anew(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...] | st
     if "�" in text:
         return "half a character"
     ids = tuple(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
-    return ids if _decode(tokenizer, ids).strip() == text.strip() else "the student's tokenizer can't write it"
+    return (
+        ids
+        if _decode(tokenizer, ids).strip() == text.strip()
+        else "the student's tokenizer can't write it"
+    )
 
 
-def gold_completions(prompts: Sequence[Prompt], texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[Completion]:
-    """Gold answers in the form of a teacher's: what supervised training on them learns, each token its own label."""
+def gold_completions(
+    prompts: Sequence[Prompt], texts: Sequence[str], tokenizer: PreTrainedTokenizerBase
+) -> list[Completion]:
+    """Gold answers in the form of a teacher's: what supervised training on them learns, each token
+    its own label.
+    """
     eos, found = tokenizer.eos_token_id, []
     assert isinstance(eos, int)
     for prompt, text in zip(prompts, texts, strict=True):
         ids = [*tokenizer(text, add_special_tokens=False, verbose=False).input_ids, eos]
         found.append(
-            Completion(prompt.example_id, prompt.context, _decode(tokenizer, ids[:-1]), tuple(ids), "end", 0, SoftLabels.hard(ids))
+            Completion(
+                prompt.example_id,
+                prompt.context,
+                _decode(tokenizer, ids[:-1]),
+                tuple(ids),
+                "end",
+                0,
+                SoftLabels.hard(ids),
+            )
         )
     return found
 
 
 def weighted(lessons: Sequence[Lesson], weight: float) -> list[Lesson]:
-    """Lessons whose loss counts `weight` times as much in the sum of Snell et al. 2022, equation 2."""
+    """Lessons whose loss counts `weight` times as much in the sum of Snell et al. 2022, equation
+    2.
+    """
     return [replace(lesson, weights=lesson.weights * np.float32(weight)) for lesson in lessons]
 
 
@@ -175,7 +223,9 @@ def replay_size(lessons: int, share: float) -> int:
 
 
 def replayed(lessons: Sequence[Lesson], count: int, seed: int) -> list[Lesson]:
-    """`count` of the lessons (all, if there are fewer), drawn without replacement, in their order."""
+    """`count` of the lessons (all, if there are fewer), drawn without replacement, in their
+    order.
+    """
     chosen = np.random.default_rng(seed).permutation(len(lessons))[:count]
     return [lessons[n] for n in sorted(chosen)]
 
@@ -191,7 +241,9 @@ def _student_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[
     return ids
 
 
-def refuse_too_many_failures(drops: Drops, inputs: int, max_failed: float, context: str, completions: Sequence[Completion]) -> None:
+def refuse_too_many_failures(
+    drops: Drops, inputs: int, max_failed: float, context: str, completions: Sequence[Completion]
+) -> None:
     """Stop ahead of training when too many answers could not be used.
 
     Raises:
@@ -202,8 +254,12 @@ def refuse_too_many_failures(drops: Drops, inputs: int, max_failed: float, conte
         id_ = next(id_ for id_, why in drops.failed.items() if why == reason)
         text = next(c.text for c in completions if c.example_id == id_)
         raise UserError(
-            f"{len(drops.failed)} of {inputs} answers could not be extracted, more than lessons.max_failed allows ({max_failed:.0%}); most often "
-            f"'{reason}' ({count} times), as in input '{id_}': {text[:80]!r}",
+            f"{len(drops.failed)} of {inputs} answers could not be extracted, more than"
+            f" lessons.max_failed allows ({max_failed:.0%}); most often '{reason}' ({count} times),"
+            f" as in input '{id_}': {text[:80]!r}",
             where=f"contexts.{context}.extract",
-            fix="change extract, sampling.max_new_tokens or the teacher's prompt; the completions are kept",
+            fix=(
+                "change extract, sampling.max_new_tokens or the teacher's prompt; the completions"
+                " are kept"
+            ),
         )

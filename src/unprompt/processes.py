@@ -1,7 +1,9 @@
-"""One run by several processes, started by `torchrun` or `accelerate launch`: the first does everything, the others join it in training.
+"""One run by several processes, started by `torchrun` or `accelerate launch`: the first does
+everything, the others join it in training.
 
-What to do next goes from the first process to the others through the launcher's key-value store, not through a collective operation: those have a time limit, and
-a teacher may be asked for days. A process that fails ends the run: the launcher stops the others.
+What to do next goes from the first process to the others through the launcher's key-value store,
+not through a collective operation: those have a time limit, and a teacher may be asked for days. A
+process that fails ends the run: the launcher stops the others.
 """
 
 from __future__ import annotations
@@ -29,7 +31,11 @@ _numbers = itertools.count()
 
 def count() -> int:
     """How many processes do this run; 1 without a launcher."""
-    return int(os.environ["WORLD_SIZE"]) if "LOCAL_RANK" in os.environ and "WORLD_SIZE" in os.environ else 1
+    return (
+        int(os.environ["WORLD_SIZE"])
+        if "LOCAL_RANK" in os.environ and "WORLD_SIZE" in os.environ
+        else 1
+    )
 
 
 def number() -> int:
@@ -57,11 +63,19 @@ def meet(timeout: float, backend: str | None) -> None:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     try:
         store, rank, size = next(distributed.rendezvous("env://"))
-        store = distributed.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)  # torchrun keeps it over restarts
-        distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timedelta(seconds=timeout))
+        store = distributed.PrefixStore(
+            os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store
+        )  # torchrun keeps it over restarts
+        distributed.init_process_group(
+            backend, store=store, rank=rank, world_size=size, timeout=timedelta(seconds=timeout)
+        )
     except (RuntimeError, ValueError, TypeError) as error:
         fix = "check the launcher's settings, and ddp_timeout and ddp_backend in train.trainer"
-        raise UserError(f"the processes can't meet: {str(error).splitlines()[0][:200]}", where="torchrun", fix=fix) from None
+        raise UserError(
+            f"the processes can't meet: {str(error).splitlines()[0][:200]}",
+            where="torchrun",
+            fix=fix,
+        ) from None
     atexit.register(distributed.destroy_process_group)
     _store = distributed.PrefixStore("unprompt", store)
     if rank:
@@ -98,7 +112,8 @@ def jobs() -> Iterator[dict[str, Any]]:
     """What the first process wants of the others, one after the other, until it is done.
 
     Raises:
-        UserError: It failed, or is gone; raised once on each machine, the other processes there end in silence.
+        UserError: It failed, or is gone; raised once on each machine, the other processes there end
+            in silence.
     """
     while True:
         key = str(next(_numbers))

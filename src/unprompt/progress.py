@@ -7,7 +7,16 @@ import time
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 console = Console(stderr=True)
@@ -22,8 +31,17 @@ class _Rate(ProgressColumn):
 def bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show how a task of `total` pieces goes; the value yielded is told how many more are done."""
     began, done = time.perf_counter(), 0
-    columns = (TextColumn("{task.description:32}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=console.quiet or not console.is_terminal) as shown:
+    columns = (
+        TextColumn("{task.description:32}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(
+        *columns, console=console, disable=console.quiet or not console.is_terminal
+    ) as shown:
         task = shown.add_task(title, total=total)
 
         def advance(count: int) -> None:
@@ -34,7 +52,12 @@ def bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
         yield advance
     took = time.perf_counter() - began
     if not console.is_terminal and took > 0.5:
-        console.print(f"{title}: {done} in {took:.1f} s ({done / took:.1f}/s)", highlight=False, markup=False, soft_wrap=True)
+        console.print(
+            f"{title}: {done} in {took:.1f} s ({done / took:.1f}/s)",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def say(line: str) -> None:

@@ -1,7 +1,8 @@
 """The nouns. Nothing else flows between the stages.
 
-`Example` -> `Prompt` -> `Completion` -> `Lesson`, and `Grade` for what is measured. All are immutable and plain:
-token ids are tuples of int, soft labels are flat NumPy arrays (compressed sparse rows).
+`Example` -> `Prompt` -> `Completion` -> `Lesson`, and `Grade` for what is measured. All are
+immutable and plain: token ids are tuples of int, soft labels are flat NumPy arrays (compressed
+sparse rows).
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ class Example:
     Attributes:
         id: Unique within its data set.
         fields: The row; templates see each key as a variable.
-        target: The gold answer, if the data has one. Never shown to a template unless it is also a field.
+        target: The gold answer, if the data has one. Never shown to a template unless it is also a
+            field.
     """
 
     id: str
@@ -36,7 +38,8 @@ class Prompt:
     """A rendered template, T(x): plain text or chat messages.
 
     Attributes:
-        others: Further renderings of the same input, of a prompt ensemble: next-token probabilities are averaged over `content` and these.
+        others: Further renderings of the same input, of a prompt ensemble: next-token probabilities
+            are averaged over `content` and these.
     """
 
     example_id: str
@@ -58,11 +61,13 @@ class SoftLabels:
 
     Attributes:
         ids: Token ids, int32, shape (entries,).
-        probs: Label probability q(v) of each id, float32, shape (entries,); sums to 1 for each token.
+        probs: Label probability q(v) of each id, float32, shape (entries,); sums to 1 for each
+            token.
         offsets: Where each token's entries start, int32, shape (N + 1,).
-        teacher_nll: `-sum_v q(v) log p_teacher(v)` of each token in nats, float32, shape (N,): the cross-entropy that a student
-            equal to the teacher has. Subtracting it from the student's cross-entropy gives an unbiased estimate of
-            KL(teacher || student) when the ids were drawn from the teacher, exactly 0 for the teacher itself.
+        teacher_nll: `-sum_v q(v) log p_teacher(v)` of each token in nats, float32, shape (N,): the
+            cross-entropy that a student equal to the teacher has. Subtracting it from the student's
+            cross-entropy gives an unbiased estimate of KL(teacher || student) when the ids were
+            drawn from the teacher, exactly 0 for the teacher itself.
     """
 
     ids: NDArray[np.int32]
@@ -76,7 +81,10 @@ class SoftLabels:
     def token(self, n: int) -> list[tuple[int, float]]:
         """The (id, probability) pairs of token `n`, most probable first."""
         span = slice(self.offsets[n], self.offsets[n + 1])
-        return sorted(zip(self.ids[span].tolist(), self.probs[span].tolist(), strict=True), key=lambda pair: -pair[1])
+        return sorted(
+            zip(self.ids[span].tolist(), self.probs[span].tolist(), strict=True),
+            key=lambda pair: -pair[1],
+        )
 
     def slice(self, start: int, stop: int) -> SoftLabels:
         """The labels of tokens `start` to `stop` (exclusive)."""
@@ -89,11 +97,15 @@ class SoftLabels:
         )
 
     def then_hard(self, token_id: int) -> SoftLabels:
-        """These labels followed by one token that is certain (probability 1, teacher's cross-entropy 0)."""
+        """These labels followed by one token that is certain (probability 1, teacher's
+        cross-entropy 0).
+        """
         return SoftLabels.concat([self, SoftLabels.hard([token_id])])
 
     @staticmethod
-    def hard(token_ids: list[int] | tuple[int, ...], teacher_nll: NDArray[np.float32] | None = None) -> SoftLabels:
+    def hard(
+        token_ids: list[int] | tuple[int, ...], teacher_nll: NDArray[np.float32] | None = None
+    ) -> SoftLabels:
         """Each token is its own label with probability 1."""
         n = len(token_ids)
         return SoftLabels(
@@ -110,7 +122,9 @@ class SoftLabels:
         return SoftLabels(
             np.concatenate([p.ids for p in parts]) if parts else np.zeros(0, np.int32),
             np.concatenate([p.probs for p in parts]) if parts else np.zeros(0, np.float32),
-            np.concatenate([[0], np.cumsum(np.concatenate(sizes))]).astype(np.int32) if parts else np.zeros(1, np.int32),
+            np.concatenate([[0], np.cumsum(np.concatenate(sizes))]).astype(np.int32)
+            if parts
+            else np.zeros(1, np.int32),
             np.concatenate([p.teacher_nll for p in parts]) if parts else np.zeros(0, np.float32),
         )
 
@@ -122,9 +136,11 @@ class Completion:
     Attributes:
         text: Decoded tokens, up to a stop string or the end token (both left out).
         token_ids: All tokens generated, the end token or stop string included.
-        stop: Why it ended: `end` (the model's end token), `stop` (a stop string), `length` (max_new_tokens), `filtered` (a server withheld it: it
-            is empty), or `given` (nobody wrote it, it was scored).
-        prompt_tokens: Length of the prompt in the model's tokens; of an ensemble, of all its prompts.
+        stop: Why it ended: `end` (the model's end token), `stop` (a stop string), `length`
+            (max_new_tokens), `filtered` (a server withheld it: it is empty), or `given` (nobody
+            wrote it, it was scored).
+        prompt_tokens: Length of the prompt in the model's tokens; of an ensemble, of all its
+            prompts.
         labels: One soft label for each of `token_ids`; None if none were asked for.
     """
 
@@ -143,8 +159,10 @@ class Lesson:
 
     Attributes:
         input_ids: Prompt and target, T tokens.
-        prompt_length: How many of them are the prompt (an encoder-decoder model reads those in its encoder).
-        weights: Weight of predicting each token, float32, shape (T,); 0 = context only. Weights lie behind the prompt.
+        prompt_length: How many of them are the prompt (an encoder-decoder model reads those in its
+            encoder).
+        weights: Weight of predicting each token, float32, shape (T,); 0 = context only. Weights lie
+            behind the prompt.
         labels: One label for each token whose weight is not 0, in order.
     """
 
@@ -161,11 +179,13 @@ class Grade:
     """One system's answer to one held-out example, and what it is worth.
 
     Attributes:
-        system: `teacher`, `before`, a round's name, or that with `_teacher_prompt`; `after@4/2` is `after` behind 4 shots, second draw.
+        system: `teacher`, `before`, a round's name, or that with `_teacher_prompt`; `after@4/2` is
+            `after` behind 4 shots, second draw.
         answer: The extracted answer; None if extraction failed (then `failure` says why).
         metrics: Metric name -> value.
         group: What the recipe's `evaluate.group` names; examples of one group are one observation.
-        lenient_answer: What `evaluate.lenient` extracts; None if it is not asked for, or finds nothing.
+        lenient_answer: What `evaluate.lenient` extracts; None if it is not asked for, or finds
+            nothing.
     """
 
     example_id: str
@@ -183,5 +203,7 @@ class Grade:
 
     @property
     def shown(self) -> str:
-        """What people and judges rate: the extracted answer; where extraction failed, all that was written, which is what a user would have got."""
+        """What people and judges rate: the extracted answer; where extraction failed, all that was
+        written, which is what a user would have got.
+        """
         return self.text if self.answer is None else self.answer

@@ -1,11 +1,16 @@
 """Files of a run: every write is atomic, every stage says what it was made from.
 
 ```
-recipe.yaml   the resolved recipe          completions/KEY/part-*.parquet   what models answered
-state.json    stage -> fingerprint         lessons.parquet, grades.parquet, examples.parquet  records
-checkpoints/  while training               student/                         adapter or weights, tokenizer
-inputs/       sampled inputs               rounds/NAME/                     lessons, log and student of a named round
-report.html, .json, .md                     transfer.jsonl                   a hand-over
+recipe.yaml                      the resolved recipe
+state.json                       stage -> fingerprint
+inputs/                          sampled inputs
+completions/KEY/part-*.parquet   what models answered
+lessons, grades, examples        records, as .parquet
+checkpoints/                     while training
+student/                         adapter or weights, tokenizer
+rounds/NAME/                     lessons, log and student of a named round
+report.html, .json, .md
+transfer.jsonl                   a hand-over
 ```
 """
 
@@ -45,8 +50,12 @@ FORMAT = 3
 
 
 def fingerprint(*parts: Any, digits: int = 12) -> str:
-    """Hex digits that change when any part does. Parts are anything JSON can write, or has a `repr`. Of 100 million with 12 digits some 18 are the same."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=repr).encode()).hexdigest()[:digits]
+    """Hex digits that change when any part does. Parts are anything JSON can write, or has a
+    `repr`. Of 100 million with 12 digits some 18 are the same.
+    """
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=repr).encode()).hexdigest()[
+        :digits
+    ]
 
 
 def file_digest(path: Path) -> str:
@@ -56,7 +65,9 @@ def file_digest(path: Path) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """What a file of ours holds; None, if it is not there or was cut: it is then made again, and that is said."""
+    """What a file of ours holds; None, if it is not there or was cut: it is then made again, and
+    that is said.
+    """
     try:
         return json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
@@ -71,20 +82,26 @@ def _digest(path: Path) -> str:
 
 
 def path_digest(path: Path) -> str:
-    """A file's digest; of a folder, its files' names, sizes and times; nothing of what is no path."""
+    """A file's digest; of a folder, its files' names, sizes and times; nothing of what is no
+    path.
+    """
     try:
         if path.is_file():
             return file_digest(path)
     except OSError:  # a text too long for a path
         return ""
     listing = [
-        (str(file.relative_to(path)), file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(path.rglob("*")) if file.is_file()
+        (str(file.relative_to(path)), file.stat().st_size, file.stat().st_mtime_ns)
+        for file in sorted(path.rglob("*"))
+        if file.is_file()
     ]
     return fingerprint(listing)
 
 
 def module_digest(dotted: str, folder: str) -> str:
-    """Digest of the source of `package.module:function`, found beside the recipe (`folder`) or among importable modules, without importing it."""
+    """Digest of the source of `package.module:function`, found beside the recipe (`folder`) or
+    among importable modules, without importing it.
+    """
     name = dotted.partition(":")[0]
     local = Path(folder or "-", *name.split(".")).with_suffix(".py")
     if local.is_file():
@@ -93,7 +110,11 @@ def module_digest(dotted: str, folder: str) -> str:
         spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):
         return "missing"
-    return file_digest(Path(spec.origin)) if spec and spec.origin and Path(spec.origin).is_file() else "missing"
+    return (
+        file_digest(Path(spec.origin))
+        if spec and spec.origin and Path(spec.origin).is_file()
+        else "missing"
+    )
 
 
 def place(text: str, where: str) -> Place:
@@ -107,16 +128,27 @@ def place(text: str, where: str) -> Place:
     try:
         from upath import UPath
     except ImportError:
-        raise UserError("an address needs the package universal_pathlib", where=where, fix="pip install 'unprompt[ray]'") from None
+        raise UserError(
+            "an address needs the package universal_pathlib",
+            where=where,
+            fix="pip install 'unprompt[ray]'",
+        ) from None
     try:
         found = UPath(text, use_listings_cache=False)  # others write there, too
         return Path(found.path) if found.protocol == "file" else found  # made atomic by `replacing`
-    except (ImportError, ValueError) as error:  # fsspec names the package: "Install s3fs to access S3"
-        raise UserError(f"{text}: {error}", where=where, fix="install what reads it, or check the address") from None
+    except (
+        ImportError,
+        ValueError,
+    ) as error:  # fsspec names the package: "Install s3fs to access S3"
+        raise UserError(
+            f"{text}: {error}", where=where, fix="install what reads it, or check the address"
+        ) from None
 
 
 def put(path: Place, data: bytes) -> None:
-    """Write a file whole or not at all. An object store shows an object only once it is all there, so there it is simply put."""
+    """Write a file whole or not at all. An object store shows an object only once it is all there,
+    so there it is simply put.
+    """
     if isinstance(path, Path):
         with replacing(path) as partial:
             partial.write_bytes(data)
@@ -136,16 +168,24 @@ def move(path: Place, suffix: str) -> Place:
 
 
 def _reached(path: Place, verb: Callable[..., Any], *given: Any) -> Any:
-    """What `verb` gives; whatever error a kind of store has of its own (no bucket, no key, no network), in one line."""
+    """What `verb` gives; whatever error a kind of store has of its own (no bucket, no key, no
+    network), in one line.
+    """
     try:
         return verb(*given)
     except Exception as error:
-        raise UserError(f"can't be reached: {_first_line(error)}", where=str(path), fix="check the address and your rights there") from None
+        raise UserError(
+            f"can't be reached: {_first_line(error)}",
+            where=str(path),
+            fix="check the address and your rights there",
+        ) from None
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed onto it at the end: readers see the old file or the new one, never half of one."""
+    """A temporary path beside `path`, renamed onto it at the end: readers see the old file or the
+    new one, never half of one.
+    """
     partial = path.with_name(f".{path.name}.partial")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -170,7 +210,9 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         raise disk_error(error, path) from None
     except Exception as error:
-        if not any(sign in str(error) for sign in ("os error", "inline_container", "iostream error")):
+        if not any(
+            sign in str(error) for sign in ("os error", "inline_container", "iostream error")
+        ):
             raise
         raise disk_error(OSError(errno.ENOSPC, "a file could not be written whole"), path) from None
 
@@ -183,15 +225,26 @@ def disk_error(error: OSError, path: Path) -> UserError:
         errno.EROFS: "choose another folder with --out",
         errno.EACCES: "choose another folder with --out",
         errno.EPERM: "choose another folder with --out",
-        errno.EEXIST: "there is a file where a folder should be: remove it, or choose another folder with --out",
-        errno.ENOTDIR: "there is a file where a folder should be: remove it, or choose another folder with --out",
+        errno.EEXIST: (
+            "there is a file where a folder should be: remove it, or choose another folder with"
+            " --out"
+        ),
+        errno.ENOTDIR: (
+            "there is a file where a folder should be: remove it, or choose another folder with"
+            " --out"
+        ),
     }
     return UserError(
-        f"can't be written: {error.strerror or error}", where=str(path), fix=fixes.get(error.errno or 0, "check the disk and run again")
+        f"can't be written: {error.strerror or error}",
+        where=str(path),
+        fix=fixes.get(error.errno or 0, "check the disk and run again"),
     )
 
 
-_WRITES = {"train": ("student", "train_log.json"), "report": ("report.html", "report.md", "report.json")}
+_WRITES = {
+    "train": ("student", "train_log.json"),
+    "report": ("report.html", "report.md", "report.json"),
+}
 """Stage -> what it leaves in the run's folder."""
 
 
@@ -203,12 +256,16 @@ class RunDir:
 
     @property
     def recipe(self) -> Path:
-        """The resolved recipe; where inputs were sampled, the one that reads them from what was drawn."""
+        """The resolved recipe; where inputs were sampled, the one that reads them from what was
+        drawn.
+        """
         sampled = self.folder / "resolved.yaml"
         return sampled if sampled.is_file() else self.folder / "recipe.yaml"
 
     def round(self, name: str) -> RunDir:
-        """Folder of a round: its lessons, log and student. The only round of a recipe without rounds (`after`) has the run's own folder."""
+        """Folder of a round: its lessons, log and student. The only round of a recipe without
+        rounds (`after`) has the run's own folder.
+        """
         return self if name == "after" else RunDir(self.folder / "rounds" / name)
 
     @property
@@ -244,7 +301,9 @@ class RunDir:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise UserError(
-                    "another run is at work in this folder", where=str(self.folder), fix="wait for it, or choose --out"
+                    "another run is at work in this folder",
+                    where=str(self.folder),
+                    fix="wait for it, or choose --out",
                 ) from None
             yield
 
@@ -254,21 +313,34 @@ class RunDir:
             partial.write_text(text, "utf-8")
 
     def state(self) -> dict[str, Any]:
-        """Stage -> fingerprint of what it was made from; `student`: file -> digest. Nothing, if that is lost: the stages are then done again."""
+        """Stage -> fingerprint of what it was made from; `student`: file -> digest. Nothing, if
+        that is lost: the stages are then done again.
+        """
         found = read_json(self.folder / "state.json")
         return found if isinstance(found, dict) else {}
 
     def finished(self, stage: str, made_from: str) -> bool:
         """Whether `stage` was finished from just this, and what it wrote is still there."""
-        return self.state().get(stage) == made_from and all((self.folder / name).exists() for name in _WRITES[stage])
+        return self.state().get(stage) == made_from and all(
+            (self.folder / name).exists() for name in _WRITES[stage]
+        )
 
     def trained(self, made_from: str) -> bool:
-        """Whether the student was trained on just this, and its files are as they were written; if not, that is said."""
+        """Whether the student was trained on just this, and its files are as they were written; if
+        not, that is said.
+        """
         if not self.finished("train", made_from):
             return False
-        broken = [name for name, digest in self.state().get("student", {}).items() if _digest(self.folder / name) != digest]
+        broken = [
+            name
+            for name, digest in self.state().get("student", {}).items()
+            if _digest(self.folder / name) != digest
+        ]
         if broken:
-            say(f"BROKEN FILE: {self.folder / broken[0]} is not as it was written; the student is trained again, from the same lessons")
+            say(
+                f"BROKEN FILE: {self.folder / broken[0]} is not as it was written; the student is"
+                " trained again, from the same lessons"
+            )
         return not broken
 
     def finish(self, stage: str, made_from: str) -> None:
@@ -280,7 +352,9 @@ class RunDir:
                 *sorted(self.student.glob("adapter_config.json")),
                 *sorted(self.student.glob("*.safetensors")),
             ]
-            state["student"] = {str(path.relative_to(self.folder)): file_digest(path) for path in paths}
+            state["student"] = {
+                str(path.relative_to(self.folder)): file_digest(path) for path in paths
+            }
         self.write_text("state.json", json.dumps(state, indent=1))
 
     def report(self) -> dict[str, Any]:
@@ -292,44 +366,78 @@ class RunDir:
         try:
             return json.loads((self.folder / "report.json").read_text("utf-8"))
         except FileNotFoundError:
-            raise UserError("there is no finished run here", where=str(self.folder), fix="run `unprompt run RECIPE` first") from None
+            raise UserError(
+                "there is no finished run here",
+                where=str(self.folder),
+                fix="run `unprompt run RECIPE` first",
+            ) from None
         except ValueError:
-            raise UserError("report.json can't be read", where=str(self.folder), fix="delete it and run the recipe again") from None
+            raise UserError(
+                "report.json can't be read",
+                where=str(self.folder),
+                fix="delete it and run the recipe again",
+            ) from None
 
 
-# -- records <-> Parquet ----------------------------------------------------------------------------------------------
+# -- records <-> Parquet ---------------------------------------------------------------------------
 
 _LABELS = {
-    "label_ids": pa.list_(pa.int32()), "label_probs": pa.list_(pa.float32()), "label_sizes": pa.list_(pa.int32()),
+    "label_ids": pa.list_(pa.int32()),
+    "label_probs": pa.list_(pa.float32()),
+    "label_sizes": pa.list_(pa.int32()),
     "teacher_nll": pa.list_(pa.float32()),
-}  # fmt: skip
-_COMPLETION = pa.schema({
-    "example_id": pa.string(), "context": pa.string(), "prompt": pa.string(), "text": pa.string(), "token_ids": pa.list_(pa.int32()),
-    "stop": pa.string(), "prompt_tokens": pa.int32(), **_LABELS,
-})  # fmt: skip
-LESSON = pa.schema({
-    "example_id": pa.string(), "context": pa.string(), "input_ids": pa.list_(pa.int32()), "prompt_length": pa.int32(),
-    "weights": pa.list_(pa.float32()), **_LABELS,
-})  # fmt: skip
+}
+_COMPLETION = pa.schema(
+    {
+        "example_id": pa.string(),
+        "context": pa.string(),
+        "prompt": pa.string(),
+        "text": pa.string(),
+        "token_ids": pa.list_(pa.int32()),
+        "stop": pa.string(),
+        "prompt_tokens": pa.int32(),
+        **_LABELS,
+    }
+)
+LESSON = pa.schema(
+    {
+        "example_id": pa.string(),
+        "context": pa.string(),
+        "input_ids": pa.list_(pa.int32()),
+        "prompt_length": pa.int32(),
+        "weights": pa.list_(pa.float32()),
+        **_LABELS,
+    }
+)
 
 
-_GRADE = pa.schema({f.name: pa.int32() if f.name.endswith("_tokens") else pa.string() for f in fields(Grade)})
+_GRADE = pa.schema(
+    {f.name: pa.int32() if f.name.endswith("_tokens") else pa.string() for f in fields(Grade)}
+)
 
 _SPLIT = {f"{name}.list.element": "BYTE_STREAM_SPLIT" for name in ("label_ids", "teacher_nll")}
-"""Columns whose bytes of one rank are written together, which packs better than a dictionary of their values."""
+"""Columns whose bytes of one rank are written together, which packs better than a dictionary of
+their values."""
 _GROUP = 4096
 """Rows that are written, and can be read, together."""
 
 
 def _label_columns(labels: SoftLabels | None) -> dict[str, Any]:
-    """Ids are written as differences from the id before of the same token: small numbers, which pack well."""
+    """Ids are written as differences from the id before of the same token: small numbers, which
+    pack well.
+    """
     if labels is None:
         return dict.fromkeys(_LABELS)
     ids, sizes = labels.ids.copy(), labels.offsets[1:] - labels.offsets[:-1]
     first = labels.offsets[:-1][sizes > 0]
     ids[1:] -= labels.ids[:-1]
     ids[first] = labels.ids[first]
-    return {"label_ids": ids, "label_probs": labels.probs, "label_sizes": sizes, "teacher_nll": labels.teacher_nll}
+    return {
+        "label_ids": ids,
+        "label_probs": labels.probs,
+        "label_sizes": sizes,
+        "teacher_nll": labels.teacher_nll,
+    }
 
 
 def _labels(row: dict[str, Any]) -> SoftLabels | None:
@@ -351,7 +459,10 @@ def _write_tables(path: Place, tables: Iterator[pa.Table]) -> None:
     """Write tables of the same columns, one after the other, each a row group."""
     first, whole = next(tables), io.BytesIO()
     here = isinstance(path, Path)
-    with replacing(path) if here else contextlib.nullcontext(whole) as partial, _writer(partial, first) as writer:
+    with (
+        replacing(path) if here else contextlib.nullcontext(whole) as partial,
+        _writer(partial, first) as writer,
+    ):
         for table in itertools.chain([first], tables):
             writer.write_table(table)
     if not here:
@@ -362,11 +473,19 @@ def _writer(path: Path | io.BytesIO, table: pa.Table) -> pq.ParquetWriter:
     packed: dict[str, Any] = {}
     if "label_ids" in table.column_names:
         packed = {
-            "use_dictionary": [name for name in table.column_names if f"{name}.list.element" not in _SPLIT],
+            "use_dictionary": [
+                name for name in table.column_names if f"{name}.list.element" not in _SPLIT
+            ],
             "column_encoding": _SPLIT,
         }
-        packed["use_dictionary"] += ["label_probs.list.element", "label_sizes.list.element", "token_ids.list.element"]
-    return pq.ParquetWriter(path, table.schema, compression="zstd", write_page_checksum=True, **packed)
+        packed["use_dictionary"] += [
+            "label_probs.list.element",
+            "label_sizes.list.element",
+            "token_ids.list.element",
+        ]
+    return pq.ParquetWriter(
+        path, table.schema, compression="zstd", write_page_checksum=True, **packed
+    )
 
 
 class Broken(UserError):
@@ -387,9 +506,19 @@ def _readable(path: Place) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # not what it holds, but whether it can be had
-            raise UserError(f"can't be read: {error.strerror or error}", where=str(path), fix="check the disk and run again") from None
-        raise Broken(f"can't be read: {_first_line(error)}", where=str(path), fix="delete it and report.json, and run again") from None
+        if (
+            isinstance(error, OSError) and error.errno is not None
+        ):  # not what it holds, but whether it can be had
+            raise UserError(
+                f"can't be read: {error.strerror or error}",
+                where=str(path),
+                fix="check the disk and run again",
+            ) from None
+        raise Broken(
+            f"can't be read: {_first_line(error)}",
+            where=str(path),
+            fix="delete it and report.json, and run again",
+        ) from None
 
 
 def _read(path: Place, schema: pa.Schema | None) -> list[dict[str, Any]]:
@@ -399,7 +528,14 @@ def _read(path: Place, schema: pa.Schema | None) -> list[dict[str, Any]]:
 
 def _table(path: Place, schema: pa.Schema | None) -> pa.Table:
     """All columns of a file in one chunk, its checksums held."""
-    with _readable(path), contextlib.nullcontext(path) if isinstance(path, Path) else _reached(path, path.open, "rb") as file:
+    with (
+        _readable(path),
+        (
+            contextlib.nullcontext(path)
+            if isinstance(path, Path)
+            else _reached(path, path.open, "rb")
+        ) as file,
+    ):
         table = pq.read_table(file, page_checksum_verification=True).combine_chunks()
         table.validate(full=True)
         if schema is not None:
@@ -418,7 +554,11 @@ def _row_values(table: pa.Table) -> list[dict[str, Any]]:
     rows = table.drop_columns(arrays).to_pylist()
     for name in arrays if rows else ():
         column = table[name].chunk(0)
-        there, ends, values = column.is_valid().to_pylist(), column.offsets.to_numpy(), column.values.to_numpy()
+        there, ends, values = (
+            column.is_valid().to_pylist(),
+            column.offsets.to_numpy(),
+            column.values.to_numpy(),
+        )
         for row, filled, start, stop in zip(rows, there, ends[:-1], ends[1:], strict=True):
             row[name] = values[start:stop] if filled else None
     return rows
@@ -430,22 +570,31 @@ def write_completions(path: Place, completions: Sequence[tuple[str, Completion]]
         path,
         [
             {
-                "example_id": c.example_id, "context": c.context, "prompt": prompt, "text": c.text, "token_ids": c.token_ids, "stop": c.stop,
-                "prompt_tokens": c.prompt_tokens, **_label_columns(c.labels),
+                "example_id": c.example_id,
+                "context": c.context,
+                "prompt": prompt,
+                "text": c.text,
+                "token_ids": c.token_ids,
+                "stop": c.stop,
+                "prompt_tokens": c.prompt_tokens,
+                **_label_columns(c.labels),
             }
             for prompt, c in completions
         ],
         _COMPLETION,
-    )  # fmt: skip
+    )
 
 
 def parts(store: Place) -> list[Place]:
     """The parts of a store, in a fixed order."""
-    return sorted(_reached(store, lambda: list(store.glob("part-*.parquet"))), key=lambda part: part.name)
+    return sorted(
+        _reached(store, lambda: list(store.glob("part-*.parquet"))), key=lambda part: part.name
+    )
 
 
 def part_keys(path: Place) -> list[str]:
-    """Fingerprints of the prompts that a part answers. The whole part is read and held against its checksums, and only these are kept.
+    """Fingerprints of the prompts that a part answers. The whole part is read and held against its
+    checksums, and only these are kept.
 
     Raises:
         Broken: It is not what was written.
@@ -458,10 +607,18 @@ def read_part(path: Place) -> list[tuple[str, Completion]]:
     return [
         (
             row["prompt"],
-            Completion(row["example_id"], row["context"], row["text"], tuple(row["token_ids"]), row["stop"], row["prompt_tokens"], _labels(row)),
+            Completion(
+                row["example_id"],
+                row["context"],
+                row["text"],
+                tuple(row["token_ids"]),
+                row["stop"],
+                row["prompt_tokens"],
+                _labels(row),
+            ),
         )
         for row in _read(path, _COMPLETION)
-    ]  # fmt: skip
+    ]
 
 
 def read_completions(store: Place) -> dict[str, Completion]:
@@ -473,7 +630,9 @@ def write_lessons(path: Path, lessons: Iterable[Lesson]) -> None:
     """Write the transfer set; lessons are taken as they come, and few are in memory at a time."""
     rest = iter(lessons)
     groups = iter(lambda: list(itertools.islice(rest, _GROUP)), [])
-    first = [_lesson_table(group) for group in itertools.islice(groups, 1)] or [LESSON.empty_table()]
+    first = [_lesson_table(group) for group in itertools.islice(groups, 1)] or [
+        LESSON.empty_table()
+    ]
     _write_tables(path, itertools.chain(first, map(_lesson_table, groups)))
 
 
@@ -484,10 +643,15 @@ def _lesson_table(lessons: list[Lesson]) -> pa.Table:
     }
     labels = [_label_columns(x.labels) for x in lessons]
     columns |= {name: [each[name] for each in labels] for name in _LABELS}
-    arrays: dict[str, Any] = {name: [getattr(x, name) for x in lessons] for name in ("example_id", "context", "prompt_length")}
+    arrays: dict[str, Any] = {
+        name: [getattr(x, name) for x in lessons]
+        for name in ("example_id", "context", "prompt_length")
+    }
     for name, parts in columns.items():
         ends = np.cumsum([0, *map(len, parts)]).astype(np.int32)
-        arrays[name] = pa.ListArray.from_arrays(ends, pa.array(np.concatenate(parts), LESSON.field(name).type.value_type))
+        arrays[name] = pa.ListArray.from_arrays(
+            ends, pa.array(np.concatenate(parts), LESSON.field(name).type.value_type)
+        )
     return pa.table(arrays, schema=LESSON)
 
 
@@ -513,8 +677,12 @@ def lesson_batches(path: Path, size: int) -> Iterator[pa.RecordBatch]:
 
 def lesson_at(batch: pa.RecordBatch, row: int) -> Lesson:
     """The lesson in a row of such a batch."""
-    found: dict[str, Any] = {name: column[row] for name, column in zip(LESSON.names, batch.columns, strict=True)}
-    arrays = {name: found.pop(name).values.to_numpy() for name in ("input_ids", "weights", *_LABELS)}
+    found: dict[str, Any] = {
+        name: column[row] for name, column in zip(LESSON.names, batch.columns, strict=True)
+    }
+    arrays = {
+        name: found.pop(name).values.to_numpy() for name in ("input_ids", "weights", *_LABELS)
+    }
     plain = {name: value.as_py() for name, value in found.items()}
     return _lesson({**plain, **arrays, "input_ids": arrays["input_ids"].tolist()})
 
@@ -523,20 +691,35 @@ def _lesson(row: dict[str, Any]) -> Lesson:
     labels = _labels(row)
     assert labels is not None
     weights = np.asarray(row["weights"], np.float32)
-    return Lesson(row["example_id"], row["context"], tuple(row["input_ids"]), row["prompt_length"], weights, labels)
+    return Lesson(
+        row["example_id"],
+        row["context"],
+        tuple(row["input_ids"]),
+        row["prompt_length"],
+        weights,
+        labels,
+    )
 
 
 def write_grades(path: Path, grades: Sequence[Grade]) -> None:
     """Write all grades; targets and metric values as JSON text, since they may be anything."""
     rows = [
-        {**asdict(g), "target": json.dumps(g.target, ensure_ascii=False, default=str), "metrics": json.dumps(g.metrics)} for g in grades
+        {
+            **asdict(g),
+            "target": json.dumps(g.target, ensure_ascii=False, default=str),
+            "metrics": json.dumps(g.metrics),
+        }
+        for g in grades
     ]
     _write(path, rows, _GRADE)
 
 
 def read_grades(path: Path) -> list[Grade]:
     """Read all grades."""
-    return [Grade(**{**row, "target": json.loads(row["target"]), "metrics": json.loads(row["metrics"])}) for row in _read(path, _GRADE)]
+    return [
+        Grade(**{**row, "target": json.loads(row["target"]), "metrics": json.loads(row["metrics"])})
+        for row in _read(path, _GRADE)
+    ]
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:

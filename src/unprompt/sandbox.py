@@ -1,7 +1,9 @@
-"""Jinja2's sandbox with limits: a template reaches no attribute of Python's and no file, and can't run for ever or fill the memory.
+"""Jinja2's sandbox with limits: a template reaches no attribute of Python's and no file, and can't
+run for ever or fill the memory.
 
-Loops and macros count their turns, products and powers are measured ahead, the text is measured while it is written, and (on Linux) the process may
-take only so much more address space while a template is rendered. A limit that is hit raises `SecurityError`.
+Loops and macros count their turns, products and powers are measured ahead, the text is measured
+while it is written, and (on Linux) the process may take only so much more address space while a
+template is rendered. A limit that is hit raises `SecurityError`.
 """
 
 from __future__ import annotations
@@ -44,7 +46,13 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree = super()._parse(source, name, filename)
         for node in tree.find_all((nodes.For, nodes.Macro, nodes.CallBlock)):
-            node.body.insert(0, nodes.ExprStmt(nodes.Call(nodes.EnvironmentAttribute("turn"), [], [], None, None), lineno=node.lineno))
+            node.body.insert(
+                0,
+                nodes.ExprStmt(
+                    nodes.Call(nodes.EnvironmentAttribute("turn"), [], [], None, None),
+                    lineno=node.lineno,
+                ),
+            )
         tree.set_environment(self)
         return tree
 
@@ -62,10 +70,19 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """A product or a power, unless it would be huge."""
         for one, other in ((left, right), (right, left)):
-            if operator == "*" and isinstance(one, str | bytes | list | tuple) and isinstance(other, int) and len(one) * other > LETTERS:
+            if (
+                operator == "*"
+                and isinstance(one, str | bytes | list | tuple)
+                and isinstance(other, int)
+                and len(one) * other > LETTERS
+            ):
                 raise SecurityError(f"a product of over {LETTERS:,} letters")
         if isinstance(left, int) and isinstance(right, int):
-            bits = left.bit_length() + right.bit_length() if operator == "*" else left.bit_length() * max(0, right)
+            bits = (
+                left.bit_length() + right.bit_length()
+                if operator == "*"
+                else left.bit_length() * max(0, right)
+            )
             if bits > _BITS:
                 raise SecurityError(f"a number of over {_BITS:,} bits")
         return super().call_binop(context, operator, left, right)
@@ -78,7 +95,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
             yield
 
     def text(self, compiled: Callable[[], jinja2.Template], variables: Mapping[str, Any]) -> str:
-        """The text of a template, which is compiled in here, too: that computes what is constant in it.
+        """The text of a template, which is compiled in here, too: that computes what is constant in
+        it.
 
         Raises:
             SecurityError: It reached for what it may not have, or hit a limit.
@@ -96,9 +114,13 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
 @contextlib.contextmanager
 def room() -> Iterator[None]:
-    """Little more address space than the process has now. Not elsewhere than in the main thread, since others may be at work beside it."""
+    """Little more address space than the process has now. Not elsewhere than in the main thread,
+    since others may be at work beside it.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    if soft != resource.RLIM_INFINITY or threading.current_thread() is not threading.main_thread():  # limited already, by us or by others
+    if (
+        soft != resource.RLIM_INFINITY or threading.current_thread() is not threading.main_thread()
+    ):  # limited already, by us or by others
         yield
         return
     with contextlib.suppress(ValueError, OSError):  # a system without it

@@ -1,4 +1,6 @@
-"""A model behind a server, ahead of asking it: what it can't do, and what it will be asked at most."""
+"""A model behind a server, ahead of asking it: what it can't do, and what it will be asked at
+most.
+"""
 
 from __future__ import annotations
 
@@ -29,14 +31,20 @@ def reader(model: Model, student: PreTrainedTokenizerBase, where: str) -> Reader
     """Who reads its prompts."""
     assert model.server
     own = model.server.tokenizer
-    return Reader(models.load_tokenizer(own, f"{where}.server.tokenizer") if own else student, False, model.window, model.server)
+    return Reader(
+        models.load_tokenizer(own, f"{where}.server.tokenizer") if own else student,
+        False,
+        model.window,
+        model.server,
+    )
 
 
 def refuse(recipe: Recipe, server: Server, where: str) -> None:
     """What can be known before anything is asked or loaded.
 
     Raises:
-        UserError: The environment lacks the key, the budget has no prices, or the recipe wants what a server can't do.
+        UserError: The environment lacks the key, the budget has no prices, or the recipe wants what
+            a server can't do.
     """
     http.key(server, f"{where}.server")
     if server.budget and server.budget.dollars is not None and price(recipe, server) is None:
@@ -50,18 +58,27 @@ def refuse(recipe: Recipe, server: Server, where: str) -> None:
     asked = [name for name, context in recipe.contexts.items() if context.teacher]
     if recipe.labels.kind not in ("hard", "top_k") and recipe.asks_teacher:
         raise UserError(
-            f"a server tells at most its most probable tokens, so it can't give {recipe.labels.kind} labels", where="labels.kind",
-            fix="write top_k (with server.tokenizer, and k as large as the server allows, often 20) or hard",
-        )  # fmt: skip
+            "a server tells at most its most probable tokens, so it can't give"
+            f" {recipe.labels.kind} labels",
+            where="labels.kind",
+            fix=(
+                "write top_k (with server.tokenizer, and k as large as the server allows, often 20)"
+                " or hard"
+            ),
+        )
     if recipe.labels.kind == "top_k" and not server.tokenizer:
         raise UserError(
-            "top_k labels need the server's tokenizer", where=f"{where}.server.tokenizer", fix="name it, or write labels.kind: hard"
+            "top_k labels need the server's tokenizer",
+            where=f"{where}.server.tokenizer",
+            fix="name it, or write labels.kind: hard",
         )
     for name in asked:
         context, evaluation = recipe.contexts[name], recipe.evaluation(name)
         if context.examples and context.examples.prompts > 1:
             raise UserError(
-                "a server can't average the probabilities of several prompts", where=f"contexts.{name}.examples.prompts", fix="leave it out"
+                "a server can't average the probabilities of several prompts",
+                where=f"contexts.{name}.examples.prompts",
+                fix="leave it out",
             )
         if evaluation and evaluation.choices:
             raise UserError(
@@ -71,9 +88,10 @@ def refuse(recipe: Recipe, server: Server, where: str) -> None:
             )
         if evaluation and metrics.OF_COMPLETION.keys() & set(evaluation.metrics):
             raise UserError(
-                "the entropy of a server's answers can't be told from its most probable tokens", where=f"contexts.{name}.evaluate.metrics",
+                "the entropy of a server's answers can't be told from its most probable tokens",
+                where=f"contexts.{name}.evaluate.metrics",
                 fix="leave out entropy",
-            )  # fmt: skip
+            )
 
 
 def refuse_forms(server: Server, asked: Sequence[Prompt], where: str) -> None:
@@ -88,18 +106,32 @@ def refuse_forms(server: Server, asked: Sequence[Prompt], where: str) -> None:
 
 def describe(role: str, server: Server) -> list[str]:
     """Lines for the terminal."""
-    read = "its own tokenizer" if server.tokenizer else "no tokenizer: lengths are estimates by the student's"
+    read = (
+        "its own tokenizer"
+        if server.tokenizer
+        else "no tokenizer: lengths are estimates by the student's"
+    )
     lines = [f"{role}: {server.model} at {server.url} ({server.api}), {read}"]
-    if server.api_key_env and server.url.startswith("http://") and "//localhost" not in server.url and "//127.0.0.1" not in server.url:
+    if (
+        server.api_key_env
+        and server.url.startswith("http://")
+        and "//localhost" not in server.url
+        and "//127.0.0.1" not in server.url
+    ):
         lines.append(f"  note: the key goes to {server.url} unencrypted")
     return lines
 
 
 def most(
-    recipe: Recipe, reads: Mapping[str, Reader], sides: Mapping[tuple[str, str, str], Side], systems: Mapping[tuple[str, str], Side],
-    held_out: Mapping[str, Sequence[Example]], asked: Mapping[str, Sequence[Prompt]],
-) -> list[str]:  # fmt: skip
-    """What each server will be asked at most, nothing of it answered yet: calls, tokens (whole prompts, longest answers), and dollars if prices are known.
+    recipe: Recipe,
+    reads: Mapping[str, Reader],
+    sides: Mapping[tuple[str, str, str], Side],
+    systems: Mapping[tuple[str, str], Side],
+    held_out: Mapping[str, Sequence[Example]],
+    asked: Mapping[str, Sequence[Prompt]],
+) -> list[str]:
+    """What each server will be asked at most, nothing of it answered yet: calls, tokens (whole
+    prompts, longest answers), and dollars if prices are known.
 
     Args:
         reads: `teacher` and `judge` -> who reads those prompts.
@@ -112,24 +144,36 @@ def most(
     for role, reads_ in reads.items():
         if reads_.server is None:
             continue
-        counts = _of_teacher(recipe, reads_, sides, systems) if role == "teacher" else _of_judge(recipe, reads_, held_out, asked)
+        counts = (
+            _of_teacher(recipe, reads_, sides, systems)
+            if role == "teacher"
+            else _of_judge(recipe, reads_, held_out, asked)
+        )
         calls, read, written = (sum(each) for each in zip(*counts, (0, 0, 0), strict=True))
         known = price(recipe, reads_.server)
-        dollars = f", ${(read * known.input + written * known.output) / 1_000_000:.2f}" if known else ", dollars unknown (no server.price)"
+        dollars = (
+            f", ${(read * known.input + written * known.output) / 1_000_000:.2f}"
+            if known
+            else ", dollars unknown (no server.price)"
+        )
         budget = reads_.server.budget
         limits = [
             *([f"{budget.tokens:,} tokens"] if budget and budget.tokens is not None else []),
             *([f"${budget.dollars:g}"] if budget and budget.dollars is not None else []),
         ]
         lines.append(
-            f"server of the {role}: at most {calls:,} calls, {read:,} prompt tokens, {written:,} answer tokens{dollars}; "
-            f"{'stops at ' + ' or '.join(limits) if limits else 'no budget'}"
+            f"server of the {role}: at most {calls:,} calls, {read:,} prompt tokens, {written:,}"
+            f" answer tokens{dollars};"
+            f" {'stops at ' + ' or '.join(limits) if limits else 'no budget'}"
         )
     return lines
 
 
 def _of_teacher(
-    recipe: Recipe, reads: Reader, sides: Mapping[tuple[str, str, str], Side], systems: Mapping[tuple[str, str], Side]
+    recipe: Recipe,
+    reads: Reader,
+    sides: Mapping[tuple[str, str, str], Side],
+    systems: Mapping[tuple[str, str], Side],
 ) -> list[tuple[int, int, int]]:
     """(Calls, tokens of prompts, tokens of answers) of each thing that is asked."""
     found = []
@@ -140,24 +184,43 @@ def _of_teacher(
 
     for (name, who, part), side in sides.items():
         evaluation = recipe.evaluation(name)
-        if part == "inputs" and who in ("teacher", "hint") and name in recipe.used and None in recipe.taught_by(name):
+        if (
+            part == "inputs"
+            and who in ("teacher", "hint")
+            and name in recipe.used
+            and None in recipe.taught_by(name)
+        ):
             ask(side, recipe.per_input(name), recipe.sampling.max_new_tokens)
         elif (who, part) == ("teacher", "held") and recipe.taught_by(name)[0] is None:
-            ask(side, 1, (evaluation and evaluation.max_new_tokens) or recipe.sampling.max_new_tokens)
+            ask(
+                side,
+                1,
+                (evaluation and evaluation.max_new_tokens) or recipe.sampling.max_new_tokens,
+            )
     for (name, context), side in systems.items():
         evaluation = recipe.evaluation(context)
         if recipe.systems[name].model == "teacher":
-            ask(side, 1, (evaluation and evaluation.max_new_tokens) or recipe.sampling.max_new_tokens)
+            ask(
+                side,
+                1,
+                (evaluation and evaluation.max_new_tokens) or recipe.sampling.max_new_tokens,
+            )
     for where, sample in draw.sources(recipe).items():
         calls = int(sample.count * sample.tries)
         seeds = inputs.load(sample.seeds, f"{where}.sample.seeds", recipe.modules)
-        shown = [reads.encode(prompt.content, where) for prompt in draw.ask(sample, seeds, 0, min(8, calls), recipe.seed, where)]
+        shown = [
+            reads.encode(prompt.content, where)
+            for prompt in draw.ask(sample, seeds, 0, min(8, calls), recipe.seed, where)
+        ]
         found.append((calls, calls * max(map(len, shown)), calls * sample.max_new_tokens))
     return found
 
 
 def _of_judge(
-    recipe: Recipe, reads: Reader, held_out: Mapping[str, Sequence[Example]], asked: Mapping[str, Sequence[Prompt]]
+    recipe: Recipe,
+    reads: Reader,
+    held_out: Mapping[str, Sequence[Example]],
+    asked: Mapping[str, Sequence[Prompt]],
 ) -> list[tuple[int, int, int]]:
     settings = recipe.judge
     if settings is None:
@@ -167,6 +230,14 @@ def _of_judge(
         evaluation = recipe.evaluation(context)
         longest = (evaluation and evaluation.max_new_tokens) or recipe.sampling.max_new_tokens
         own = sum(context in recipe.systems_contexts(name) for name in recipe.systems)
-        calls = settings.repeats * (1 if difficulty else 3 + len(recipe.plan) + own)  # teacher, before, the last under the teacher's prompt
-        found.append((calls, calls * (tokens + (0 if difficulty else longest)), calls * settings.max_new_tokens))
+        calls = settings.repeats * (
+            1 if difficulty else 3 + len(recipe.plan) + own
+        )  # teacher, before, the last under the teacher's prompt
+        found.append(
+            (
+                calls,
+                calls * (tokens + (0 if difficulty else longest)),
+                calls * settings.max_new_tokens,
+            )
+        )
     return found

@@ -1,6 +1,8 @@
-"""Several (question, answer) pairs in one sequence: lessons for in-context learning (AICD, Liu 2024), and questions behind 0 to n shots. Pure.
+"""Several (question, answer) pairs in one sequence: lessons for in-context learning (AICD, Liu
+2024), and questions behind 0 to n shots. Pure.
 
-The layout of both, with sep the separator: T_student(x_1) y_1 sep T_student(x_2) y_2 sep ... T_student(x_n) y_n <end>.
+The layout of both, with sep the separator: T_student(x_1) y_1 sep T_student(x_2) y_2 sep ...
+T_student(x_n) y_n <end>.
 """
 
 from __future__ import annotations
@@ -63,14 +65,17 @@ def pack(
     epochs: int,
     seed: int,
 ) -> Packed:
-    """Each lesson behind n - 1 others of its context; loss = sum over i of w_i * KL(y_i | x_1, y_1, ..., x_i) (Liu 2024, AICD).
+    """Each lesson behind n - 1 others of its context; loss = sum over i of w_i * KL(y_i | x_1, y_1,
+    ..., x_i) (Liu 2024, AICD).
 
-    Labels are carried over as they are, those of answers with weight 0 left out. A sequence over the window loses whole shots from the front.
+    Labels are carried over as they are, those of answers with weight 0 left out. A sequence over
+    the window loses whole shots from the front.
 
     Args:
         lessons: Single ones, of one context.
         texts: The student's prompt of each, by the lesson's id.
-        input_of: The lesson's id -> its input's id (they differ where an input has several completions).
+        input_of: The lesson's id -> its input's id (they differ where an input has several
+            completions).
         epochs: For how many epochs random shots are drawn.
 
     Raises:
@@ -82,7 +87,10 @@ def pack(
     refuse_too_few(len(by_input), settings.n, lessons[0].context if lessons else "")
     eos = tokenizer.eos_token_id
     assert isinstance(eos, int)
-    pairs = [_Pair.of(lesson, texts[lesson.example_id], tokenizer, settings.separator, eos) for lesson in lessons]
+    pairs = [
+        _Pair.of(lesson, texts[lesson.example_id], tokenizer, settings.separator, eos)
+        for lesson in lessons
+    ]
     chosen = _chosen(lessons, texts, input_of, by_input, settings, epochs, seed)
     weights, found = answer_weights(settings), Packed([])
     for shots_of in chosen:
@@ -92,8 +100,18 @@ def pack(
             whole = len(sequence)
             while window and len(sequence) > 1 and _length(sequence) > window:
                 sequence = sequence[1:]
-            found.dropped, found.short = found.dropped + whole - len(sequence), found.short + (whole > len(sequence))
-            epoch.append(_joined(lesson, sequence, weights[-len(sequence) :], everything=settings.loss_on == "all"))
+            found.dropped, found.short = (
+                found.dropped + whole - len(sequence),
+                found.short + (whole > len(sequence)),
+            )
+            epoch.append(
+                _joined(
+                    lesson,
+                    sequence,
+                    weights[-len(sequence) :],
+                    everything=settings.loss_on == "all",
+                )
+            )
         found.epochs.append(epoch)
         found.sequences += len(epoch)
     return found
@@ -107,7 +125,8 @@ def refuse_too_few(inputs_: int, n: int, name: str) -> None:
     """
     if inputs_ < n:
         raise UserError(
-            f"{inputs_} inputs have a lesson, but lessons.n is {n}: each stands behind {n - 1} others",
+            f"{inputs_} inputs have a lesson, but lessons.n is {n}: each stands behind {n - 1}"
+            " others",
             where=f"contexts.{name}",
             fix="lower lessons.n, or give more inputs",
         )
@@ -115,7 +134,9 @@ def refuse_too_few(inputs_: int, n: int, name: str) -> None:
 
 @dataclass(frozen=True)
 class _Pair:
-    """A question and its answer as they stand in a sequence. `first` and `later` are the question's tokens at its front, and behind a separator."""
+    """A question and its answer as they stand in a sequence. `first` and `later` are the question's
+    tokens at its front, and behind a separator.
+    """
 
     first: list[int]
     later: list[int]
@@ -125,19 +146,30 @@ class _Pair:
     weight: float
 
     @staticmethod
-    def of(lesson: Lesson, text: str, tokenizer: PreTrainedTokenizerBase, separator: str, eos: int) -> _Pair:
+    def of(
+        lesson: Lesson, text: str, tokenizer: PreTrainedTokenizerBase, separator: str, eos: int
+    ) -> _Pair:
         target = list(lesson.input_ids[lesson.prompt_length :])
         later = list(tokenizer(separator + text, add_special_tokens=False, verbose=False).input_ids)
         first = list(lesson.input_ids[: lesson.prompt_length])
-        return _Pair(first, later, target, lesson.labels, target[-1] == eos, float(lesson.weights[-1]))
+        return _Pair(
+            first, later, target, lesson.labels, target[-1] == eos, float(lesson.weights[-1])
+        )
 
 
 def _length(sequence: Sequence[_Pair]) -> int:
     first, *later = sequence
-    return len(first.first) + sum(len(p.later) for p in later) + sum(len(p.target) - p.ends for p in sequence) + sequence[-1].ends
+    return (
+        len(first.first)
+        + sum(len(p.later) for p in later)
+        + sum(len(p.target) - p.ends for p in sequence)
+        + sequence[-1].ends
+    )
 
 
-def _joined(lesson: Lesson, sequence: Sequence[_Pair], weights: Sequence[float], *, everything: bool) -> Lesson:
+def _joined(
+    lesson: Lesson, sequence: Sequence[_Pair], weights: Sequence[float], *, everything: bool
+) -> Lesson:
     ids: list[int] = []
     token_weights: list[float] = []
     labels: list[SoftLabels] = []
@@ -154,14 +186,24 @@ def _joined(lesson: Lesson, sequence: Sequence[_Pair], weights: Sequence[float],
             labels += [pair.labels.slice(0, kept)] if weight else []
     prompt_length = 1 if everything else len(sequence[0].first)
     return Lesson(
-        lesson.example_id, lesson.context, tuple(ids), prompt_length, np.asarray(token_weights, np.float32), SoftLabels.concat(labels)
+        lesson.example_id,
+        lesson.context,
+        tuple(ids),
+        prompt_length,
+        np.asarray(token_weights, np.float32),
+        SoftLabels.concat(labels),
     )
 
 
 def _chosen(
-    lessons: Sequence[Lesson], texts: Mapping[str, str], input_of: Mapping[str, str], by_input: Mapping[str, list[int]], settings: Lessons,
-    epochs: int, seed: int,
-) -> list[list[list[int]]]:  # fmt: skip
+    lessons: Sequence[Lesson],
+    texts: Mapping[str, str],
+    input_of: Mapping[str, str],
+    by_input: Mapping[str, list[int]],
+    settings: Lessons,
+    epochs: int,
+    seed: int,
+) -> list[list[list[int]]]:
     """Epoch -> lesson -> numbers of the lessons ahead of it, of as many other inputs."""
     others, members = settings.n - 1, list(by_input.values())
     place = {id_: n for n, id_ in enumerate(by_input)}
@@ -177,9 +219,16 @@ def _chosen(
     for epoch in range(epochs):
         drawn = []
         for lesson, mine in zip(lessons, own, strict=True):
-            random = np.random.default_rng(_number(f"{seed}:{epoch}:{lesson.context}:{lesson.example_id}"))
+            random = np.random.default_rng(
+                _number(f"{seed}:{epoch}:{lesson.context}:{lesson.example_id}")
+            )
             picked = random.choice(len(members) - 1, others, replace=False)
-            drawn.append([members[m][random.integers(len(members[m]))] for m in (int(p) + (p >= mine) for p in picked)])
+            drawn.append(
+                [
+                    members[m][random.integers(len(members[m]))]
+                    for m in (int(p) + (p >= mine) for p in picked)
+                ]
+            )
         found.append(drawn)
     return found
 
@@ -189,7 +238,9 @@ def _number(key: str) -> int:
 
 
 def _nearest(texts: Sequence[str], count: int) -> list[list[int]]:
-    """The `count` texts nearest to each by the cosine of TF-IDF weights, the nearest last, beside the question; of equals, the earlier ones."""
+    """The `count` texts nearest to each by the cosine of TF-IDF weights, the nearest last, beside
+    the question; of equals, the earlier ones.
+    """
     words, found = _words(texts), []
     for n in range(len(texts)):
         likeness = (words[n] @ words.T).toarray()[0]
@@ -206,16 +257,24 @@ def _words(texts: Sequence[str]) -> Any:
         return TfidfVectorizer(token_pattern=r"(?u)\b\w+\b").fit_transform(texts)
     except ValueError:  # no words
         raise UserError(
-            "the student's prompts have no words to be compared by", where="lessons.select", fix="write random or fixed"
+            "the student's prompts have no words to be compared by",
+            where="lessons.select",
+            fix="write random or fixed",
         ) from None
 
 
-# -- questions behind shots -------------------------------------------------------------------------------------------
+# -- questions behind shots ------------------------------------------------------------------------
 
 
 def draws(settings: Shots) -> list[tuple[int, int]]:
-    """(shots, number of the draw) of everything that is measured; without shots there is nothing to draw."""
-    return [(count, draw) for count in settings.counts for draw in range(1, (settings.draws if count else 1) + 1)]
+    """(shots, number of the draw) of everything that is measured; without shots there is nothing to
+    draw.
+    """
+    return [
+        (count, draw)
+        for count in settings.counts
+        for draw in range(1, (settings.draws if count else 1) + 1)
+    ]
 
 
 def system(name: str, count: int, draw: int) -> str:
@@ -224,11 +283,19 @@ def system(name: str, count: int, draw: int) -> str:
 
 
 def questions(
-    settings: Shots, name: str, context: Context, pool: list[dict[str, Any]] | None, asked: Sequence[Prompt], seed: int, where: str, modules: str
-) -> dict[tuple[int, int], list[Prompt]]:  # fmt: skip
+    settings: Shots,
+    name: str,
+    context: Context,
+    pool: list[dict[str, Any]] | None,
+    asked: Sequence[Prompt],
+    seed: int,
+    where: str,
+    modules: str,
+) -> dict[tuple[int, int], list[Prompt]]:
     """Each held-out example's prompt behind shots: (shots, draw) -> prompts.
 
-    A draw is one order of the pool, the same for all examples: the first so many are shown, an example that is itself among them left out.
+    A draw is one order of the pool, the same for all examples: the first so many are shown, an
+    example that is itself among them left out.
 
     Args:
         settings: The evaluation's `shots`.
@@ -237,13 +304,17 @@ def questions(
         where: Key of the section, for messages.
 
     Raises:
-        UserError: The student's prompt is a chat, the pool is too small, or a shot's answer is empty.
+        UserError: The student's prompt is a chat, the pool is too small, or a shot's answer is
+            empty.
     """
     refuse_chat(context.student, name, where)
     rows = inputs.load(settings.pool, f"{where}.pool", modules)
     shown = prompts.render_all(name, context.student, "student", rows, [pool])
     answers = [_answer(settings.answer, name, row, f"{where}.answer") for row in rows]
-    pieces = [f"{prompt.content}{answer}{settings.separator}" for prompt, answer in zip(shown, answers, strict=True)]
+    pieces = [
+        f"{prompt.content}{answer}{settings.separator}"
+        for prompt, answer in zip(shown, answers, strict=True)
+    ]
     plain = [prompts.plain(prompt) for prompt in shown]
     found = {}
     for count, draw in draws(settings):
@@ -254,9 +325,11 @@ def questions(
             chosen = list(itertools.islice((n for n in order if plain[n] != itself), count))
             if len(chosen) < count:
                 raise UserError(
-                    f"{count} shots are wanted, but the pool has only {len(chosen)} beside example '{prompt.example_id}'",
-                    where=f"{where}.pool", fix="give a bigger pool, or lower counts",
-                )  # fmt: skip
+                    f"{count} shots are wanted, but the pool has only {len(chosen)} beside example"
+                    f" '{prompt.example_id}'",
+                    where=f"{where}.pool",
+                    fix="give a bigger pool, or lower counts",
+                )
             text = "".join(pieces[n] for n in chosen) + str(prompt.content)
             found[count, draw].append(Prompt(prompt.example_id, prompt.context, text))
     return found
@@ -270,7 +343,8 @@ def refuse_chat(template: Template, name: str, where: str) -> None:
     """
     if template.messages:
         raise UserError(
-            f"the student's prompt in context '{name}' is a chat, but pairs with shots are joined as plain text",
+            f"the student's prompt in context '{name}' is a chat, but pairs with shots are joined"
+            " as plain text",
             where=where,
             fix=f"write contexts.{name}.student as plain text",
         )
@@ -290,7 +364,11 @@ def check(recipe: Recipe, asked: Mapping[str, Sequence[Prompt]], *, encoder_deco
             continue
         where = f"rounds.{round_}.lessons.kind" if recipe.rounds else "lessons.kind"
         if encoder_decoder:
-            raise UserError("an encoder-decoder model can't learn answers between questions", where=where, fix="name a decoder-only model")
+            raise UserError(
+                "an encoder-decoder model can't learn answers between questions",
+                where=where,
+                fix="name a decoder-only model",
+            )
         for name in plan.contexts:
             refuse_chat(recipe.contexts[name].student, name, where)
             refuse_too_few(len(asked[name]), plan.lessons.n, name)
@@ -301,5 +379,9 @@ def check(recipe: Recipe, asked: Mapping[str, Sequence[Prompt]], *, encoder_deco
 def _answer(source: str, name: str, row: Example, where: str) -> str:
     text = str(prompts.render(Template(text=source), name, row, None, where).content)
     if not text.strip():
-        raise UserError(f"the answer of shot '{row.id}' is empty", where=where, fix="mend the template or the pool")
+        raise UserError(
+            f"the answer of shot '{row.id}' is empty",
+            where=where,
+            fix="mend the template or the pool",
+        )
     return text

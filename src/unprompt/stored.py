@@ -13,11 +13,13 @@ from unprompt import rundir
 from unprompt.records import Lesson
 
 _ROWS = 32
-"""Read at once: one lesson costs the reading of so many, and so many share one entry in the file's index."""
+"""Read at once: one lesson costs the reading of so many, and so many share one entry in the file's
+index."""
 
 
 class StoredLessons(Sequence[Lesson]):
-    """A transfer set on disk. A lesson is read when it is asked for, in any order, and none is kept in memory.
+    """A transfer set on disk. A lesson is read when it is asked for, in any order, and none is kept
+    in memory.
 
     Args:
         path: What `copied` wrote.
@@ -28,13 +30,18 @@ class StoredLessons(Sequence[Lesson]):
 
     @staticmethod
     def copied(source: Path) -> StoredLessons:
-        """From what `rundir.write_lessons` wrote. Parquet can't be read a row at a time, so its rows are copied into an Arrow file beside it.
+        """From what `rundir.write_lessons` wrote. Parquet can't be read a row at a time, so its
+        rows are copied into an Arrow file beside it.
 
         Raises:
             UserError: It is broken, or the copy can't be written.
         """
         target = source.with_suffix(".arrow")
-        with rundir.replacing(target) as partial, pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, rundir.LESSON) as writer:
+        with (
+            rundir.replacing(target) as partial,
+            pa.OSFile(str(partial), "wb") as sink,
+            pa.ipc.new_file(sink, rundir.LESSON) as writer,
+        ):
             for batch in rundir.lesson_batches(source, _ROWS):
                 writer.write_batch(batch)
         return StoredLessons(target)

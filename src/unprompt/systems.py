@@ -1,4 +1,6 @@
-"""The recipe's further systems: some weights under some prompt, as the grid of Shirgaonkar et al. 2024 (tables 1 and 6) has them. Pure."""
+"""The recipe's further systems: some weights under some prompt, as the grid of Shirgaonkar et al.
+2024 (tables 1 and 6) has them. Pure.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ def render_all(
     """(System, context) -> what it is asked there on the held-out examples.
 
     Args:
-        shown: Context -> the examples in each of the teacher's prompts; a template of a system's own sees the same.
+        shown: Context -> the examples in each of the teacher's prompts; a template of a system's
+            own sees the same.
         rendered: The contexts' own prompts by (context, `teacher` or `student`, `held`).
 
     Raises:
@@ -32,13 +35,18 @@ def render_all(
                 found[name, context] = rendered[context, system.prompt, "held"]
             else:
                 rows, where = held_out[context], f"systems.{name}.prompt"
-                found[name, context] = prompts.render_all(context, system.prompt, "", rows, shown[context], where)
+                found[name, context] = prompts.render_all(
+                    context, system.prompt, "", rows, shown[context], where
+                )
     return found
 
 
 def described(recipe: Recipe) -> dict[str, dict[str, str]]:
     """System -> its `model` and `prompt` in words, for the tables."""
     return {
-        name: {"model": system.model, "prompt": system.prompt if isinstance(system.prompt, str) else "own"}
+        name: {
+            "model": system.model,
+            "prompt": system.prompt if isinstance(system.prompt, str) else "own",
+        }
         for name, system in recipe.systems.items()
     }

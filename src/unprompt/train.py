@@ -17,7 +17,13 @@ import numpy as np
 import torch
 import transformers
 from torch.utils.data import Dataset, Sampler
-from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 from transformers.integrations.integration_utils import TensorBoardCallback
 
 from unprompt import fast, models, processes, rundir
@@ -36,14 +42,20 @@ _MEND_TRAINER = "use arguments of transformers.TrainingArguments, and install wh
 
 
 class LessonTrainer(Trainer):
-    """Loss = sum of w * KL over the weighted tokens / total weight of the global batch, so that micro-batches do not change the gradient."""
+    """Loss = sum of w * KL over the weighted tokens / total weight of the global batch, so that
+    micro-batches do not change the gradient.
+    """
 
     loss_is_scaled_for_ga = True
     step: fast.Step | None = None
     """The same loss, faster; None where the student or the trainer's settings can't."""
 
-    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
-        total = torch.stack([batch["batch"].weight_N.sum() for batch in batch_samples]).sum().to(device)
+    def _get_num_items_in_batch(
+        self, batch_samples: list[Any], device: torch.device
+    ) -> torch.Tensor:
+        total = (
+            torch.stack([batch["batch"].weight_N.sum() for batch in batch_samples]).sum().to(device)
+        )
         everywhere: Any = self.accelerator.gather(total) if self.args.world_size > 1 else total
         return everywhere.sum()
 
@@ -52,16 +64,30 @@ class LessonTrainer(Trainer):
             return super()._get_train_sampler(train_dataset)
         taught: Any = self.train_dataset if train_dataset is None else train_dataset
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return _SharedOrder(taught, seed, self.args.per_device_train_batch_size * self.args.world_size)
+        return _SharedOrder(
+            taught, seed, self.args.per_device_train_batch_size * self.args.world_size
+        )
 
     def _prepare_input(self, data: Any) -> Any:
-        return data.to(self.args.device) if isinstance(data, Batch) else super()._prepare_input(data)
+        return (
+            data.to(self.args.device) if isinstance(data, Batch) else super()._prepare_input(data)
+        )
 
-    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
-        """Weighted KL of a micro-batch in nats, over the global batch's weight (times the processes, since gradients are averaged over them)."""
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """Weighted KL of a micro-batch in nats, over the global batch's weight (times the
+        processes, since gradients are averaged over them).
+        """
         batch: Batch = inputs["batch"]
         if self.step is not None:
-            loss = self.step(batch) if self.args.world_size == 1 else model(fast_batch=batch)  # DDP averages what goes through it
+            loss = (
+                self.step(batch) if self.args.world_size == 1 else model(fast_batch=batch)
+            )  # DDP averages what goes through it
         else:
             loss = (batch_kl(model, batch) * batch.weight_N).sum()
         return loss / num_items_in_batch * self.args.world_size
@@ -74,16 +100,27 @@ def attach_adapter(model: Any, train: Train, seed: int) -> Any:
     from peft import LoraConfig, get_peft_model
 
     adapter: Any
-    adapter, kind = train.adapter, "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
+    adapter, kind = (
+        train.adapter,
+        "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM",
+    )
     targets = adapter.targets if isinstance(adapter.targets, str) else list(adapter.targets)
     config = LoraConfig(
-        r=adapter.rank, lora_alpha=adapter.alpha or 2 * adapter.rank, lora_dropout=adapter.dropout, target_modules=targets, task_type=kind
-    )  # fmt: skip
+        r=adapter.rank,
+        lora_alpha=adapter.alpha or 2 * adapter.rank,
+        lora_dropout=adapter.dropout,
+        target_modules=targets,
+        task_type=kind,
+    )
     transformers.set_seed(seed)
     try:
         return get_peft_model(model, config)
     except ValueError as error:
-        raise UserError(str(error).splitlines()[0], where="train.adapter.targets", fix="name layers that the model has") from None
+        raise UserError(
+            str(error).splitlines()[0],
+            where="train.adapter.targets",
+            fix="name layers that the model has",
+        ) from None
 
 
 def train(
@@ -100,43 +137,70 @@ def train(
 ) -> None:
     """Train `student` in place and save it.
 
-    Every process of a run calls it with the same arguments and takes its share of each step's lessons; the first one writes.
+    Every process of a run calls it with the same arguments and takes its share of each step's
+    lessons; the first one writes.
 
-    Checkpoints go to `checkpoints/`; a killed run goes on from the last whole one, to the same weights. They are removed once the student is saved.
-    `train_log.json` holds the steps and the logged losses (nats per weighted token), `train_seconds.json` the measured seconds, restarts included.
+    Checkpoints go to `checkpoints/`; a killed run goes on from the last whole one, to the same
+    weights. They are removed once the student is saved. `train_log.json` holds the steps and the
+    logged losses (nats per weighted token), `train_seconds.json` the measured seconds, restarts
+    included.
 
     Args:
-        lessons: In memory or not (`stored.StoredLessons`); those of a step are asked for when it is their turn.
-        made_from: Fingerprint of lessons and settings; checkpoints of another, or of another number of processes, are not resumed.
-        variants: Of how many epochs the lessons are, one after the other: equal parts of `lessons`, of which each epoch trains on its own.
+        lessons: In memory or not (`stored.StoredLessons`); those of a step are asked for when it is
+            their turn.
+        made_from: Fingerprint of lessons and settings; checkpoints of another, or of another number
+            of processes, are not resumed.
+        variants: Of how many epochs the lessons are, one after the other: equal parts of `lessons`,
+            of which each epoch trains on its own.
         watch: Looks on.
     """
     values = arguments(settings, folder.checkpoints, seed)
     taught = _Epochs(lessons, variants)
     steps = math.ceil(math.ceil(len(taught) / settings.batch_size) * settings.epochs)
     values.logging_steps = min(values.logging_steps, steps)  # a short training logs its end, too
-    kept, values.save_total_limit = values.save_total_limit, None  # the trainer's own goes by the clock, which may jump
+    kept, values.save_total_limit = (
+        values.save_total_limit,
+        None,
+    )  # the trainer's own goes by the clock, which may jump
     mark = made_from if processes.count() == 1 else f"{made_from} in {processes.count()} processes"
     start = processes.from_first(lambda: _resumable(folder.checkpoints, mark))
     pad = tokenizer.pad_token_id
     assert isinstance(pad, int)
-    decoder_start = student.config.decoder_start_token_id if student.config.is_encoder_decoder else None
+    decoder_start = (
+        student.config.decoder_start_token_id if student.config.is_encoder_decoder else None
+    )
     transformers.set_seed(seed)
     try:
         trainer = LessonTrainer(
-            student, values, train_dataset=taught,
+            student,
+            values,
+            train_dataset=taught,
             data_collator=functools.partial(_as_inputs, pad=pad, decoder_start=decoder_start),
-        )  # fmt: skip
-    except (RuntimeError, ValueError, ImportError) as error:  # a tracker or a launcher that is not there
+        )
+    except (
+        RuntimeError,
+        ValueError,
+        ImportError,
+    ) as error:  # a tracker or a launcher that is not there
         started = processes.count() > 1 or "fsdp" not in settings.trainer
-        fix = _MEND_TRAINER if started else "start it with `torchrun --nproc-per-node 8 -m unprompt run RECIPE`"
+        fix = (
+            _MEND_TRAINER
+            if started
+            else "start it with `torchrun --nproc-per-node 8 -m unprompt run RECIPE`"
+        )
         raise UserError(str(error)[:300], where="train.trainer", fix=fix) from None
     if values.fsdp and not trainer.is_fsdp_enabled:
-        raise UserError("accelerate shards students on GPUs only", where="train.trainer.fsdp", fix="leave it out on processors")
+        raise UserError(
+            "accelerate shards students on GPUs only",
+            where="train.trainer.fsdp",
+            fix="leave it out on processors",
+        )
     trainer.remove_callback(PrinterCallback)
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
-            callback.logging_dir = str(folder.folder / "tensorboard")  # its own default goes with the checkpoints
+            callback.logging_dir = str(
+                folder.folder / "tensorboard"
+            )  # its own default goes with the checkpoints
     clock = _Clock(start, kept)
     trainer.add_callback(clock)
     with contextlib.ExitStack() as undo, bar("training, in steps", steps) as progress:
@@ -154,13 +218,18 @@ def train(
         trainer.add_callback(_NextEpoch(taught))
         sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
         if watch is not None and sharded:
-            say("held-out inputs are not looked at while the student trains: no process has all of it")
+            say(
+                "held-out inputs are not looked at while the student trains: no process has all"
+                " of it"
+            )
         elif watch is not None:
             trainer.add_callback(watch)
         try:
             with rundir.writing(folder.checkpoints), models.quiet():
                 trainer.train(resume_from_checkpoint=start)
-        except pickle.UnpicklingError:  # PyTorch reads tensors and plain values only, and says so with this
+        except (
+            pickle.UnpicklingError
+        ):  # PyTorch reads tensors and plain values only, and says so with this
             raise UserError(
                 "holds what no training of ours writes, and was not read",
                 where=str(start),
@@ -168,7 +237,9 @@ def train(
             ) from None
         except torch.OutOfMemoryError:
             fix = "lower it and run again: the student is the same whatever it is"
-            raise UserError("the GPU's memory is full", where="train.micro_batch_size", fix=fix) from None
+            raise UserError(
+                "the GPU's memory is full", where="train.micro_batch_size", fix=fix
+            ) from None
     whole = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
     processes.wait_for_all()  # nobody writes into the checkpoints any more
     if processes.number():
@@ -187,7 +258,9 @@ def train(
             student.save_pretrained(partial, **({"state_dict": whole} if sharded else {}))
             tokenizer.save_pretrained(partial)
     folder.write_text("train_seconds.json", json.dumps(clock.seconds()))
-    folder.write_text("train_log.json", json.dumps({"steps": trainer.state.global_step, "losses": losses}))
+    folder.write_text(
+        "train_log.json", json.dumps({"steps": trainer.state.global_step, "losses": losses})
+    )
     shutil.rmtree(folder.checkpoints, ignore_errors=True)
 
 
@@ -226,9 +299,11 @@ _NOTHING = -1
 
 
 class _SharedOrder(Sampler[int]):
-    """The lessons in the order in which one process takes them, then lessons that teach nothing, so that every process gets as many micro-batches.
+    """The lessons in the order in which one process takes them, then lessons that teach nothing, so
+    that every process gets as many micro-batches.
 
-    accelerate deals the micro-batches out in turns, so that a step's are dealt to all processes; it would fill up with lessons from the front, which would count twice.
+    accelerate deals the micro-batches out in turns, so that a step's are dealt to all processes; it
+    would fill up with lessons from the front, which would count twice.
 
     Args:
         whole: Lessons in one micro-batch of all processes.
@@ -241,7 +316,9 @@ class _SharedOrder(Sampler[int]):
         return math.ceil(len(self._taught) / self._whole) * self._whole
 
     def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self._seed + self._taught.epoch)  # as accelerate's SeedableRandomSampler
+        generator = torch.Generator().manual_seed(
+            self._seed + self._taught.epoch
+        )  # as accelerate's SeedableRandomSampler
         yield from torch.randperm(len(self._taught), generator=generator).tolist()
         yield from [_NOTHING] * (len(self) - len(self._taught))
 
@@ -268,8 +345,8 @@ class _Progress(TrainerCallback):
 
 
 class _Clock(TrainerCallback):
-    """Seconds of training over all restarts: each checkpoint keeps those until then. What a kill undid is not counted. And the newest checkpoints
-    are kept, with a list of their files.
+    """Seconds of training over all restarts: each checkpoint keeps those until then. What a kill
+    undid is not counted. And the newest checkpoints are kept, with a list of their files.
     """
 
     def __init__(self, checkpoint: str | None, kept: int | None = None) -> None:
@@ -290,9 +367,17 @@ class _Clock(TrainerCallback):
         if state.is_world_process_zero:
             checkpoint = Path(args.output_dir, f"checkpoint-{state.global_step}")
             (checkpoint / "seconds.json").write_text(json.dumps(self.seconds()))
-            with rundir.replacing(checkpoint / _FILES) as partial:  # last: it says that the checkpoint is whole
-                files = (file for file in checkpoint.rglob("*") if file.is_file() and not file.name.startswith("."))
-                partial.write_text(json.dumps({str(file.relative_to(checkpoint)): _stamp(file) for file in files}))
+            with rundir.replacing(
+                checkpoint / _FILES
+            ) as partial:  # last: it says that the checkpoint is whole
+                files = (
+                    file
+                    for file in checkpoint.rglob("*")
+                    if file.is_file() and not file.name.startswith(".")
+                )
+                partial.write_text(
+                    json.dumps({str(file.relative_to(checkpoint)): _stamp(file) for file in files})
+                )
             for older in _newest_first(checkpoint.parent)[self._kept :] if self._kept else ():
                 shutil.rmtree(older)
 
@@ -302,7 +387,8 @@ def _as_inputs(lessons: list[Lesson], pad: int, decoder_start: int | None) -> di
 
 
 def shares(settings: Train, count: int) -> tuple[int, int]:
-    """Lessons in a micro-batch of one process, and how many such it reads in a step, so that `count` processes together read `batch_size` lessons.
+    """Lessons in a micro-batch of one process, and how many such it reads in a step, so that
+    `count` processes together read `batch_size` lessons.
 
     Raises:
         UserError: The batch can't be divided so.
@@ -312,7 +398,8 @@ def shares(settings: Train, count: int) -> tuple[int, int]:
     if rest or own % micro:
         what = f"micro-batches of {micro} lessons in " if micro and not rest else ""
         raise UserError(
-            f"a batch of {settings.batch_size} lessons can't be divided into {what}{count} processes",
+            f"a batch of {settings.batch_size} lessons can't be divided into {what}{count}"
+            " processes",
             where="train.batch_size",
             fix="give a multiple, or start another number of processes",
         )
@@ -332,14 +419,18 @@ def arguments(settings: Train, folder: Path, seed: int) -> TrainingArguments:
         "per_device_train_batch_size": micro,
         "gradient_accumulation_steps": times,
         "learning_rate": settings.learning_rate,
-        "lr_scheduler_type": settings.schedule if settings.schedule != "constant" else "constant_with_warmup",
+        "lr_scheduler_type": (
+            settings.schedule if settings.schedule != "constant" else "constant_with_warmup"
+        ),
         "warmup_steps": settings.warmup,
         "weight_decay": settings.weight_decay,
         "max_grad_norm": settings.max_grad_norm,
         "save_strategy": "steps",
         "save_steps": settings.save_every,
         "save_total_limit": 2,
-        "logging_steps": math.gcd(5, settings.save_every),  # so that a training which goes on from a checkpoint logs the same means
+        "logging_steps": math.gcd(
+            5, settings.save_every
+        ),  # so that a training which goes on from a checkpoint logs the same means
         "report_to": "none",
         "remove_unused_columns": False,
         "seed": seed,
@@ -347,8 +438,19 @@ def arguments(settings: Train, folder: Path, seed: int) -> TrainingArguments:
         "dataloader_pin_memory": torch.cuda.is_available(),
         "log_level": "error",
         "disable_tqdm": True,
-        **({"use_cpu": True} if processes.count() > 1 and not torch.accelerator.is_available() else {}),  # it would not see the others
-        **({"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}} if settings.checkpointing else {}),
+        **(
+            {"use_cpu": True}
+            if processes.count() > 1 and not torch.accelerator.is_available()
+            else {}
+        ),  # it would not see the others
+        **(
+            {
+                "gradient_checkpointing": True,
+                "gradient_checkpointing_kwargs": {"use_reentrant": False},
+            }
+            if settings.checkpointing
+            else {}
+        ),
         **settings.trainer,
         "logging_first_step": True,  # so that the log is never empty, however few the steps are
     }
@@ -359,11 +461,16 @@ def arguments(settings: Train, folder: Path, seed: int) -> TrainingArguments:
 
 
 def _resumable(folder: Path, made_from: str) -> str | None:
-    """The newest whole checkpoint made from the same lessons and settings; everything else there is removed."""
+    """The newest whole checkpoint made from the same lessons and settings; everything else there is
+    removed.
+    """
     mark = folder / "made_from.txt"
     if not mark.is_file() or mark.read_text() != made_from:
         if _newest_first(folder):
-            say(f"the checkpoints in {folder} are of other lessons or settings, or of another number of processes: training begins anew")
+            say(
+                f"the checkpoints in {folder} are of other lessons or settings, or of another"
+                " number of processes: training begins anew"
+            )
         shutil.rmtree(folder, ignore_errors=True)
         with rundir.replacing(mark) as partial:
             partial.write_text(made_from)
@@ -371,10 +478,17 @@ def _resumable(folder: Path, made_from: str) -> str | None:
     for checkpoint in _newest_first(folder):
         listed = rundir.read_json(checkpoint / _FILES)
         if isinstance(listed, dict) and "trainer_state.json" in listed:
-            broken = [name for name, stamp in listed.items() if not (checkpoint / name).exists() or _stamp(checkpoint / name) != stamp]
+            broken = [
+                name
+                for name, stamp in listed.items()
+                if not (checkpoint / name).exists() or _stamp(checkpoint / name) != stamp
+            ]
             if not broken:
                 return str(checkpoint)
-            say(f"BROKEN FILE: {checkpoint / broken[0]} is not as it was written; training goes on from the checkpoint before")
+            say(
+                f"BROKEN FILE: {checkpoint / broken[0]} is not as it was written; training goes on"
+                " from the checkpoint before"
+            )
         shutil.rmtree(checkpoint)
     return None
 
@@ -384,6 +498,8 @@ def _newest_first(folder: Path) -> list[Path]:
 
 
 def _stamp(file: Path) -> list[Any]:
-    """A file's size, and what it holds, unless it is so big that reading it again would take longer than training it anew."""
+    """A file's size, and what it holds, unless it is so big that reading it again would take longer
+    than training it anew.
+    """
     size = file.stat().st_size
     return [size, rundir.file_digest(file) if size <= _READ_AGAIN else ""]

@@ -1,4 +1,6 @@
-"""How a teacher's tokens come to a student of its own family, or of another. Pure; tokenizers are only read."""
+"""How a teacher's tokens come to a student of its own family, or of another. Pure; tokenizers are
+only read.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +23,15 @@ class Pair:
     """A teacher and a student that are two models.
 
     Attributes:
-        by: `id`: every id that both tokenizers have is the same token to both, so labels are carried across as they are. `text`: the
-            tokenizers differ; only text can be carried across, and is tokenised anew.
+        by: `id`: every id that both tokenizers have is the same token to both, so labels are
+            carried across as they are. `text`: the tokenizers differ; only text can be carried
+            across, and is tokenised anew.
         why: Of a pair `by` text, in words: where the tokenizers differ first.
         teacher, student: Their tokenizers.
         known: Whether the student has a token of this id, shape (ids,).
         window: Longest sequence that the student reads, in its tokens; None: no limit.
-        ends: Ids that end an answer of the teacher's and stand for the student's own end token; empty if both end alike.
+        ends: Ids that end an answer of the teacher's and stand for the student's own end token;
+            empty if both end alike.
     """
 
     by: Literal["id", "text"]
@@ -39,16 +43,23 @@ class Pair:
     ends: frozenset[int]
 
     def anew(self) -> dict[str, Any]:
-        """What `lessons.build` needs to know where text is carried across: who wrote it, and how much the student reads."""
+        """What `lessons.build` needs to know where text is carried across: who wrote it, and how
+        much the student reads.
+        """
         return {"writer": self.teacher, "window": self.window} if self.by == "text" else {}
 
     def carried(self, completions: Sequence[Completion]) -> list[Completion]:
-        """The teacher's completions in the student's ids, its end token and all; unchanged where it is text that is carried across.
+        """The teacher's completions in the student's ids, its end token and all; unchanged where it
+        is text that is carried across.
 
         Raises:
             UserError: A token, or a label's token, that the student does not have.
         """
-        return [self._carry(completion) for completion in completions] if self.by == "id" else list(completions)
+        return (
+            [self._carry(completion) for completion in completions]
+            if self.by == "id"
+            else list(completions)
+        )
 
     def _carry(self, completion: Completion) -> Completion:
         eos = self.student.eos_token_id
@@ -61,8 +72,9 @@ class Pair:
             if id_ >= len(self.known) or not self.known[id_]:
                 token = self.teacher.convert_ids_to_tokens(id_)
                 raise UserError(
-                    f"the teacher's answer to input '{completion.example_id}' has the token {id_} ({token or 'padding'!r}) in it or in its labels, "
-                    "which the student's vocabulary does not have",
+                    f"the teacher's answer to input '{completion.example_id}' has the token {id_}"
+                    f" ({token or 'padding'!r}) in it or in its labels, which the student's"
+                    " vocabulary does not have",
                     where="teacher_model",
                     fix="name a teacher whose vocabulary is the student's; the answers are kept",
                 )
@@ -70,9 +82,13 @@ class Pair:
 
 
 def pair(
-    student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase, embeddings: int, window: int | None, student_ends: set[int],
+    student: PreTrainedTokenizerBase,
+    teacher: PreTrainedTokenizerBase,
+    embeddings: int,
+    window: int | None,
+    student_ends: set[int],
     teacher_ends: set[int],
-) -> Pair:  # fmt: skip
+) -> Pair:
     """Compare two tokenizers.
 
     Args:
@@ -83,8 +99,14 @@ def pair(
     """
     ours = {id_: token for token, id_ in student.get_vocab().items()}
     theirs = {id_: token for token, id_ in teacher.get_vocab().items()}
-    first = next((id_ for id_ in sorted(ours.keys() & theirs.keys()) if ours[id_] != theirs[id_]), None)
-    why = "" if first is None else f"id {first} is {theirs[first]!r} to the teacher and {ours[first]!r} to the student"
+    first = next(
+        (id_ for id_ in sorted(ours.keys() & theirs.keys()) if ours[id_] != theirs[id_]), None
+    )
+    why = (
+        ""
+        if first is None
+        else f"id {first} is {theirs[first]!r} to the teacher and {ours[first]!r} to the student"
+    )
     known = np.zeros(max(ours) + 1, bool)
     known[[id_ for id_ in ours if id_ < embeddings]] = True
     alike = student_ends == teacher_ends and student.eos_token_id == teacher.eos_token_id
@@ -93,27 +115,52 @@ def pair(
 
 
 def unknown(student: PreTrainedTokenizerBase, window: int | None) -> Pair:
-    """Of a teacher whose tokenizer nobody named: its text is counted and cut by the student's, and tokenised anew."""
-    return Pair("text", "the teacher's is not named", student, student, np.zeros(0, bool), window, frozenset())
+    """Of a teacher whose tokenizer nobody named: its text is counted and cut by the student's, and
+    tokenised anew.
+    """
+    return Pair(
+        "text",
+        "the teacher's is not named",
+        student,
+        student,
+        np.zeros(0, bool),
+        window,
+        frozenset(),
+    )
 
 
 def describe(found: Pair, teacher_embeddings: int = 0, student_embeddings: int = 0) -> list[str]:
-    """What was aligned, in lines for the terminal. Embeddings are told where both models' are known."""
+    """What was aligned, in lines for the terminal. Embeddings are told where both models' are
+    known.
+    """
     if found.by == "text":
         return [
-            f"  note: teacher and student have different tokenizers ({found.why}): the teacher's answers are tokenised anew for the student, "
-            "each token its own label"
+            f"  note: teacher and student have different tokenizers ({found.why}): the teacher's"
+            " answers are tokenised anew for the student, each token its own label"
         ]
-    theirs, ours = set(found.teacher.get_vocab().values()), set(np.flatnonzero(found.known).tolist())
-    more = [f"{count} only the {who}'s" for count, who in ((len(theirs - ours), "teacher"), (len(ours - theirs), "student")) if count]
-    padded = f"; embeddings {teacher_embeddings} and {student_embeddings}" if teacher_embeddings != student_embeddings else ""
+    theirs, ours = (
+        set(found.teacher.get_vocab().values()),
+        set(np.flatnonzero(found.known).tolist()),
+    )
+    more = [
+        f"{count} only the {who}'s"
+        for count, who in ((len(theirs - ours), "teacher"), (len(ours - theirs), "student"))
+        if count
+    ]
+    padded = (
+        f"; embeddings {teacher_embeddings} and {student_embeddings}"
+        if teacher_embeddings != student_embeddings
+        else ""
+    )
     lines = [
-        f"  labels are carried from teacher to student by id: {len(theirs & ours)} tokens shared{', ' if more else ''}{', '.join(more)}{padded}"
+        f"  labels are carried from teacher to student by id: {len(theirs & ours)} tokens"
+        f" shared{', ' if more else ''}{', '.join(more)}{padded}"
     ]
     if found.ends:
         ends = found.teacher.convert_ids_to_tokens(sorted(found.ends))
         lines.append(
-            f"  note: the teacher ends its answers with {' or '.join(map(repr, ends))}, the student learns its own: {found.student.eos_token!r}"
+            f"  note: the teacher ends its answers with {' or '.join(map(repr, ends))}, the student"
+            f" learns its own: {found.student.eos_token!r}"
         )
     return lines
 
@@ -125,7 +172,9 @@ def _renamed(labels: SoftLabels, ends: frozenset[int], eos: int) -> SoftLabels:
         return labels
     ids = np.where(hit, eos, labels.ids)
     token = np.repeat(np.arange(len(labels)), np.diff(labels.offsets))
-    entries, at = np.unique(np.stack([token, ids]), axis=1, return_inverse=True)  # the end token may have been there, too
+    entries, at = np.unique(
+        np.stack([token, ids]), axis=1, return_inverse=True
+    )  # the end token may have been there, too
     probs = np.zeros(entries.shape[1], np.float32)
     np.add.at(probs, at.ravel(), labels.probs)
     offsets = np.searchsorted(entries[0], np.arange(len(labels) + 1)).astype(np.int32)

@@ -1,6 +1,8 @@
-"""Whose weights answer: each model is loaded once, when first needed, and of students one at a time is in memory.
+"""Whose weights answer: each model is loaded once, when first needed, and of students one at a time
+is in memory.
 
-Whose weights: `teacher` (the recipe's), `base` (the student before any round), `judge`, or a round's name.
+Whose weights: `teacher` (the recipe's), `base` (the student before any round), `judge`, or a
+round's name.
 """
 
 from __future__ import annotations
@@ -40,11 +42,14 @@ class Weights:
         tokenizer: The student's.
 
     Attributes:
-        made_from: Round -> fingerprint of what its student was trained on; to be set ahead of asking for it.
+        made_from: Round -> fingerprint of what its student was trained on; to be set ahead of
+            asking for it.
         spread: Given how a worker makes its engine, asks by many workers; None: in this process.
     """
 
-    def __init__(self, recipe: Recipe, files: rundir.RunDir, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(
+        self, recipe: Recipe, files: rundir.RunDir, tokenizer: PreTrainedTokenizerBase
+    ) -> None:
         self.recipe, self.files, self.tokenizer = recipe, files, tokenizer
         self.made_from: dict[str, str] = {}
         self.spread: Callable[[Callable[[], Engine]], Ask] | None = None
@@ -61,7 +66,11 @@ class Weights:
         model, key = self._other_model(whose) or (self.recipe.model, "model")
         if model.server:
             return [models.identity(model, key)]
-        vllm = [f"vllm {json.dumps(model.vllm, sort_keys=True, default=str)}"] if self._by_vllm(whose) else []
+        vllm = (
+            [f"vllm {json.dumps(model.vllm, sort_keys=True, default=str)}"]
+            if self._by_vllm(whose)
+            else []
+        )
         found = [
             models.identity(model, key),
             str(models.dtype(model)),
@@ -80,19 +89,37 @@ class Weights:
         labels: Labels | None,
         given: Sequence[tuple[str, list[int]]] | None = None,
     ) -> tuple[Sequence[Completion], Place, int]:
-        """Answers to prompts, in their order; the folder that keeps them; and how many were missing there and asked.
+        """Answers to prompts, in their order; the folder that keeps them; and how many were missing
+        there and asked.
 
         Args:
-            title: What the terminal calls it, and what keeps these answers apart from those to the same prompts for another purpose.
-            given: For each prompt a continuation (text, token ids) to score, instead of writing one.
+            title: What the terminal calls it, and what keeps these answers apart from those to the
+                same prompts for another purpose.
+            given: For each prompt a continuation (text, token ids) to score, instead of writing
+                one.
         """
         from unprompt import collect
 
         recipe = self.recipe
-        parts = [rundir.FORMAT, title, self.identity(whose), sampling.model_dump(exclude={"per_input"}), _kept(labels), recipe.seed]
-        store = self.files.stores(recipe.store) / rundir.fingerprint(*parts, *([given] if given else []))
-        asking = collect.Asking(store, sampling, labels, recipe.seed, recipe.batch_size, side.prefix)
-        ask = self.spread(self._worker(whose)) if self.spread else collect.here(lambda: self.engine(whose))
+        parts = [
+            rundir.FORMAT,
+            title,
+            self.identity(whose),
+            sampling.model_dump(exclude={"per_input"}),
+            _kept(labels),
+            recipe.seed,
+        ]
+        store = self.files.stores(recipe.store) / rundir.fingerprint(
+            *parts, *([given] if given else [])
+        )
+        asking = collect.Asking(
+            store, sampling, labels, recipe.seed, recipe.batch_size, side.prefix
+        )
+        ask = (
+            self.spread(self._worker(whose))
+            if self.spread
+            else collect.here(lambda: self.engine(whose))
+        )
         with bar(title, len(side.prompts)) as progress:
             found, asked = collect.fill(ask, asking, side.prompts, side.lengths, given, progress)
         return found, store, asked
@@ -100,7 +127,14 @@ class Weights:
     def _worker(self, whose: str) -> Callable[[], Engine]:
         """Makes the engine in another process, perhaps on another machine."""
         model = (self._other_model(whose) or (self.recipe.model, ""))[0]
-        return partial(_made_elsewhere, self.recipe, self.files.folder.resolve(), self.tokenizer, whose, _place(model))
+        return partial(
+            _made_elsewhere,
+            self.recipe,
+            self.files.folder.resolve(),
+            self.tokenizer,
+            whose,
+            _place(model),
+        )
 
     def engine(self, whose: str) -> Engine:
         """Who answers with these weights; made when first asked for."""
@@ -110,7 +144,13 @@ class Weights:
         model, key = other or (self.recipe.model, "model")
         name = "judge" if key == "judge.model" else "teacher"
         if name not in self._engines:
-            make = self._served if model.server else self._of_vllm if model.engine == "vllm" else self._loaded
+            make = (
+                self._served
+                if model.server
+                else self._of_vllm
+                if model.engine == "vllm"
+                else self._loaded
+            )
             self._engines[name] = make(name, model, key)
         engine = self._engines[name]
         if self._by_vllm(whose):
@@ -127,7 +167,9 @@ class Weights:
         other = self._other_model(whose)
         if other is None:
             return self.student("base" if whose in ("teacher", "judge") else whose)
-        known = self.engine(whose) if not self._by_vllm(whose) else self._engines.get(f"{whose} here")
+        known = (
+            self.engine(whose) if not self._by_vllm(whose) else self._engines.get(f"{whose} here")
+        )
         if not isinstance(known, HFEngine):
             self.forget_engines()  # room for it
             known = self._engines[f"{whose} here"] = self._loaded(whose, *other)
@@ -154,7 +196,12 @@ class Weights:
             if model and model.server and path.is_file():
                 price, total = served.price(self.recipe, model.server), Ledger(path).total
                 dollars = {"dollars": float(round(total.dollars(price), 8))} if price else {}
-                found[name] = {"model": model.server.model, "url": model.server.url, **asdict(total), **dollars}
+                found[name] = {
+                    "model": model.server.model,
+                    "url": model.server.url,
+                    **asdict(total),
+                    **dollars,
+                }
         return found
 
     def forget_engines(self) -> None:
@@ -163,7 +210,9 @@ class Weights:
         self._engines.clear()
 
     def to_train(self, round_: str) -> Any:
-        """The student that a round trains: the model or an earlier round's student, with an adapter or as a whole."""
+        """The student that a round trains: the model or an earlier round's student, with an adapter
+        or as a whole.
+        """
         from unprompt import train
 
         start, settings = self.recipe.start_of(round_), self.recipe.plan[round_].train
@@ -194,10 +243,16 @@ class Weights:
         self.__dict__.pop("_base", None)
 
     def _other_model(self, whose: str) -> tuple[Model, str] | None:
-        """A model that is not trained, and its key in the recipe; None where the student's answers."""
+        """A model that is not trained, and its key in the recipe; None where the student's
+        answers.
+        """
         if whose == "judge" and self.recipe.judge and self.recipe.judge.model:
             return self.recipe.judge.model, "judge.model"
-        return (self.recipe.teacher_model, "teacher_model") if whose in ("teacher", "judge") and self.recipe.teacher_model else None
+        return (
+            (self.recipe.teacher_model, "teacher_model")
+            if whose in ("teacher", "judge") and self.recipe.teacher_model
+            else None
+        )
 
     def _loaded(self, name: str, model: Model, key: str) -> HFEngine:
         from unprompt.engines.hf import HFEngine
@@ -231,15 +286,25 @@ class Weights:
 
         server = model.server
         assert server
-        tokenizer = models.load_tokenizer(server.tokenizer, f"{key}.server.tokenizer") if server.tokenizer else self.tokenizer
-        return ServerEngine(server, key, tokenizer, Ledger(self._ledger(name)), served.price(self.recipe, server))
+        tokenizer = (
+            models.load_tokenizer(server.tokenizer, f"{key}.server.tokenizer")
+            if server.tokenizer
+            else self.tokenizer
+        )
+        return ServerEngine(
+            server, key, tokenizer, Ledger(self._ledger(name)), served.price(self.recipe, server)
+        )
 
     def _ledger(self, name: str) -> Path:
         return self.files.folder / f"asked-{name}.jsonl"
 
     def _load(self, round_: str | None, *, trainable: bool = False) -> Any:
-        """A round's student, or the base model (None). A student's adapter is put onto the base model, and taken off again for another's."""
-        adapter = self.recipe.train.adapter if round_ is None else self.recipe.plan[round_].train.adapter
+        """A round's student, or the base model (None). A student's adapter is put onto the base
+        model, and taken off again for another's.
+        """
+        adapter = (
+            self.recipe.train.adapter if round_ is None else self.recipe.plan[round_].train.adapter
+        )
         if self._student and (self._student[0] != round_ or trainable):
             self.take_off()
         if round_ is None or self._student:
@@ -249,16 +314,25 @@ class Weights:
             from peft import PeftModel
             from safetensors import SafetensorError
 
-            fix = "remove that folder and run the recipe again: it is trained anew, and no answer is lost"
-            if not Path(folder, "adapter_model.safetensors").is_file():  # peft would go on to a pickle
+            fix = (
+                "remove that folder and run the recipe again: it is trained anew, and no answer is"
+                " lost"
+            )
+            if not Path(
+                folder, "adapter_model.safetensors"
+            ).is_file():  # peft would go on to a pickle
                 raise UserError("there is no adapter_model.safetensors", where=folder, fix=fix)
             try:
                 model: Any = PeftModel.from_pretrained(self._base, folder, is_trainable=trainable)
             except (SafetensorError, OSError, ValueError) as error:
-                raise UserError(f"the student can't be loaded: {str(error)[:200]}", where=folder, fix=fix) from None
+                raise UserError(
+                    f"the student can't be loaded: {str(error)[:200]}", where=folder, fix=fix
+                ) from None
             model = model if trainable else model.eval()
         else:
-            trained = self.recipe.model.model_copy(update={"name": folder, "gguf": None, "rule": None, "revision": None})
+            trained = self.recipe.model.model_copy(
+                update={"name": folder, "gguf": None, "rule": None, "revision": None}
+            )
             model = models.load_weights(trained, f"rounds.{round_}")
         self._student = (round_, model)
         return model
@@ -279,15 +353,23 @@ def _place(model: Model) -> tuple[str, str]:
     return str(models.dtype(model)), models.device(model).type
 
 
-def _made_elsewhere(recipe: Recipe, folder: Path, tokenizer: PreTrainedTokenizerBase, whose: str, place: tuple[str, str]) -> Engine:
+def _made_elsewhere(
+    recipe: Recipe,
+    folder: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    whose: str,
+    place: tuple[str, str],
+) -> Engine:
     inputs.search(recipe.modules)
     weights = Weights(recipe, rundir.RunDir(folder), tokenizer)
     found = _place((weights._other_model(whose) or (recipe.model, ""))[0])
     if found != place:
         raise UserError(
-            f"a worker would run the model as {' on '.join(found)}, and the run's completions are kept as {' on '.join(place)}",
-            where="--ray", fix="name dtype and device in the recipe, and use machines of one kind",
-        )  # fmt: skip
+            f"a worker would run the model as {' on '.join(found)}, and the run's completions are"
+            f" kept as {' on '.join(place)}",
+            where="--ray",
+            fix="name dtype and device in the recipe, and use machines of one kind",
+        )
     return weights.engine(whose)
 
 
@@ -295,5 +377,10 @@ def _kept(labels: Labels | None) -> Any:
     """The label settings that matter for what is written."""
     if labels is None:
         return None
-    settings = {"sampled": [labels.draws], "top_k_tail": [labels.kept, labels.tail], "top_k": [labels.kept], "hard": []}
+    settings = {
+        "sampled": [labels.draws],
+        "top_k_tail": [labels.kept, labels.tail],
+        "top_k": [labels.kept],
+        "hard": [],
+    }
     return [labels.kind, *settings[labels.kind]]

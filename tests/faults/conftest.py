@@ -1,4 +1,6 @@
-"""A warm process to fork runs from, an undisturbed run to hold others against, and the counts of what was broken."""
+"""A warm process to fork runs from, an undisturbed run to hold others against, and the counts of
+what was broken.
+"""
 
 from __future__ import annotations
 
@@ -31,11 +33,13 @@ class Tally:
 
     injected: int = 0
     survived: int = 0
-    """The run went on by itself or, after one line that says what to do, when it was started again, to the same final records."""
+    """The run went on by itself or, after one line that says what to do, when it was started again,
+    to the same final records."""
     lost: int = 0
     """Records that an undisturbed run has."""
     again: int = 0
-    """Prompts asked twice that were in a batch (with a server: on their way) when the fault came."""
+    """Prompts asked twice that were in a batch (with a server: on their way) when the fault came.
+    """
     beyond: int = 0
     """Prompts asked twice that were not."""
 
@@ -43,7 +47,16 @@ class Tally:
 class Counts(defaultdict[str, Tally]):
     """Kind of fault -> its tally."""
 
-    def note(self, kind: str, injected: int = 1, *, lost: int = 0, again: int = 0, beyond: int = 0, survived: bool = True) -> None:
+    def note(
+        self,
+        kind: str,
+        injected: int = 1,
+        *,
+        lost: int = 0,
+        again: int = 0,
+        beyond: int = 0,
+        survived: bool = True,
+    ) -> None:
         """Add faults, and hold them to what is promised."""
         tally = self[kind]
         tally.injected += injected
@@ -60,7 +73,9 @@ def counts() -> Iterator[Counts]:
     found = Counts(Tally)
     yield found
     if path := os.environ.get("UNPROMPT_FAULTS"):
-        Path(path).write_text(json.dumps({kind: asdict(tally) for kind, tally in found.items()}, indent=1))
+        Path(path).write_text(
+            json.dumps({kind: asdict(tally) for kind, tally in found.items()}, indent=1)
+        )
 
 
 class Started:
@@ -99,7 +114,9 @@ class Warm:
             "COLUMNS": "500",
         }
         command = [sys.executable, str(HERE / "warm.py")]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
         self._folder, self._runs = folder, 0
         assert self._process.stdout
         assert self._process.stdout.readline() == "ready\n"
@@ -117,7 +134,16 @@ class Warm:
         log = self._folder / f"{self._runs}.log"
         asked = out.parent / "asked.jsonl"
         return Started(
-            self, self.tell({"arguments": ["run", str(recipe), "--out", str(out), *more], "log": str(log), "asked": str(asked)} | told), log
+            self,
+            self.tell(
+                {
+                    "arguments": ["run", str(recipe), "--out", str(out), *more],
+                    "log": str(log),
+                    "asked": str(asked),
+                }
+                | told
+            ),
+            log,
         )
 
     def run(self, recipe: Path, out: Path, *more: str, **told: Any) -> str:
@@ -130,7 +156,10 @@ class Warm:
     def refused(self, recipe: Path, out: Path, *more: str, **told: Any) -> str:
         """It has to end with one line that says what to do; that line."""
         started = self.start(recipe, out, *more, **told)
-        code, lines = started.wait(), [line for line in started.said.splitlines() if line.startswith("error: ")]
+        code, lines = (
+            started.wait(),
+            [line for line in started.said.splitlines() if line.startswith("error: ")],
+        )
         assert (code, len(lines)) == (2, 1), started.said
         assert "Traceback" not in started.said
         return lines[0]
@@ -149,10 +178,20 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
 
 
 def words(folder: Path, **sections: Any) -> dict[str, Any]:
-    """24 inputs in 6 parts, 6 steps of training with a checkpoint every 2, dropout to show that random states are restored."""
+    """24 inputs in 6 parts, 6 steps of training with a checkpoint every 2, dropout to show that
+    random states are restored.
+    """
     found = tiny_recipe(folder)  # pyright: ignore[reportCallIssue]  # of tests/conftest.py
-    found["contexts"]["colours"]["inputs"] = [{"id": f"i{n}", "text": f"colour number {n}"} for n in range(24)]
-    found["train"] = {"epochs": 2, "batch_size": 8, "learning_rate": 1e-3, "save_every": 2, "adapter": {"rank": 4, "dropout": 0.1}}
+    found["contexts"]["colours"]["inputs"] = [
+        {"id": f"i{n}", "text": f"colour number {n}"} for n in range(24)
+    ]
+    found["train"] = {
+        "epochs": 2,
+        "batch_size": 8,
+        "learning_rate": 1e-3,
+        "save_every": 2,
+        "adapter": {"rank": 4, "dropout": 0.1},
+    }
     return found | sections
 
 
@@ -165,7 +204,9 @@ def recipe(tmp_path_factory: pytest.TempPathFactory, decoder_folder: Path) -> Pa
 
 @dataclass(frozen=True)
 class Whole:
-    """An undisturbed run: its folder, and how many steps of each kind it took (changes to files, layers computed)."""
+    """An undisturbed run: its folder, and how many steps of each kind it took (changes to files,
+    layers computed).
+    """
 
     folder: Path
     steps: dict[str, int]
@@ -175,18 +216,26 @@ class Whole:
 def whole(warm: Warm, recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     folder = tmp_path_factory.mktemp("whole")
     warm.run(recipe, folder / "first")
-    warm.run(recipe, folder / "run", asked=str(folder / "again.jsonl"), counts=str(folder / "steps"))
+    warm.run(
+        recipe, folder / "run", asked=str(folder / "again.jsonl"), counts=str(folder / "steps")
+    )
     assert digests(folder / "first") == digests(folder / "run"), "two undisturbed runs differ"
     return Whole(folder / "run", json.loads((folder / "steps").read_text()))
 
 
 def records(run: Path) -> set[tuple[str, str]]:
     """(Store, prompt) of all that was answered, and (grade, system of an example)."""
-    found = {(part.parent.name, key) for part in run.glob("completions/*/part-*.parquet")
-             for key in pyarrow.parquet.read_table(part)["prompt"].to_pylist()}  # fmt: skip
+    found = {
+        (part.parent.name, key)
+        for part in run.glob("completions/*/part-*.parquet")
+        for key in pyarrow.parquet.read_table(part)["prompt"].to_pylist()
+    }
     grades = pyarrow.parquet.read_table(run / "grades.parquet")
     return found | {
-        ("grade", f"{system} {id_}") for system, id_ in zip(*(grades[name].to_pylist() for name in ("system", "example_id")), strict=True)
+        ("grade", f"{system} {id_}")
+        for system, id_ in zip(
+            *(grades[name].to_pylist() for name in ("system", "example_id")), strict=True
+        )
     }
 
 
@@ -196,26 +245,48 @@ def lost(run: Path, whole: Path) -> int:
 
 
 def asked_twice(run: Path, stopped: set[int]) -> tuple[int, int]:
-    """Prompts that were asked again: those of the batch at which a process in `stopped` ended, and others."""
+    """Prompts that were asked again: those of the batch at which a process in `stopped` ended, and
+    others.
+    """
     lines = [json.loads(line) for line in (run.parent / "asked.jsonl").read_text().splitlines()]
     last = {process: number for number, (process, _) in enumerate(lines)}
     asks = Counter(key for _, keys in lines for key in keys)
-    unfinished = Counter(key for process, number in last.items() if process in stopped for key in lines[number][1])
+    unfinished = Counter(
+        key for process, number in last.items() if process in stopped for key in lines[number][1]
+    )
     again = sum(count - 1 for count in asks.values())
     beyond = sum(max(0, count - 1 - unfinished[key]) for key, count in asks.items())
     return again - beyond, beyond
 
 
 def same(run: Path, whole: Whole) -> bool:
-    """Whether its final records, weights and figures are those of the undisturbed run; what is not is printed."""
-    found, expected = (dict(digests(folder)) | _leaves(figures(folder)) for folder in (run, whole.folder))
-    differing = sorted(key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key))
-    print("".join(f"{key}: {found.get(key)!r}, not {expected.get(key)!r}\n" for key in differing[:20]))
+    """Whether its final records, weights and figures are those of the undisturbed run; what is not
+    is printed.
+    """
+    found, expected = (
+        dict(digests(folder)) | _leaves(figures(folder)) for folder in (run, whole.folder)
+    )
+    differing = sorted(
+        key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key)
+    )
+    print(
+        "".join(f"{key}: {found.get(key)!r}, not {expected.get(key)!r}\n" for key in differing[:20])
+    )
     return not differing
 
 
 def _leaves(data: Any, path: str = "") -> dict[str, Any]:
-    entries = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else None
+    entries = (
+        data.items()
+        if isinstance(data, dict)
+        else enumerate(data)
+        if isinstance(data, list)
+        else None
+    )
     if entries is None:
         return {path: repr(data)}
-    return {key: leaf for name, value in entries for key, leaf in _leaves(value, f"{path}.{name}").items()}
+    return {
+        key: leaf
+        for name, value in entries
+        for key, leaf in _leaves(value, f"{path}.{name}").items()
+    }

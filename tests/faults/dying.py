@@ -1,4 +1,6 @@
-"""An endpoint in a process of its own that kills itself in the middle of things, and is started again at once. Only the standard library, so it is up in no time."""
+"""An endpoint in a process of its own that kills itself in the middle of things, and is started
+again at once. Only the standard library, so it is up in no time.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,13 @@ def serve(port: int, log: Path, dies_at: set[int]) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
             text = hashlib.sha256(prompt.encode()).hexdigest()[:4]
             choice = {"index": 0, "text": text, "finish_reason": "stop"}
-            raw = json.dumps({"model": "tiny-model", "choices": [choice], "usage": {"prompt_tokens": 5, "completion_tokens": 4}}).encode()
+            raw = json.dumps(
+                {
+                    "model": "tiny-model",
+                    "choices": [choice],
+                    "usage": {"prompt_tokens": 5, "completion_tokens": 4},
+                }
+            ).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(raw)))
             self.end_headers()
@@ -69,7 +77,15 @@ class Endpoint:
             free.bind(("127.0.0.1", 0))
             self._port = free.getsockname()[1]
         self.url, self._log, self.deaths = f"http://127.0.0.1:{self._port}/v1", log, 0
-        self._command = [sys.executable, "-S", "-E", __file__, str(self._port), str(log), json.dumps(dies_at)]
+        self._command = [
+            sys.executable,
+            "-S",
+            "-E",
+            __file__,
+            str(self._port),
+            str(log),
+            json.dumps(dies_at),
+        ]
         self._wanted, self._process = True, subprocess.Popen(self._command)
         self._keeper = threading.Thread(target=self._keep)
 
@@ -95,7 +111,11 @@ class Endpoint:
         self._keeper.join()
 
     def _lines(self, what: str) -> list[str]:
-        return [prompt for said, prompt in map(json.loads, self._log.read_text().splitlines()) if said == what]
+        return [
+            prompt
+            for said, prompt in map(json.loads, self._log.read_text().splitlines())
+            if said == what
+        ]
 
     def got(self) -> int:
         """Requests so far."""

@@ -1,4 +1,6 @@
-"""A disk that is full, may not be written, or gives back other bytes than were written; and clocks that jump."""
+"""A disk that is full, may not be written, or gives back other bytes than were written; and clocks
+that jump.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +22,29 @@ from unprompt.recipe import Sampling
 from unprompt.records import Completion, Prompt, SoftLabels
 
 FULL = [
-    "recipe.yaml", "completions/{store}/{first}", "completions/{store}/{last}", "completions/{store}/seconds.json",
-    "lessons.parquet", "train_log.json", "state.json", "grades.parquet", "report.html",
-]  # fmt: skip
+    "recipe.yaml",
+    "completions/{store}/{first}",
+    "completions/{store}/{last}",
+    "completions/{store}/seconds.json",
+    "lessons.parquet",
+    "train_log.json",
+    "state.json",
+    "grades.parquet",
+    "report.html",
+]
 
 
 @pytest.mark.parametrize("name", FULL)
-def test_a_full_disk(name: str, warm: Warm, recipe: Path, whole: Whole, counts: Counts, tmp_path: Path) -> None:
-    """Where this file is written there is no space left (the kernel's own /dev/full); then there is."""
+def test_a_full_disk(
+    name: str, warm: Warm, recipe: Path, whole: Whole, counts: Counts, tmp_path: Path
+) -> None:
+    """Where this file is written there is no space left (the kernel's own /dev/full); then there
+    is.
+    """
     out = tmp_path / "run"
-    store = min((whole.folder / "completions").iterdir(), key=lambda store: store.stat().st_ctime_ns)
+    store = min(
+        (whole.folder / "completions").iterdir(), key=lambda store: store.stat().st_ctime_ns
+    )
     parts = sorted(store.glob("part-*.parquet"), key=lambda part: part.stat().st_ctime_ns)
     path = out / name.format(store=store.name, first=parts[0].name, last=parts[-1].name)
     path.parent.mkdir(parents=True)
@@ -41,17 +56,33 @@ def test_a_full_disk(name: str, warm: Warm, recipe: Path, whole: Whole, counts: 
     partial.unlink(missing_ok=True)  # Arrow takes away what it could not write
     warm.run(recipe, out)
     again, beyond = asked_twice(out, _processes(out))
-    counts.note("disk full", lost=lost(out, whole.folder), again=again, beyond=beyond, survived=same(out, whole))
+    counts.note(
+        "disk full",
+        lost=lost(out, whole.folder),
+        again=again,
+        beyond=beyond,
+        survived=same(out, whole),
+    )
 
 
 @pytest.mark.parametrize("size", [3_000, 6_000, 24_000])
-def test_files_that_can_not_grow(size: int, warm: Warm, recipe: Path, whole: Whole, counts: Counts, tmp_path: Path) -> None:
-    """A limit on the size of a file, which PyTorch, safetensors and Arrow all word in their own ways."""
+def test_files_that_can_not_grow(
+    size: int, warm: Warm, recipe: Path, whole: Whole, counts: Counts, tmp_path: Path
+) -> None:
+    """A limit on the size of a file, which PyTorch, safetensors and Arrow all word in their own
+    ways.
+    """
     out = tmp_path / "run"
     assert "can't be written" in warm.refused(recipe, out, largest_file=size)
     warm.run(recipe, out)
     again, beyond = asked_twice(out, _processes(out))
-    counts.note("disk full", lost=lost(out, whole.folder), again=again, beyond=beyond, survived=same(out, whole))
+    counts.note(
+        "disk full",
+        lost=lost(out, whole.folder),
+        again=again,
+        beyond=beyond,
+        survived=same(out, whole),
+    )
 
 
 def _processes(run: Path) -> set[int]:
@@ -63,13 +94,17 @@ def _processes(run: Path) -> set[int]:
 
 
 @pytest.mark.parametrize("where", [".", "completions", "kl", "a file"])
-def test_a_folder_that_may_not_be_written(where: str, warm: Warm, recipe: Path, whole: Whole, counts: Counts, tmp_path: Path) -> None:
+def test_a_folder_that_may_not_be_written(
+    where: str, warm: Warm, recipe: Path, whole: Whole, counts: Counts, tmp_path: Path
+) -> None:
     """Root has to give up its power to write anyway for this one."""
     out = tmp_path / "run"
     out.mkdir()
     if where == "a file":
         (tmp_path / "file").write_text("")
-        assert "can't be written: Not a directory" in warm.refused(recipe, tmp_path / "file" / "run")
+        assert "can't be written: Not a directory" in warm.refused(
+            recipe, tmp_path / "file" / "run"
+        )
     else:
         (out / where).mkdir(exist_ok=True)
         (out / where).chmod(0o555)
@@ -78,10 +113,16 @@ def test_a_folder_that_may_not_be_written(where: str, warm: Warm, recipe: Path, 
         (out / where).chmod(0o755)
     warm.run(recipe, out, permissions=True)
     again, beyond = asked_twice(out, _processes(out))
-    counts.note("folder that may not be written", lost=lost(out, whole.folder), again=again, beyond=beyond, survived=same(out, whole))
+    counts.note(
+        "folder that may not be written",
+        lost=lost(out, whole.folder),
+        again=again,
+        beyond=beyond,
+        survived=same(out, whole),
+    )
 
 
-# -- other bytes than were written ----------------------------------------------------------------------------------------
+# -- other bytes than were written -----------------------------------------------------------------
 
 
 def cut(raw: bytearray, draw: random.Random) -> None:
@@ -106,7 +147,15 @@ class Fake:
     def generate(self, prompts: Any, *_: Any, **__: Any) -> list[Completion]:
         self.asked += [p.example_id for p in prompts]
         return [
-            Completion(p.example_id, p.context, f"said {p.content}", (5, 6, n), "end", 3, SoftLabels.hard([5, 6, len(p.content)]))
+            Completion(
+                p.example_id,
+                p.context,
+                f"said {p.content}",
+                (5, 6, n),
+                "end",
+                3,
+                SoftLabels.hard([5, 6, len(p.content)]),
+            )
             for n, p in enumerate(prompts)
         ]
 
@@ -114,8 +163,13 @@ class Fake:
 def _asked(engine: Any, store: Path, count: int = 60) -> list[tuple[Any, ...]]:
     prompts = [Prompt(f"i{n}", "c", f"prompt {n}" * (n % 3)) for n in range(count)]
     asking = collect.Asking(store, Sampling(), None, 0, 5, (0,))
-    found, _ = collect.fill(collect.here(lambda: engine), asking, prompts, [len(p.content) for p in prompts])
-    return [(c.example_id, c.text, c.token_ids[:2], c.stop, c.labels and c.labels.ids.tolist()) for c in found]
+    found, _ = collect.fill(
+        collect.here(lambda: engine), asking, prompts, [len(p.content) for p in prompts]
+    )
+    return [
+        (c.example_id, c.text, c.token_ids[:2], c.stop, c.labels and c.labels.ids.tolist())
+        for c in found
+    ]
 
 
 @pytest.mark.parametrize("fault", [cut, flip, blank])
@@ -147,21 +201,35 @@ def test_a_broken_part_is_found_and_only_it_is_asked_again(
             again += len(mine)
         path.write_bytes(whole[path])
     assert injected > 50
-    counts.note(
-        f"part file {({'cut': 'cut', 'flip': 'with a flipped bit', 'blank': 'with 64 bytes lost'})[fault.__name__]}", injected, again=again
-    )
+    kinds = {"cut": "cut", "flip": "with a flipped bit", "blank": "with 64 bytes lost"}
+    counts.note(f"part file {kinds[fault.__name__]}", injected, again=again)
 
 
-BROKEN = ["completions/*/part-*.parquet", "kl/*.tokens.json", "student/adapter_model.safetensors", "train_log.json", "state.json",
-          "lessons.parquet", "completions/*/seconds.json", "student/adapter_config.json", "grades.parquet", "report.json"]  # fmt: skip
+BROKEN = [
+    "completions/*/part-*.parquet",
+    "kl/*.tokens.json",
+    "student/adapter_model.safetensors",
+    "train_log.json",
+    "state.json",
+    "lessons.parquet",
+    "completions/*/seconds.json",
+    "student/adapter_config.json",
+    "grades.parquet",
+    "report.json",
+]
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_file_of_a_run_that_was_cut(name: str, warm: Warm, recipe: Path, whole: Whole, counts: Counts, tmp_path: Path) -> None:
-    """Half of it is gone, and the report has to be made anew: it is made again, or one line names it."""
+def test_a_file_of_a_run_that_was_cut(
+    name: str, warm: Warm, recipe: Path, whole: Whole, counts: Counts, tmp_path: Path
+) -> None:
+    """Half of it is gone, and the report has to be made anew: it is made again, or one line names
+    it.
+    """
     out = tmp_path / "run"
     shutil.copytree(whole.folder, out)
-    # the folder's name is part of what a finished run was made from, so all stages look at their files again
+    # the folder's name is part of what a finished run was made from, so all stages look at their
+    # files again
     path = sorted(out.glob(name))[0]
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     (out.parent / "asked.jsonl").touch()
@@ -178,7 +246,9 @@ def test_a_file_of_a_run_that_was_cut(name: str, warm: Warm, recipe: Path, whole
     counts.note("other file of a run cut", lost=lost(out, whole.folder), survived=same(out, whole))
 
 
-def test_a_flipped_bit_in_the_student_is_found(warm: Warm, recipe: Path, whole: Whole, counts: Counts, tmp_path: Path) -> None:
+def test_a_flipped_bit_in_the_student_is_found(
+    warm: Warm, recipe: Path, whole: Whole, counts: Counts, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
     shutil.copytree(whole.folder, out)
     path = out / "student" / "adapter_model.safetensors"
@@ -187,20 +257,36 @@ def test_a_flipped_bit_in_the_student_is_found(warm: Warm, recipe: Path, whole: 
     path.write_bytes(raw)
     said = warm.run(recipe, out)
     assert "BROKEN FILE" in said
-    counts.note("student's weights with a flipped bit", lost=lost(out, whole.folder), survived=same(out, whole))
+    counts.note(
+        "student's weights with a flipped bit",
+        lost=lost(out, whole.folder),
+        survived=same(out, whole),
+    )
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_clocks_that_jump(seed: int, warm: Warm, recipe: Path, whole: Whole, counts: Counts, tmp_path: Path) -> None:
-    """By up to ten years to and fro at every look, in a run that is stopped in the middle; and files that are younger than now."""
+def test_clocks_that_jump(
+    seed: int, warm: Warm, recipe: Path, whole: Whole, counts: Counts, tmp_path: Path
+) -> None:
+    """By up to ten years to and fro at every look, in a run that is stopped in the middle; and
+    files that are younger than now.
+    """
     out = tmp_path / "run"
-    started = warm.start(recipe, out, clock=seed, moment={"kind": "change", "steps": whole.steps["change"] // 2})
+    started = warm.start(
+        recipe, out, clock=seed, moment={"kind": "change", "steps": whole.steps["change"] // 2}
+    )
     assert started.wait() == -9
     for path in out.rglob("*"):
         os.utime(path, (2**32, 2**32) if seed == 1 else (1, 1))
     warm.run(recipe, out, clock=seed + 10)
     again, beyond = asked_twice(out, {started.id})
-    counts.note("clock that jumps", lost=lost(out, whole.folder), again=again, beyond=beyond, survived=same(out, whole))
+    counts.note(
+        "clock that jumps",
+        lost=lost(out, whole.folder),
+        again=again,
+        beyond=beyond,
+        survived=same(out, whole),
+    )
     assert "nothing was done" in warm.run(recipe, out, clock=seed + 20)
 
 

@@ -1,4 +1,6 @@
-"""kill -9 at 50 random moments: of the driver and the trainer (one process here) in all stages, and of the server that it asks."""
+"""kill -9 at 50 random moments: of the driver and the trainer (one process here) in all stages, and
+of the server that it asks.
+"""
 
 from __future__ import annotations
 
@@ -32,18 +34,30 @@ def stage(run: Path) -> str:
 
 
 @pytest.mark.parametrize("number", range(RUNS))
-def test_the_driver_and_trainer(number: int, warm: Warm, recipe: Path, whole: Whole, counts: Counts, tmp_path: Path) -> None:
-    """Five times killed, at a random change to its files (even numbers) or in the middle of computing (odd ones), and started again. A run that is through
-    before it is killed is held against the undisturbed one, and another is begun.
+def test_the_driver_and_trainer(
+    number: int, warm: Warm, recipe: Path, whole: Whole, counts: Counts, tmp_path: Path
+) -> None:
+    """Five times killed, at a random change to its files (even numbers) or in the middle of
+    computing (odd ones), and started again. A run that is through before it is killed is held
+    against the undisturbed one, and another is begun.
     """
     print(f"seed {SEED}, number {number}")
-    draw, kills, folder, kind = random.Random(SEED + number), 0, 0, moments.LAYER if number % 2 else moments.CHANGE
+    draw, kills, folder, kind = (
+        random.Random(SEED + number),
+        0,
+        0,
+        moments.LAYER if number % 2 else moments.CHANGE,
+    )
     while kills < KILLS:
         out, killed, ended = tmp_path / str(folder) / "run", dict[int, str](), False
         out.parent.mkdir()
         while kills + len(killed) < KILLS and not ended:
             left = KILLS - kills - len(killed)
-            started = warm.start(recipe, out, moment={"kind": kind, "steps": draw.randint(1, whole.steps[kind] // left)})
+            started = warm.start(
+                recipe,
+                out,
+                moment={"kind": kind, "steps": draw.randint(1, whole.steps[kind] // left)},
+            )
             ended = started.wait() == 0
             if not ended:
                 killed[started.id] = stage(out)
@@ -53,9 +67,13 @@ def test_the_driver_and_trainer(number: int, warm: Warm, recipe: Path, whole: Wh
         trained = sum(where == "train" for where in killed.values())
         counts.note("kill -9 of the trainer", trained)
         counts.note(
-            "kill -9 of the driver", len(killed) - trained,
-            lost=lost(out, whole.folder), again=again, beyond=beyond, survived=same(out, whole),
-        )  # fmt: skip
+            "kill -9 of the driver",
+            len(killed) - trained,
+            lost=lost(out, whole.folder),
+            again=again,
+            beyond=beyond,
+            survived=same(out, whole),
+        )
         _killed_in.update(killed.values())
         kills, folder = kills + len(killed), folder + 1
 
@@ -63,11 +81,15 @@ def test_the_driver_and_trainer(number: int, warm: Warm, recipe: Path, whole: Wh
 def test_all_stages_were_hit() -> None:
     print(_killed_in)
     if _killed_in.total() == RUNS * KILLS:  # not, where only some of these tests were chosen
-        assert {"check", "collect", "held-out", "train", "evaluate", "kl and report"} <= set(_killed_in)
+        assert {"check", "collect", "held-out", "train", "evaluate", "kl and report"} <= set(
+            _killed_in
+        )
 
 
 def test_the_server(warm: Warm, decoder_folder: Path, counts: Counts, tmp_path: Path) -> None:
-    """It is killed at random requests, before or in the middle of an answer, and started again; the run asks again by itself."""
+    """It is killed at random requests, before or in the middle of an answer, and started again; the
+    run asks again by itself.
+    """
     print(f"seed {SEED}")
     draw = random.Random(SEED)
     for number in range(2):
@@ -78,32 +100,64 @@ def test_the_server(warm: Warm, decoder_folder: Path, counts: Counts, tmp_path: 
         for dies_at in ([], moments):
             with Endpoint(folder / f"{len(dies_at)}.log", dies_at) as server:
                 path = folder / f"{len(dies_at)}.yaml"
-                section = {"url": server.url, "model": "tiny-model", "api": "completions", "concurrency": 2, "retries": 20}
-                path.write_text(yaml.safe_dump(words(decoder_folder, teacher_model={"server": section}, labels={"kind": "hard"}, name="x")))
+                section = {
+                    "url": server.url,
+                    "model": "tiny-model",
+                    "api": "completions",
+                    "concurrency": 2,
+                    "retries": 20,
+                }
+                path.write_text(
+                    yaml.safe_dump(
+                        words(
+                            decoder_folder,
+                            teacher_model={"server": section},
+                            labels={"kind": "hard"},
+                            name="x",
+                        )
+                    )
+                )
                 warm.run(path, folder / f"run{len(dies_at)}" / "run")
                 assert server.deaths == len(dies_at)
                 found.append((folder / f"run{len(dies_at)}" / "run", server.answered()))
         (calm, _), (shaken, answered) = found
         counts.note(
-            "kill -9 of the server", len(moments), again=server.got() - len(set(answered)), beyond=len(answered) - len(set(answered)),
+            "kill -9 of the server",
+            len(moments),
+            again=server.got() - len(set(answered)),
+            beyond=len(answered) - len(set(answered)),
             survived=_texts(calm) == _texts(shaken),
-        )  # fmt: skip
+        )
 
 
 def _texts(run: Path) -> list[tuple[str, str, str]]:
     from unprompt import rundir
 
-    return sorted((g.example_id, g.system, g.text) for g in rundir.read_grades(run / "grades.parquet"))
+    return sorted(
+        (g.example_id, g.system, g.text) for g in rundir.read_grades(run / "grades.parquet")
+    )
 
 
-def test_two_runs_on_one_folder(warm: Warm, recipe: Path, whole: Whole, counts: Counts, tmp_path: Path) -> None:
-    """The second is refused while the first, which stopped itself, is there; the lock is gone with a killed process."""
+def test_two_runs_on_one_folder(
+    warm: Warm, recipe: Path, whole: Whole, counts: Counts, tmp_path: Path
+) -> None:
+    """The second is refused while the first, which stopped itself, is there; the lock is gone with
+    a killed process.
+    """
     out = tmp_path / "run"
-    first = warm.start(recipe, out, moment={"file": "recipe.yaml", "steps": 1, "signal": signal.SIGSTOP})
+    first = warm.start(
+        recipe, out, moment={"file": "recipe.yaml", "steps": 1, "signal": signal.SIGSTOP}
+    )
     first.wait_until_it_stopped()
     assert "another run is at work in this folder" in warm.refused(recipe, out)
     first.kill()
     assert first.wait() == -9
     warm.run(recipe, out)
     again, beyond = asked_twice(out, {first.id})
-    counts.note("a second run on the folder", lost=lost(out, whole.folder), again=again, beyond=beyond, survived=same(out, whole))
+    counts.note(
+        "a second run on the folder",
+        lost=lost(out, whole.folder),
+        again=again,
+        beyond=beyond,
+        survived=same(out, whole),
+    )

@@ -1,4 +1,6 @@
-"""20,000 inputs through an engine that answers at once: memory does not grow with what is asked or read. `benchmarks/load.py` has the figures for 100,000."""
+"""20,000 inputs through an engine that answers at once: memory does not grow with what is asked or
+read. `benchmarks/load.py` has the figures for 100,000.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ MOST = 40.0
 
 
 def test_memory_is_flat(tmp_path: Path) -> None:
-    spec = importlib.util.spec_from_file_location("load", Path(__file__).parents[2] / "benchmarks" / "load.py")
+    spec = importlib.util.spec_from_file_location(
+        "load", Path(__file__).parents[2] / "benchmarks" / "load.py"
+    )
     assert spec
     assert spec.loader
     load: Any = importlib.util.module_from_spec(spec)

@@ -1,4 +1,6 @@
-"""A memory that has room for two prompts at once only: half as many are answered, and the answers are the same."""
+"""A memory that has room for two prompts at once only: half as many are answered, and the answers
+are the same.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ PROMPTS = [Prompt(f"i{n}", "c", f"prompt {'x' * n}") for n in range(11)]
 
 @pytest.fixture
 def room(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Sequences that have room at once, and in which step the memory fills up. The allocator's own refusal, of a quintillion bytes."""
+    """Sequences that have room at once, and in which step the memory fills up. The allocator's own
+    refusal, of a quintillion bytes.
+    """
     limits = [2, 0]
 
     def short(call: Any, count: Any) -> Any:
@@ -43,17 +47,30 @@ def room(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def plain(completions: Any) -> list[Any]:
     return [
-        (c.example_id, c.text, c.token_ids, c.stop, c.prompt_tokens, c.labels.ids.tolist(), c.labels.probs.tolist()) for c in completions
+        (
+            c.example_id,
+            c.text,
+            c.token_ids,
+            c.stop,
+            c.prompt_tokens,
+            c.labels.ids.tolist(),
+            c.labels.probs.tolist(),
+        )
+        for c in completions
     ]
 
 
 def test_answering(room: list[int], counts: Counts, capsys: pytest.CaptureFixture[str]) -> None:
     room[0] = 100
-    expected = plain(HFEngine(decoder(), byte_tokenizer()).generate(PROMPTS, SAMPLING, LABELS, batch_size=8))
+    expected = plain(
+        HFEngine(decoder(), byte_tokenizer()).generate(PROMPTS, SAMPLING, LABELS, batch_size=8)
+    )
     for late in (0, 2, 5):
         room[:] = [2, late]
         engine, done = HFEngine(decoder(), byte_tokenizer()), list[int]()
-        found = plain(engine.generate(PROMPTS, SAMPLING, LABELS, batch_size=8, progress=done.append))
+        found = plain(
+            engine.generate(PROMPTS, SAMPLING, LABELS, batch_size=8, progress=done.append)
+        )
         said = capsys.readouterr().err
         assert "note: the memory is full with 8 prompts at once; going on with 4" in said
         assert "full with 4 prompts at once; going on with 2" in said
@@ -77,5 +94,7 @@ def test_scoring(room: list[int], counts: Counts) -> None:
 
 def test_no_room_for_one(room: list[int]) -> None:
     room[0] = 0
-    with pytest.raises(UserError, match="the memory is full with one prompt at a time -> use a smaller model"):
+    with pytest.raises(
+        UserError, match="the memory is full with one prompt at a time -> use a smaller model"
+    ):
         HFEngine(decoder(), byte_tokenizer()).generate(PROMPTS, SAMPLING, LABELS, batch_size=8)

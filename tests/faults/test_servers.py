@@ -1,4 +1,6 @@
-"""A server that fails in every way it can: what passes is asked again, what does not is one line; then the same command again. No model, no waiting."""
+"""A server that fails in every way it can: what passes is asked again, what does not is one line;
+then the same command again. No model, no waiting.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,11 @@ INPUTS, CONCURRENCY = 40, 4
 
 def said(prompt: str, **changes: Any) -> dict[str, Any]:
     choice = {"index": 0, "text": f"re: {prompt}", "finish_reason": "length"}
-    return {"model": NAME, "choices": [choice], "usage": {"prompt_tokens": 5, "completion_tokens": 4}} | changes
+    return {
+        "model": NAME,
+        "choices": [choice],
+        "usage": {"prompt_tokens": 5, "completion_tokens": 4},
+    } | changes
 
 
 PASSING: dict[str, Any] = {
@@ -34,13 +40,19 @@ PASSING: dict[str, Any] = {
     "server: 500": Sent({"error": "oops"}, 500),
     "server: 503, a page": Sent(b"<html>try later</html>", 503),
     "server: half a JSON": Sent(b'{"model": "tiny-model", "choi'),
-    "server: connection cut in the answer": Sent(b'{"model": "tiny', headers={"Content-Length": "5000"}),
+    "server: connection cut in the answer": Sent(
+        b'{"model": "tiny', headers={"Content-Length": "5000"}
+    ),
     "server: not JSON": Sent(b"\x00\xff" * 50),
     "server: answers too late": Sent(said("x"), after=HELD),
 }
 STAYING: dict[str, Any] = {
-    "server: more tokens than allowed": lambda prompt: said(prompt, usage={"prompt_tokens": 5, "completion_tokens": 999}),
-    "server: counts that are none": lambda prompt: said(prompt, usage={"prompt_tokens": -1, "completion_tokens": "many"}),
+    "server: more tokens than allowed": lambda prompt: said(
+        prompt, usage={"prompt_tokens": 5, "completion_tokens": 999}
+    ),
+    "server: counts that are none": lambda prompt: said(
+        prompt, usage={"prompt_tokens": -1, "completion_tokens": "many"}
+    ),
     "server: another model": lambda prompt: said(prompt, model="gpt-0"),
     "server: 400": lambda prompt: Sent({"error": "no"}, 400),
     "server: never answers": lambda prompt: Sent(said(prompt), after=HELD),
@@ -77,30 +89,54 @@ def collected(made: Any, folder: Path) -> list[str]:
     engine: Any = weights.engine("teacher")
     assert isinstance(engine, server_.ServerEngine)
     engine._sleep = at_once
-    found = weights.collect("asks", "teacher", Side(prompts, [5] * INPUTS, (0,)), made.sampling, made.labels)[0]
+    found = weights.collect(
+        "asks", "teacher", Side(prompts, [5] * INPUTS, (0,)), made.sampling, made.labels
+    )[0]
     return [c.text for c in found]
 
 
 def recipe(tiny: Any, url: str, **settings: Any) -> Any:
-    section = {"url": url, "model": NAME, "api": "completions", "concurrency": CONCURRENCY, "retries": 5, "timeout": 3600} | settings
+    section = {
+        "url": url,
+        "model": NAME,
+        "api": "completions",
+        "concurrency": CONCURRENCY,
+        "retries": 5,
+        "timeout": 3600,
+    } | settings
     return tiny(
-        teacher_model={"server": section}, labels={"kind": "hard"}, sampling={"temperature": 1.0, "max_new_tokens": 8}, batch_size=4
+        teacher_model={"server": section},
+        labels={"kind": "hard"},
+        sampling={"temperature": 1.0, "max_new_tokens": 8},
+        batch_size=4,
     )
 
 
 @pytest.mark.parametrize("kind", PASSING)
-def test_trouble_that_passes(kind: str, tiny: Any, counts: Counts, time_runs_out: Any, tmp_path: Path) -> None:
+def test_trouble_that_passes(
+    kind: str, tiny: Any, counts: Counts, time_runs_out: Any, tmp_path: Path
+) -> None:
     count = 10
     at = set(random.Random(kind).sample(range(INPUTS), count))
-    with serving(lambda asked, number: PASSING[kind] if number in at else said(asked.body["prompt"])) as (url, seen):
+    with serving(
+        lambda asked, number: PASSING[kind] if number in at else said(asked.body["prompt"])
+    ) as (url, seen):
         time_runs_out(seen)
         found = collected(recipe(tiny, url), tmp_path)
     assert found == [f"re: ask {n}" for n in range(INPUTS)]
-    counts.note(kind, count, again=len(seen) - INPUTS, beyond=len(seen) - INPUTS - count, survived=len(found) == INPUTS)
+    counts.note(
+        kind,
+        count,
+        again=len(seen) - INPUTS,
+        beyond=len(seen) - INPUTS - count,
+        survived=len(found) == INPUTS,
+    )
 
 
 @pytest.mark.parametrize("kind", STAYING)
-def test_trouble_that_stays(kind: str, tiny: Any, counts: Counts, time_runs_out: Any, tmp_path: Path) -> None:
+def test_trouble_that_stays(
+    kind: str, tiny: Any, counts: Counts, time_runs_out: Any, tmp_path: Path
+) -> None:
     """The run stops with a line that names the input; with the server mended it goes on."""
     broken, times = {f"ask {n}" for n in random.Random(kind).sample(range(INPUTS), 3)}, 0
     mended: set[str] = set()
@@ -129,5 +165,8 @@ def test_trouble_that_stays(kind: str, tiny: Any, counts: Counts, time_runs_out:
     assert found == [f"re: ask {n}" for n in range(INPUTS)]
     twice = {prompt: asked.count(prompt) - 1 for prompt in set(asked)}
     counts.note(
-        kind, times, again=sum(twice[prompt] for prompt in broken), beyond=sum(n for prompt, n in twice.items() if prompt not in broken)
+        kind,
+        times,
+        again=sum(twice[prompt] for prompt in broken),
+        beyond=sum(n for prompt, n in twice.items() if prompt not in broken),
     )

@@ -26,7 +26,9 @@ SEED, KILLS, PARTS = 20261123, 6, 24
 
 
 class Dying:
-    """An engine that notes what it is asked, and kills its own process, whichever worker that is, once the parts asked so far reach a moment. No part dies twice."""
+    """An engine that notes what it is asked, and kills its own process, whichever worker that is,
+    once the parts asked so far reach a moment. No part dies twice.
+    """
 
     def __init__(self, folder: Path, moments: list[int]) -> None:
         self.folder, self.moments = folder, moments
@@ -48,11 +50,20 @@ class Dying:
 
 
 def answer(prompt: Prompt) -> Completion:
-    return Completion(prompt.example_id, prompt.context, f"said to {prompt.example_id}", (len(prompt.example_id),), "end", 1)
+    return Completion(
+        prompt.example_id,
+        prompt.context,
+        f"said to {prompt.example_id}",
+        (len(prompt.example_id),),
+        "end",
+        1,
+    )
 
 
 def test_the_workers(counts: Counts, tmp_path: Path) -> None:
-    """Six times one of two workers is killed; Ray starts others, and the command goes on by itself."""
+    """Six times one of two workers is killed; Ray starts others, and the command goes on by
+    itself.
+    """
     print(f"seed {SEED}")
     draw, notes, store = random.Random(SEED), tmp_path / "notes", tmp_path / "store"
     notes.mkdir()
@@ -65,16 +76,25 @@ def test_the_workers(counts: Counts, tmp_path: Path) -> None:
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
         collect.fill(
-            Workers("local", 2).ask(engine, gpu=False), collect.Asking(store, Sampling(), None, 0, 2, (0,)), prompts, [1] * len(prompts)
+            Workers("local", 2).ask(engine, gpu=False),
+            collect.Asking(store, Sampling(), None, 0, 2, (0,)),
+            prompts,
+            [1] * len(prompts),
         )
     finally:
         ray.shutdown()
     died = [ids for path in notes.glob("killed-*") for ids in path.read_text().split()]
     asked = Counter((notes / "asked").read_text().split())
-    kept = {completion.example_id: completion.text for completion in rundir.read_completions(store).values()}
+    kept = {
+        completion.example_id: completion.text
+        for completion in rundir.read_completions(store).values()
+    }
     assert len(list(notes.glob("killed-*"))) == KILLS
     counts.note(
-        "kill -9 of a Ray worker", KILLS, lost=len(prompts) - len(kept), again=sum(asked.values()) - len(prompts),
+        "kill -9 of a Ray worker",
+        KILLS,
+        lost=len(prompts) - len(kept),
+        again=sum(asked.values()) - len(prompts),
         beyond=sum((asked - Counter(p.example_id for p in prompts) - Counter(died)).values()),
         survived=kept == {prompt.example_id: answer(prompt).text for prompt in prompts},
-    )  # fmt: skip
+    )

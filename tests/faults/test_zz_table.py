@@ -1,4 +1,6 @@
-"""docs/reliability.md says what these tests count. Last by name, so that all have counted by then."""
+"""docs/reliability.md says what these tests count. Last by name, so that all have counted by
+then.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,10 @@ def test_the_page_has_what_was_counted(counts: Counts) -> None:
         assert (survived, lost, beyond) == (injected, 0, 0)
     if set(counts) != page.keys() - {"all"}:
         pytest.skip("not all of these tests have run")
-    counted = {row[0]: [int(cell) for cell in row[1:]] for row in rows({kind: asdict(tally) for kind, tally in counts.items()})}
+    counted = {
+        row[0]: [int(cell) for cell in row[1:]]
+        for row in rows({kind: asdict(tally) for kind, tally in counts.items()})
+    }
     assert {kind: row[:3] for kind, row in counted.items() if kind not in VARYING} == {
         kind: row[:3] for kind, row in page.items() if kind not in VARYING
     }

@@ -1,7 +1,9 @@
-"""A process that has imported everything, has one thread, and forks for each run that it is told of: a run starts in milliseconds, and can be killed.
+"""A process that has imported everything, has one thread, and forks for each run that it is told
+of: a run starts in milliseconds, and can be killed.
 
-It reads a JSON line a command from stdin: `{"arguments": [...], "log": path, "asked": path, ...}` starts a run and answers its process id; `{"wait": id}` answers
-how it ended (a negative number: by which signal), `{"stopped": id}` by which signal it stopped.
+It reads a JSON line a command from stdin: `{"arguments": [...], "log": path, "asked": path, ...}`
+starts a run and answers its process id; `{"wait": id}` answers how it ended (a negative number: by
+which signal), `{"stopped": id}` by which signal it stopped.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ from unprompt.report import page, pictures  # noqa: F401
 
 
 def note_what_is_asked(path: Path) -> None:
-    """Each time a model is asked, a line of the store and the prompts' fingerprints, before it answers."""
+    """Each time a model is asked, a line of the store and the prompts' fingerprints, before it
+    answers.
+    """
     fill, store = collect.fill, [""]
 
     def noting(ask: Any, job: collect.Asking, *rest: Any, **options: Any) -> Any:
@@ -43,11 +47,20 @@ def note_what_is_asked(path: Path) -> None:
 
     def asking(verb: Any, self: Any, prompts: Any, *rest: Any, **options: Any) -> Any:
         with path.open("a") as file:
-            file.write(json.dumps([os.getpid(), [f"{store[0]}/{collect.key_of(prompt)}" for prompt in prompts]]) + "\n")
+            file.write(
+                json.dumps(
+                    [os.getpid(), [f"{store[0]}/{collect.key_of(prompt)}" for prompt in prompts]]
+                )
+                + "\n"
+            )
         return verb(self, prompts, *rest, **options)
 
     collect.fill = noting
-    for engine, name in ((hf.HFEngine, "generate"), (hf.HFEngine, "score"), (server.ServerEngine, "generate")):
+    for engine, name in (
+        (hf.HFEngine, "generate"),
+        (hf.HFEngine, "score"),
+        (server.ServerEngine, "generate"),
+    ):
         verb = getattr(engine, name)
         setattr(engine, name, lambda self, *a, verb=verb, **b: asking(verb, self, *a, **b))
 
@@ -64,7 +77,9 @@ def jump(clock: Any, a_second: int, seed: int) -> Any:
 
 
 def obey_permissions() -> None:
-    """Root without the power to write where it may not (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER)."""
+    """Root without the power to write where it may not (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH,
+    CAP_FOWNER).
+    """
     if os.getuid() == 0:
         header = (ctypes.c_uint32 * 2)(0x20080522, 0)
         data = (ctypes.c_uint32 * 6)()
@@ -83,7 +98,10 @@ def run(told: dict[str, Any]) -> None:
     os.chdir(told.get("folder", "."))
     note_what_is_asked(Path(told["asked"]))
     if told.get("clock"):
-        time.time, time.time_ns = jump(time.time, 1, told["clock"]), jump(time.time_ns, 10**9, told["clock"])
+        time.time, time.time_ns = (
+            jump(time.time, 1, told["clock"]),
+            jump(time.time_ns, 10**9, told["clock"]),
+        )
     if told.get("largest_file"):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (told["largest_file"], told["largest_file"]))
@@ -132,8 +150,14 @@ def main() -> None:
     wait_for_the_endpoint()
     gc.freeze()
     assert threading.active_count() == 1
-    threads = {Path(task, "comm").read_text().strip() for task in Path("/proc/self/task").iterdir() if task.name != str(os.getpid())}
-    assert threads <= {"jemalloc_bg_thd"}, f"a fork would lose threads: {threads}"  # jemalloc (of Arrow) minds forks itself
+    threads = {
+        Path(task, "comm").read_text().strip()
+        for task in Path("/proc/self/task").iterdir()
+        if task.name != str(os.getpid())
+    }
+    assert threads <= {"jemalloc_bg_thd"}, (
+        f"a fork would lose threads: {threads}"
+    )  # jemalloc (of Arrow) minds forks itself
     print("ready", flush=True)
     for line in sys.stdin:
         told = json.loads(line)

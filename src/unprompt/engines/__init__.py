@@ -1,6 +1,7 @@
 """Who answers prompts. One protocol, two verbs.
 
-Log-probabilities everywhere are natural logarithms of the model's own distribution at temperature 1.
+Log-probabilities everywhere are natural logarithms of the model's own distribution at temperature
+1.
 """
 
 from __future__ import annotations
@@ -32,11 +33,14 @@ class Engine(Protocol):
 
         Args:
             prompts: Rendered prompts. Of a prompt with several renderings (all
-                prompts have as many) the probabilities are averaged, and one answer is written from the average.
+                prompts have as many) the probabilities are averaged, and one answer is written from
+                the average.
             labels: How to write labels; None for no labels.
             seed: With the prompt's example id, fixes every draw, whatever else is in the batch.
-            prefix_tokens: Tokens that all prompts of the whole job have in common, for each rendering; None: found from these prompts.
-            batch_size: How many are answered at once; those that wait take the places of finished ones. None: as many as fit into memory.
+            prefix_tokens: Tokens that all prompts of the whole job have in common, for each
+                rendering; None: found from these prompts.
+            batch_size: How many are answered at once; those that wait take the places of finished
+                ones. None: as many as fit into memory.
             progress: Told how many prompts were answered since the last call.
             heard: Told a prompt's place and its answer so far, while that is being written.
 

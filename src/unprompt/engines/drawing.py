@@ -1,4 +1,5 @@
-"""The next token of each sequence and its label, from the logits of one step; all rows of a batch at once.
+"""The next token of each sequence and its label, from the logits of one step; all rows of a batch
+at once.
 
 Shapes: B sequences, N tokens, V vocabulary, D draws, E label entries.
 """
@@ -22,13 +23,22 @@ _BELOW_ONE = 1 - 1e-12
 
 
 class Draws:
-    """A stream of uniform numbers for each prompt: the same draws whatever else is in the batch, and on every device."""
+    """A stream of uniform numbers for each prompt: the same draws whatever else is in the batch,
+    and on every device.
+    """
 
     def __init__(self, keys: Sequence[str]) -> None:
-        self._streams = [np.random.Generator(np.random.Philox(int.from_bytes(hashlib.sha256(key.encode()).digest()[:16]))) for key in keys]
+        self._streams = [
+            np.random.Generator(
+                np.random.Philox(int.from_bytes(hashlib.sha256(key.encode()).digest()[:16]))
+            )
+            for key in keys
+        ]
 
     def __call__(self, rows: Sequence[int], count: int) -> torch.Tensor:
-        """Uniform numbers in [0, 1), float64, shape (len(rows), count). A row that is there several times goes on in its stream."""
+        """Uniform numbers in [0, 1), float64, shape (len(rows), count). A row that is there several
+        times goes on in its stream.
+        """
         return torch.from_numpy(np.stack([self._streams[row].random(count) for row in rows]))
 
     def of(self, rows: Sequence[int]) -> Draws:
@@ -47,9 +57,11 @@ class Draws:
 
 
 def pick(probs_BV: torch.Tensor, uniform_BD: torch.Tensor) -> torch.Tensor:
-    """Draws from each row's distribution, which need not sum to 1, by inverting its cumulative sum (float64): ids of shape (B, D).
+    """Draws from each row's distribution, which need not sum to 1, by inverting its cumulative sum
+    (float64): ids of shape (B, D).
 
-    The sum is taken over blocks of the vocabulary, and within a block only where a draw fell into it.
+    The sum is taken over blocks of the vocabulary, and within a block only where a draw fell into
+    it.
     """
     b, v = probs_BV.shape
     blocks_BKW = torch.nn.functional.pad(probs_BV, (0, -v % _BLOCK)).view(b, -1, _BLOCK)
@@ -61,22 +73,38 @@ def pick(probs_BV: torch.Tensor, uniform_BD: torch.Tensor) -> torch.Tensor:
     share_BD = ((target_BD - start_BD) / (end_BD - start_BD)).nan_to_num(0.0).clamp(0, _BELOW_ONE)
     at_BD = block_BD + torch.arange(b, device=block_BD.device)[:, None] * cdf_BK.shape[1]
     hit_U, which_BD = torch.unique(at_BD, return_inverse=True)
-    cdf_T = blocks_BKW.reshape(-1, _BLOCK)[hit_U].double().view(-1).cumsum(0)  # of all blocks that were hit, one behind the other
+    cdf_T = (
+        blocks_BKW.reshape(-1, _BLOCK)[hit_U].double().view(-1).cumsum(0)
+    )  # of all blocks that were hit, one behind the other
     ends_U = cdf_T[_BLOCK - 1 :: _BLOCK]
     starts_U = torch.cat([ends_U.new_zeros(1), ends_U[:-1]])
-    inside_BD = torch.searchsorted(cdf_T, torch.lerp(starts_U[which_BD], ends_U[which_BD], share_BD), right=True) - which_BD * _BLOCK
+    inside_BD = (
+        torch.searchsorted(
+            cdf_T, torch.lerp(starts_U[which_BD], ends_U[which_BD], share_BD), right=True
+        )
+        - which_BD * _BLOCK
+    )
     return (block_BD * _BLOCK + inside_BD.clamp(0, _BLOCK - 1)).clamp(max=v - 1)
 
 
 def next_tokens(
-    logits_BV: torch.Tensor, sampling: Sampling, labels: Labels | None, draw: Draws, rows: Sequence[int], book: Book
+    logits_BV: torch.Tensor,
+    sampling: Sampling,
+    labels: Labels | None,
+    draw: Draws,
+    rows: Sequence[int],
+    book: Book,
 ) -> torch.Tensor:
     """Choose each row's next token (B,) and write its label down in `book`."""
     logp_BV = logits_BV.float().log_softmax(-1)
     if sampling.temperature == 0:
         next_B = logp_BV.argmax(-1)
     else:
-        probs_BV = logp_BV.exp() if sampling.temperature == 1 else (logp_BV / sampling.temperature).softmax(-1)
+        probs_BV = (
+            logp_BV.exp()
+            if sampling.temperature == 1
+            else (logp_BV / sampling.temperature).softmax(-1)
+        )
         if sampling.top_p < 1:
             top_BV, order_BV = probs_BV.sort(-1, descending=True)
             outside = top_BV.cumsum(-1) - top_BV >= sampling.top_p
@@ -87,7 +115,14 @@ def next_tokens(
     return next_B
 
 
-def write_labels(logp_NV: torch.Tensor, token_N: torch.Tensor, labels: Labels, draw: Draws, rows: Sequence[int], book: Book) -> None:
+def write_labels(
+    logp_NV: torch.Tensor,
+    token_N: torch.Tensor,
+    labels: Labels,
+    draw: Draws,
+    rows: Sequence[int],
+    book: Book,
+) -> None:
     """Write the label of N tokens down, of which the n-th belongs to the prompt `rows[n]`."""
     if labels.kind == "hard":
         ids_NE = token_N[:, None]
@@ -98,7 +133,7 @@ def write_labels(logp_NV: torch.Tensor, token_N: torch.Tensor, labels: Labels, d
     elif labels.kind == "sampled":
         ids_NE = pick(logp_NV.exp(), draw(rows, labels.draws))
         q_NE = torch.full(ids_NE.shape, 1 / labels.draws, dtype=torch.float64, device=ids_NE.device)
-    else:  # the k most probable with their own probability, and draws from the rest that share what is left: unbiased
+    else:  # the k most probable with their own probability; draws from the rest share what is left
         top_NK, ids_NK = logp_NV.topk(min(labels.kept, logp_NV.shape[-1]), -1)
         rest_NV = logp_NV.exp().scatter(-1, ids_NK, 0.0)
         ids_NE = torch.cat([ids_NK, pick(rest_NV, draw(rows, labels.tail))], -1)
@@ -120,10 +155,21 @@ class Book:
         self._sizes: list[NDArray[np.int64]] = []
         self._nll: list[NDArray[np.float32]] = []
 
-    def add(self, owners: Sequence[int], ids_NE: NDArray[np.int64], q_NE: NDArray[np.float64], nll_N: NDArray[np.float32]) -> None:
-        """Labels of N tokens of the prompts `owners`. An id that is there several times has the sum of its probabilities."""
+    def add(
+        self,
+        owners: Sequence[int],
+        ids_NE: NDArray[np.int64],
+        q_NE: NDArray[np.float64],
+        nll_N: NDArray[np.float32],
+    ) -> None:
+        """Labels of N tokens of the prompts `owners`. An id that is there several times has the sum
+        of its probabilities.
+        """
         order_NE = ids_NE.argsort(1, kind="stable")
-        ids_NE, q_NE = np.take_along_axis(ids_NE, order_NE, 1), np.take_along_axis(q_NE, order_NE, 1)
+        ids_NE, q_NE = (
+            np.take_along_axis(ids_NE, order_NE, 1),
+            np.take_along_axis(q_NE, order_NE, 1),
+        )
         first_NE = np.ones(ids_NE.shape, bool)
         first_NE[:, 1:] = ids_NE[:, 1:] != ids_NE[:, :-1]
         probs = np.add.reduceat(q_NE.ravel(), np.flatnonzero(first_NE)).astype(np.float32)
@@ -140,7 +186,11 @@ class Book:
         if not self._owners:
             return [SoftLabels.concat([])] * count
         owners, sizes = np.concatenate(self._owners), np.concatenate(self._sizes)
-        ids, probs, nll = np.concatenate(self._ids), np.concatenate(self._probs), np.concatenate(self._nll)
+        ids, probs, nll = (
+            np.concatenate(self._ids),
+            np.concatenate(self._probs),
+            np.concatenate(self._nll),
+        )
         order = owners.argsort(kind="stable")
         starts = (np.cumsum(sizes) - sizes)[order]
         sizes = sizes[order]
@@ -149,6 +199,11 @@ class Book:
         ids, probs, nll = ids[entry], probs[entry], nll[order]
         bounds = np.searchsorted(owners[order], np.arange(count + 1))
         return [
-            SoftLabels(ids[ends[a] : ends[b]], probs[ends[a] : ends[b]], (ends[a : b + 1] - ends[a]).astype(np.int32), nll[a:b])
+            SoftLabels(
+                ids[ends[a] : ends[b]],
+                probs[ends[a] : ends[b]],
+                (ends[a : b + 1] - ends[a]).astype(np.int32),
+                nll[a:b],
+            )
             for a, b in itertools.pairwise(bounds)
         ]

@@ -1,4 +1,6 @@
-"""What a server was asked so far, in a file of the run's folder: one line an answer, appended as it comes, so that a budget outlives a kill."""
+"""What a server was asked so far, in a file of the run's folder: one line an answer, appended as it
+comes, so that a budget outlives a kill.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ class Asked:
     Attributes:
         prompt_tokens, completion_tokens: As the server counts them.
         entries: Alternatives that the server named for labels.
-        unmapped: How many of them are no token that the tokenizer knows; they are left out of the labels.
+        unmapped: How many of them are no token that the tokenizer knows; they are left out of the
+            labels.
     """
 
     answers: int = 0
@@ -40,7 +43,9 @@ class Asked:
 
     def dollars(self, price: Price) -> Decimal:
         """What they cost."""
-        return (self.prompt_tokens * price.input + self.completion_tokens * price.output) / 1_000_000
+        return (
+            self.prompt_tokens * price.input + self.completion_tokens * price.output
+        ) / 1_000_000
 
 
 class Ledger:
@@ -53,7 +58,9 @@ class Ledger:
     def __init__(self, path: Path | None = None) -> None:
         self._path, self.total = path, Asked()
         whole = []
-        for line in path.read_text("utf-8", "replace").splitlines() if path and path.is_file() else ():
+        for line in (
+            path.read_text("utf-8", "replace").splitlines() if path and path.is_file() else ()
+        ):
             if (asked := _parsed(line)) is not None:  # the last line may have been cut by a kill
                 whole.append(line)
                 self._count(asked)
@@ -71,7 +78,9 @@ class Ledger:
                     file.write(f"{json.dumps(astuple(asked))}\n")
 
     def _count(self, asked: Asked) -> None:
-        self.total = Asked(*(a + b for a, b in zip(astuple(self.total), astuple(asked), strict=True)))
+        self.total = Asked(
+            *(a + b for a, b in zip(astuple(self.total), astuple(asked), strict=True))
+        )
 
 
 def _parsed(line: str) -> Asked | None:
@@ -79,12 +88,18 @@ def _parsed(line: str) -> Asked | None:
         found: Any = json.loads(line)
     except ValueError:
         return None
-    whole = isinstance(found, list) and len(found) == 5 and all(isinstance(count, int) and count >= 0 for count in found)
+    whole = (
+        isinstance(found, list)
+        and len(found) == 5
+        and all(isinstance(count, int) and count >= 0 for count in found)
+    )
     return Asked(*found) if whole else None
 
 
 class Room:
-    """What the budget still allows. Prompts that are on their way count with the longest answers they may get, so it is never exceeded."""
+    """What the budget still allows. Prompts that are on their way count with the longest answers
+    they may get, so it is never exceeded.
+    """
 
     def __init__(self, server: Server, price: Price | None, ledger: Ledger, where: str) -> None:
         self._budget, self._price, self._ledger, self._where = server.budget, price, ledger, where
@@ -102,7 +117,11 @@ class Room:
         async with self._changed:
             await self._changed.wait_for(lambda: not self._held.answers or not self._over(asked))
             if over := self._over(asked):
-                raise UserError(over, where=f"{self._where}.budget", fix="raise it and run again: what is answered is kept")
+                raise UserError(
+                    over,
+                    where=f"{self._where}.budget",
+                    fix="raise it and run again: what is answered is kept",
+                )
             self._hold(asked, 1)
         try:
             yield
@@ -114,7 +133,9 @@ class Room:
     def _hold(self, asked: Asked, sign: int) -> None:
         held = self._held
         self._held = Asked(
-            held.answers + sign, held.prompt_tokens + sign * asked.prompt_tokens, held.completion_tokens + sign * asked.completion_tokens
+            held.answers + sign,
+            held.prompt_tokens + sign * asked.prompt_tokens,
+            held.completion_tokens + sign * asked.completion_tokens,
         )
 
     def _over(self, asked: Asked) -> str:
@@ -122,9 +143,25 @@ class Room:
         if self._budget is None:
             return ""
         spent, held = self._ledger.total, self._held
-        all_ = Asked(0, *(getattr(spent, k) + getattr(held, k) + getattr(asked, k) for k in ("prompt_tokens", "completion_tokens")))
+        all_ = Asked(
+            0,
+            *(
+                getattr(spent, k) + getattr(held, k) + getattr(asked, k)
+                for k in ("prompt_tokens", "completion_tokens")
+            ),
+        )
         if self._budget.tokens is not None and all_.tokens > self._budget.tokens:
-            return f"the budget of {self._budget.tokens:,} tokens is spent: {spent.answers:,} answers took {spent.tokens:,}, and one more may be too much"
-        if self._budget.dollars is not None and self._price and all_.dollars(self._price) > self._budget.dollars:
-            return f"the budget of ${self._budget.dollars:g} is spent: {spent.answers:,} answers cost ${spent.dollars(self._price):.4f}, and one more may be too much"
+            return (
+                f"the budget of {self._budget.tokens:,} tokens is spent: {spent.answers:,} answers"
+                f" took {spent.tokens:,}, and one more may be too much"
+            )
+        if (
+            self._budget.dollars is not None
+            and self._price
+            and all_.dollars(self._price) > self._budget.dollars
+        ):
+            return (
+                f"the budget of ${self._budget.dollars:g} is spent: {spent.answers:,} answers cost"
+                f" ${spent.dollars(self._price):.4f}, and one more may be too much"
+            )
         return ""

@@ -1,7 +1,9 @@
-"""What a server's reply says, and whose token each of its tokens is. Pure; whatever a server sends, only `UserError`s come out.
+"""What a server's reply says, and whose token each of its tokens is. Pure; whatever a server sends,
+only `UserError`s come out.
 
-Token ids come from the server itself (`"token_id:17"` of vLLM and SGLang, `id` of llama.cpp) or from the bytes of a token, which name one token of a byte-level
-vocabulary. Of other vocabularies (SentencePiece) the text of a token does not say which it is, so there the server has to give ids.
+Token ids come from the server itself (`"token_id:17"` of vLLM and SGLang, `id` of llama.cpp) or
+from the bytes of a token, which name one token of a byte-level vocabulary. Of other vocabularies
+(SentencePiece) the text of a token does not say which it is, so there the server has to give ids.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ class Reply(NamedTuple):
 
     Attributes:
         finish: The server's `finish_reason`.
-        stopped_by: The stop string or token that ended it, where the server says so (vLLM); `""`: it says that none did; None: it says nothing.
+        stopped_by: The stop string or token that ended it, where the server says so (vLLM); `""`:
+            it says that none did; None: it says nothing.
         tokens: Each token with its alternatives; None if the server sent none.
         usage: Tokens of prompt and answer as the server counts them; None if it does not.
     """
@@ -54,41 +57,66 @@ def read(reply: Any, asked_model: str, longest: int) -> Reply:
         longest: Tokens that the answer may have.
 
     Raises:
-        UserError: It is no reply of an OpenAI-compatible endpoint, another model's, or longer than allowed.
+        UserError: It is no reply of an OpenAI-compatible endpoint, another model's, or longer than
+            allowed.
     """
     body = _mapping(reply, "the reply")
     if body.get("error"):
         raise UserError(f"the server refused: {str(body['error'])[:200]}")
     said = body.get("model")
-    if isinstance(said, str) and said and not re.fullmatch(re.escape(asked_model) + _DATED, said, re.IGNORECASE):
+    if (
+        isinstance(said, str)
+        and said
+        and not re.fullmatch(re.escape(asked_model) + _DATED, said, re.IGNORECASE)
+    ):
         raise UserError(
-            f"the answer is of model {said[:80]!r}, but {asked_model!r} was asked", fix="name the model that the server has as server.model"
+            f"the answer is of model {said[:80]!r}, but {asked_model!r} was asked",
+            fix="name the model that the server has as server.model",
         )
     choices = body.get("choices")
     if not isinstance(choices, list) or len(choices) != 1:
         raise _odd("choices", choices)
     choice = _mapping(choices[0], "choices[0]")
-    text = _mapping(choice["message"], "message").get("content") if "message" in choice else choice.get("text")
+    text = (
+        _mapping(choice["message"], "message").get("content")
+        if "message" in choice
+        else choice.get("text")
+    )
     if not isinstance(text, str | None):
         raise _odd("the answer's text", text)
     finish = choice.get("finish_reason")
     if finish not in ("stop", "length", "content_filter"):
-        raise UserError(f"the answer ended with finish_reason {str(finish)[:40]!r}, which is none that a written answer has")
+        raise UserError(
+            f"the answer ended with finish_reason {str(finish)[:40]!r}, which is none that a"
+            " written answer has"
+        )
     by = choice.get("stop_reason", False)
     usage = _usage(body.get("usage"))
     if usage and usage[1] > longest:
-        raise UserError(f"the server counts {usage[1]} tokens in an answer that may have {longest}", fix="mend the server")
+        raise UserError(
+            f"the server counts {usage[1]} tokens in an answer that may have {longest}",
+            fix="mend the server",
+        )
     tokens = _tokens(choice.get("logprobs"))
     if tokens is not None and len(tokens) > longest + 1:  # the end token may come on top
-        raise UserError(f"the server sent {len(tokens)} tokens for an answer that may have {longest}", fix="mend the server")
-    text = (text or "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # JSON can spell half a letter
-    return Reply(text, finish, None if by is False else by if isinstance(by, str) else "", tokens, usage)
+        raise UserError(
+            f"the server sent {len(tokens)} tokens for an answer that may have {longest}",
+            fix="mend the server",
+        )
+    text = (
+        (text or "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    )  # JSON can spell half a letter
+    return Reply(
+        text, finish, None if by is False else by if isinstance(by, str) else "", tokens, usage
+    )
 
 
 def _usage(found: Any) -> tuple[int, int] | None:
     if found is None:
         return None
-    prompt, completion = (_mapping(found, "usage").get(key, 0) for key in ("prompt_tokens", "completion_tokens"))
+    prompt, completion = (
+        _mapping(found, "usage").get(key, 0) for key in ("prompt_tokens", "completion_tokens")
+    )
     for count in (prompt, completion):
         if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count < 2**31:
             raise UserError(f"the server counts {str(count)[:40]!r} tokens", fix="mend the server")
@@ -101,13 +129,25 @@ def _tokens(found: Any) -> list[tuple[Piece, list[Piece]]] | None:
     said = _mapping(found, "logprobs")
     if isinstance(said.get("content"), list):  # chat, and llama.cpp
         return [
-            (_piece(entry), [_piece(other) for other in _list(_mapping(entry, "a token").get("top_logprobs"))]) for entry in said["content"]
+            (
+                _piece(entry),
+                [_piece(other) for other in _list(_mapping(entry, "a token").get("top_logprobs"))],
+            )
+            for entry in said["content"]
         ]
-    texts, logps, tops = (_list(said.get(key)) for key in ("tokens", "token_logprobs", "top_logprobs"))
+    texts, logps, tops = (
+        _list(said.get(key)) for key in ("tokens", "token_logprobs", "top_logprobs")
+    )
     if not len(texts) == len(logps) == len(tops):
-        raise UserError(f"the server sent {len(texts)} tokens, {len(logps)} log-probabilities and {len(tops)} alternatives for one answer")
+        raise UserError(
+            f"the server sent {len(texts)} tokens, {len(logps)} log-probabilities and {len(tops)}"
+            " alternatives for one answer"
+        )
     return [
-        (_said(text, logp), [_said(other, value) for other, value in _mapping(top or {}, "top_logprobs").items()])
+        (
+            _said(text, logp),
+            [_said(other, value) for other, value in _mapping(top or {}, "top_logprobs").items()],
+        )
         for text, logp, top in zip(texts, logps, tops, strict=True)
     ]
 
@@ -117,7 +157,9 @@ def _piece(entry: Any) -> Piece:
     raw, id_ = found.get("bytes"), found.get("id")
     if not all(isinstance(byte, int) and 0 <= byte < 256 for byte in _list(raw)):
         raise _odd("a token's bytes", raw)
-    return _said(found.get("token"), found.get("logprob"))._replace(raw=bytes(_list(raw)) or None, id=id_ if type(id_) is int else None)
+    return _said(found.get("token"), found.get("logprob"))._replace(
+        raw=bytes(_list(raw)) or None, id=id_ if type(id_) is int else None
+    )
 
 
 def _said(text: Any, logp: Any) -> Piece:
@@ -144,7 +186,8 @@ def _list(found: Any) -> Sequence[Any]:
 
 def _odd(what: str, found: Any) -> UserError:
     return UserError(
-        f"not the reply of an OpenAI-compatible endpoint: {what} is {str(found)[:60]!r}", fix="check server.url and server.api"
+        f"not the reply of an OpenAI-compatible endpoint: {what} is {str(found)[:60]!r}",
+        fix="check server.url and server.api",
     )
 
 
@@ -171,7 +214,9 @@ class Vocabulary:
                 raw = bytes(letters[letter] for letter in token)
             else:
                 continue
-            self._by_bytes[raw] = None if raw in self._by_bytes else id_  # two tokens of the same bytes: nobody can tell which
+            self._by_bytes[raw] = (
+                None if raw in self._by_bytes else id_
+            )  # two tokens of the same bytes: nobody can tell which
 
     def id_of(self, piece: Piece) -> int | None:
         """The token's id; None if it can't be told."""
@@ -182,11 +227,17 @@ class Vocabulary:
             return id_ if 0 <= id_ < self._size else None
         if piece.raw is None and "\ufffd" in piece.text:
             return None
-        return self._by_bytes.get(piece.text.encode(errors="surrogatepass") if piece.raw is None else piece.raw)
+        return self._by_bytes.get(
+            piece.text.encode(errors="surrogatepass") if piece.raw is None else piece.raw
+        )
 
 
 def _letters() -> dict[str, int]:
-    """The letter that stands for each byte in a byte-level vocabulary (GPT-2's rule: printable ones stand for themselves)."""
+    """The letter that stands for each byte in a byte-level vocabulary (GPT-2's rule: printable ones
+    stand for themselves).
+    """
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in plain]
-    return {chr(byte): byte for byte in plain} | {chr(256 + n): byte for n, byte in enumerate(others)}
+    return {chr(byte): byte for byte in plain} | {
+        chr(256 + n): byte for n, byte in enumerate(others)
+    }

@@ -1,10 +1,12 @@
 """Sequences that a model goes on with together, token by token: two ways to hold what it has read.
 
-`Slots`, for decoders with ordinary attention: the shared prefix stands once in memory, each sequence's own keys and values in a slot of one preallocated
-block, and sequences come and go at any time. `Waves`, for every other model and for encoder-decoders: a batch with a copy of the prefix in each row,
-which others can't join while it runs. Both give the same logits up to rounding.
+`Slots`, for decoders with ordinary attention: the shared prefix stands once in memory, each
+sequence's own keys and values in a slot of one preallocated block, and sequences come and go at any
+time. `Waves`, for every other model and for encoder-decoders: a batch with a copy of the prefix in
+each row, which others can't join while it runs. Both give the same logits up to rounding.
 
-Shapes: B running sequences, n new ones, S their longest own part, Q tokens fed, V vocabulary, G key-value heads, D head size.
+Shapes: B running sequences, n new ones, S their longest own part, Q tokens fed, V vocabulary, G
+key-value heads, D head size.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ class Sequences(Protocol):
     """Whether others may join while some run."""
 
     def join(self, ids: Sequence[Sequence[int]], last: int = 1) -> torch.Tensor:
-        """Read new sequences, prefix included, and put them behind the running ones. Logits (n, last, V) behind their last tokens."""
+        """Read new sequences, prefix included, and put them behind the running ones. Logits (n,
+        last, V) behind their last tokens.
+        """
         ...
 
     def keep(self, rows: Sequence[int]) -> None:
@@ -42,16 +46,27 @@ class Sequences(Protocol):
         ...
 
 
-def score(together: Sequences, ids: Sequence[Sequence[int]], given: Sequence[Sequence[int]]) -> torch.Tensor:
-    """Logits (B, T, V) that predict each of the given tokens behind prompts, in one pass; those of shorter answers stand at the end of their rows."""
+def score(
+    together: Sequences, ids: Sequence[Sequence[int]], given: Sequence[Sequence[int]]
+) -> torch.Tensor:
+    """Logits (B, T, V) that predict each of the given tokens behind prompts, in one pass; those of
+    shorter answers stand at the end of their rows.
+    """
     longest = max(map(len, given))
     if not (isinstance(together, Waves) and together.encodes):
-        return together.join([[*row, *tokens[:-1]] for row, tokens in zip(ids, given, strict=True)], last=longest)
+        return together.join(
+            [[*row, *tokens[:-1]] for row, tokens in zip(ids, given, strict=True)], last=longest
+        )
     logits_BTV = together.join(ids)
     if longest > 1:
         fed_BT = torch.tensor([[*tokens, *[0] * (longest - len(tokens))][:-1] for tokens in given])
         logits_BTV = torch.cat([logits_BTV, together.feed(fed_BT)], 1)
-    return torch.stack([row_TV.roll(longest - len(tokens), 0) for row_TV, tokens in zip(logits_BTV, given, strict=True)])
+    return torch.stack(
+        [
+            row_TV.roll(longest - len(tokens), 0)
+            for row_TV, tokens in zip(logits_BTV, given, strict=True)
+        ]
+    )
 
 
 class Slots:
@@ -79,7 +94,9 @@ class Slots:
         input_nS = torch.zeros((len(own), longest), dtype=torch.long)
         for row, tokens in enumerate(own):
             input_nS[row, longest - len(tokens) :] = torch.tensor(tokens)
-        at_nS = torch.arange(longest) - (longest - lengths_n)[:, None]  # padding stands at places below 0
+        at_nS = (
+            torch.arange(longest) - (longest - lengths_n)[:, None]
+        )  # padding stands at places below 0
         before = len(self._lengths_B)
         self._lengths_B = torch.cat([self._lengths_B, lengths_n])
         return self._forward(input_nS, at_nS, before, last)
@@ -97,7 +114,9 @@ class Slots:
         self._lengths_B += 1
         return self._forward(token_B[:, None], at_BQ, 0, 1)[:, -1]
 
-    def _forward(self, input_BQ: torch.Tensor, at_BQ: torch.Tensor, first: int, last: int) -> torch.Tensor:
+    def _forward(
+        self, input_BQ: torch.Tensor, at_BQ: torch.Tensor, first: int, last: int
+    ) -> torch.Tensor:
         device = self._model.device
         width = int(at_BQ.max()) + 1
         at_BQ = at_BQ.to(device)
@@ -107,16 +126,24 @@ class Slots:
         state = shared_prefix.Reading(self._prefix, seen_BQ, width, self._model.dtype)
         with shared_prefix.reading(state):
             return self._model(
-                input_ids=input_BQ.to(device), position_ids=self._shared + seen_BQ, past_key_values=self._cache, use_cache=True, logits_to_keep=last
-            ).logits  # fmt: skip
+                input_ids=input_BQ.to(device),
+                position_ids=self._shared + seen_BQ,
+                past_key_values=self._cache,
+                use_cache=True,
+                logits_to_keep=last,
+            ).logits
 
     def _made(self) -> list[_Layer]:
-        self._layers += [_Layer() for _ in range(self._model.config.get_text_config().num_hidden_layers)]
+        self._layers += [
+            _Layer() for _ in range(self._model.config.get_text_config().num_hidden_layers)
+        ]
         return self._layers
 
 
 class _Layer(CacheLayerMixin):
-    """One layer's own keys and values, a row for each slot (slots, G, columns, D). The last column takes padding and is never read."""
+    """One layer's own keys and values, a row for each slot (slots, G, columns, D). The last column
+    takes padding and is never read.
+    """
 
     is_sliding = False
     place: tuple[int, torch.Tensor, int]
@@ -125,11 +152,18 @@ class _Layer(CacheLayerMixin):
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """An empty block."""
         (_, g, _, d), dv = key_states.shape, value_states.shape[-1]
-        self.keys, self.values = key_states.new_zeros(0, g, 1, d), value_states.new_zeros(0, g, 1, dv)
+        self.keys, self.values = (
+            key_states.new_zeros(0, g, 1, d),
+            value_states.new_zeros(0, g, 1, dv),
+        )
         self.is_initialized = True
 
-    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """Put new keys and values (B, G, Q, D) into their places; all that their rows hold (B, G, width, D)."""
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Put new keys and values (B, G, Q, D) into their places; all that their rows hold (B, G,
+        width, D).
+        """
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         assert self.keys is not None
@@ -138,7 +172,10 @@ class _Layer(CacheLayerMixin):
         rows = first + len(key_states)
         if rows > len(self.keys) or width >= self.keys.shape[2]:
             block = _BLOCK if width > _BLOCK else _SMALL
-            size = max(rows, len(self.keys)), max(-(-width // block) * block + 1, self.keys.shape[2])
+            size = (
+                max(rows, len(self.keys)),
+                max(-(-width // block) * block + 1, self.keys.shape[2]),
+            )
             self.keys, self.values = _grown(self.keys, *size), _grown(self.values, *size)
         rows_B1 = torch.arange(first, rows, device=at_BQ.device)[:, None]
         self.keys[rows_B1, :, at_BQ.clamp(min=-1)] = key_states.transpose(1, 2)
@@ -171,7 +208,8 @@ def _grown(block: torch.Tensor, slots: int, columns: int) -> torch.Tensor:
 
 
 class Waves:
-    """Sequences that start together: rows padded on the left, each with its copy of the prefix; an encoder-decoder has its prompts in the encoder.
+    """Sequences that start together: rows padded on the left, each with its copy of the prefix; an
+    encoder-decoder has its prompts in the encoder.
 
     Args:
         model: Any model that transformers' `generate` can use.
@@ -185,7 +223,9 @@ class Waves:
         self._shared = prefix.get_seq_length() if prefix else 0
 
     def join(self, ids: Sequence[Sequence[int]], last: int = 1) -> torch.Tensor:
-        """See `Sequences.join`; only where none run. An encoder-decoder's logits are those behind its start token."""
+        """See `Sequences.join`; only where none run. An encoder-decoder's logits are those behind
+        its start token.
+        """
         config, device = self._model.config, self._model.device
         own = [row[self._shared :] for row in ids]
         longest = max(map(len, own))
@@ -196,7 +236,9 @@ class Waves:
             input_nS[row, place], mask_nS[row, place] = torch.tensor(tokens), 1
         if self.encodes:
             self._mask = mask_nS.to(device)
-            self._hidden = self._model.get_encoder()(input_ids=input_nS.to(device), attention_mask=self._mask).last_hidden_state
+            self._hidden = self._model.get_encoder()(
+                input_ids=input_nS.to(device), attention_mask=self._mask
+            ).last_hidden_state
             self._cache: Any = EncoderDecoderCache(DynamicCache(), DynamicCache())
             return self.feed(torch.full((len(own), 1), config.decoder_start_token_id))
         self._cache = copy.deepcopy(self._prefix) if self._prefix else DynamicCache(config=config)
@@ -218,24 +260,36 @@ class Waves:
         """See `Sequences.step`."""
         return self.feed(token_B[:, None])[:, -1]
 
-    def feed(self, token_BQ: torch.Tensor, mask_BQ: torch.Tensor | None = None, last: int = 0) -> torch.Tensor:
+    def feed(
+        self, token_BQ: torch.Tensor, mask_BQ: torch.Tensor | None = None, last: int = 0
+    ) -> torch.Tensor:
         """Feed tokens: logits (B, last, V) behind the last of them, behind all of them for 0."""
         token_BQ = token_BQ.to(self._model.device)
         if self.encodes:
             return self._model(
-                encoder_outputs=(self._hidden,), attention_mask=self._mask, decoder_input_ids=token_BQ, past_key_values=self._cache, use_cache=True
-            ).logits  # fmt: skip
+                encoder_outputs=(self._hidden,),
+                attention_mask=self._mask,
+                decoder_input_ids=token_BQ,
+                past_key_values=self._cache,
+                use_cache=True,
+            ).logits
         mask_BQ = torch.ones_like(token_BQ) if mask_BQ is None else mask_BQ.to(token_BQ.device)
         self._mask = torch.cat([self._mask, mask_BQ], 1)
         position_BQ = (self._mask.cumsum(1) - 1).clamp(min=0)[:, -token_BQ.shape[1] :]
         return self._model(
-            input_ids=token_BQ, attention_mask=self._mask, position_ids=position_BQ, past_key_values=self._cache, use_cache=True, logits_to_keep=last
-        ).logits  # fmt: skip
+            input_ids=token_BQ,
+            attention_mask=self._mask,
+            position_ids=position_BQ,
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=last,
+        ).logits
 
 
 @torch.no_grad()
 def slots_work(model: Any) -> str | None:
-    """Switch the model to the attention of `Slots` if they give what the plain path gives, tried on random tokens.
+    """Switch the model to the attention of `Slots` if they give what the plain path gives, tried on
+    random tokens.
 
     Returns:
         None, or why not; the model is then left as it was.
@@ -249,7 +303,9 @@ def slots_work(model: Any) -> str | None:
     # longer than a small window, and sequences of two lengths
     window = getattr(config, "sliding_window", None) or 0
     size = min(max(12, window + 5), 80)
-    ids_2S = torch.randint(0, config.vocab_size, (2, size + 4), generator=torch.Generator().manual_seed(0)).to(model.device)
+    ids_2S = torch.randint(
+        0, config.vocab_size, (2, size + 4), generator=torch.Generator().manual_seed(0)
+    ).to(model.device)
     ids_2S[1, :size] = ids_2S[0, :size]
     try:
         plain_2V = [
@@ -261,7 +317,10 @@ def slots_work(model: Any) -> str | None:
         made.join([ids_2S[0, : size + 3].tolist(), ids_2S[1, : size + 1].tolist()])
         shared_2V = made.step(torch.stack([ids_2S[0, size + 3], ids_2S[1, size + 1]])).float()
         near = 1e-4 if model.dtype == torch.float32 else 0.1
-        if all(torch.allclose(a, b, atol=near * float(b.abs().max()), rtol=0) for a, b in zip(shared_2V, plain_2V, strict=True)):
+        if all(
+            torch.allclose(a, b, atol=near * float(b.abs().max()), rtol=0)
+            for a, b in zip(shared_2V, plain_2V, strict=True)
+        ):
             return None
         reason = "it gave other numbers"
     except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
@@ -271,13 +330,24 @@ def slots_work(model: Any) -> str | None:
 
 
 def is_windowed(model: Any) -> bool:
-    """Whether some layers count padding between prefix and own part as read (sliding windows), so that `Waves` can't copy the prefix."""
+    """Whether some layers count padding between prefix and own part as read (sliding windows), so
+    that `Waves` can't copy the prefix.
+    """
     config = model.config.get_text_config()
-    return bool(getattr(config, "sliding_window", None)) or any("full" not in kind for kind in getattr(config, "layer_types", None) or ())
+    return bool(getattr(config, "sliding_window", None)) or any(
+        "full" not in kind for kind in getattr(config, "layer_types", None) or ()
+    )
 
 
 def read_prefix(model: Any, ids: Sequence[int], *, whole: bool) -> DynamicCache:
-    """Cache of a prefix, of one row. `whole`: layers with a sliding window keep all of it, as `Slots` need."""
+    """Cache of a prefix, of one row. `whole`: layers with a sliding window keep all of it, as
+    `Slots` need.
+    """
     cache = DynamicCache() if whole else DynamicCache(config=model.config)
-    model(input_ids=torch.tensor([list(ids)], device=model.device), past_key_values=cache, use_cache=True, logits_to_keep=1)
+    model(
+        input_ids=torch.tensor([list(ids)], device=model.device),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
     return cache

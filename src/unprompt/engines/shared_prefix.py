@@ -1,14 +1,18 @@
-"""Attention to a prefix that a whole batch shares, with its keys and values standing once in memory.
+"""Attention to a prefix that a whole batch shares, with its keys and values standing once in
+memory.
 
-What it computes, in plain words: for each query, softmax attention over [prefix keys, own keys]. The two parts are attended to apart, the prefix by
-the queries of all sequences in one product, and merged by their log-sum-exp (Juravsky et al. 2024, "Hydragen"; the same as one softmax over both):
+What it computes, in plain words: for each query, softmax attention over [prefix keys, own keys].
+The two parts are attended to apart, the prefix by the queries of all sequences in one product, and
+merged by their log-sum-exp (Juravsky et al. 2024, "Hydragen"; the same as one softmax over both):
 
     out = (exp(lse_prefix) * out_prefix + exp(lse_own) * out_own) / (exp(lse_prefix) + exp(lse_own))
 
-It registers as an attention function of transformers, for decoders with plain softmax attention (rotary or learned positions, grouped queries, sliding
-windows). `enable` tries it on the model itself, against the plain path.
+It registers as an attention function of transformers, for decoders with plain softmax attention
+(rotary or learned positions, grouped queries, sliding windows). `enable` tries it on the model
+itself, against the plain path.
 
-Shapes: B sequences, H query heads, G key-value heads, Q queries of each, P prefix tokens, S own tokens so far, D head size.
+Shapes: B sequences, H query heads, G key-value heads, Q queries of each, P prefix tokens, S own
+tokens so far, D head size.
 """
 
 from __future__ import annotations
@@ -36,7 +40,9 @@ class Reading:
         dtype: Of the masks.
     """
 
-    def __init__(self, prefix: DynamicCache | None, at_BQ: torch.Tensor, width: int, dtype: torch.dtype) -> None:
+    def __init__(
+        self, prefix: DynamicCache | None, at_BQ: torch.Tensor, width: int, dtype: torch.dtype
+    ) -> None:
         layers: Any = prefix.layers if prefix else []
         self.prefix = [(layer.keys, layer.values) for layer in layers]
         self.length = prefix.get_seq_length() if prefix else 0
@@ -51,21 +57,33 @@ class Reading:
             seen_BQS = column_S <= self._at[..., None]
             if window is not None:
                 seen_BQS &= column_S > self._at[..., None] - window
-            mask = torch.zeros(seen_BQS.shape, dtype=self._dtype, device=seen_BQS.device).masked_fill(~seen_BQS, -torch.inf)
+            mask = torch.zeros(
+                seen_BQS.shape, dtype=self._dtype, device=seen_BQS.device
+            ).masked_fill(~seen_BQS, -torch.inf)
             self._masks[window, group] = mask[:, None].repeat(1, 1, group, 1)
         return self._masks[window, group]
 
     def prefix_mask(self, window: int | None, group: int) -> tuple[int, torch.Tensor | None]:
-        """The first prefix token that any query sees, and what each sees from there on, additive (1, 1, B * group * Q, P - first); None: everything."""
-        first = 0 if window is None else min(max(0, self._least + self.length - window + 1), self.length)
+        """The first prefix token that any query sees, and what each sees from there on, additive
+        (1, 1, B * group * Q, P - first); None: everything.
+        """
+        first = (
+            0
+            if window is None
+            else min(max(0, self._least + self.length - window + 1), self.length)
+        )
         if window is None or int(self._at.max()) + self.length < window or first == self.length:
             return first, None
         key = (window, group, "prefix")
         if key not in self._masks:
             column_P = torch.arange(first, self.length, device=self._at.device)
             seen_BQP = column_P > self._at[..., None] + self.length - window
-            mask = torch.zeros(seen_BQP.shape, dtype=self._dtype, device=seen_BQP.device).masked_fill(~seen_BQP, -torch.inf)
-            self._masks[key] = mask[:, None].repeat(1, group, 1, 1).view(1, 1, -1, self.length - first)
+            mask = torch.zeros(
+                seen_BQP.shape, dtype=self._dtype, device=seen_BQP.device
+            ).masked_fill(~seen_BQP, -torch.inf)
+            self._masks[key] = (
+                mask[:, None].repeat(1, group, 1, 1).view(1, 1, -1, self.length - first)
+            )
         return first, self._masks[key]
 
 
@@ -83,9 +101,16 @@ def reading(state: Reading) -> Iterator[None]:
 
 
 def forward(
-    module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: torch.Tensor | None, **kwargs: Any
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """The attention function: transformers' own outside of `reading`, prefix and own part merged inside. Returns (B, Q, H, D)."""
+    """The attention function: transformers' own outside of `reading`, prefix and own part merged
+    inside. Returns (B, Q, H, D).
+    """
     state = _READING.get()
     if state is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
@@ -93,7 +118,8 @@ def forward(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     b, h, q, d = query.shape
     g = key.shape[1]
-    # the group of query heads that share a key-value head are rows of one product; for the prefix, those of all sequences
+    # the group of query heads that share a key-value head are rows of one product; for the prefix,
+    # those of all sequences
     rows_BGRD = query.reshape(b, g, (h // g) * q, d)
     out_o, lse_o = _attend(rows_BGRD, key, value, scale, state.own_mask(window, h // g))
     first, mask = state.prefix_mask(window, h // g)
@@ -110,12 +136,22 @@ def forward(
 
 
 def _attend(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, mask: torch.Tensor | None
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scale: float,
+    mask: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Softmax attention (B, G, R, D) and the log-sum-exp of its scores (B, G, R). A fully masked row gives lse -inf and output 0."""
+    """Softmax attention (B, G, R, D) and the log-sum-exp of its scores (B, G, R). A fully masked
+    row gives lse -inf and output 0.
+    """
     if query.device.type == "cpu":
-        mask = None if mask is None else mask.expand(query.shape[0], 1, query.shape[2], key.shape[2])
-        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, attn_mask=mask, scale=scale)  # the same, fused
+        mask = (
+            None if mask is None else mask.expand(query.shape[0], 1, query.shape[2], key.shape[2])
+        )
+        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            query, key, value, attn_mask=mask, scale=scale
+        )  # the same, fused
     scores = torch.matmul(query * scale, key.transpose(-1, -2)).float()
     if mask is not None:
         scores = scores + mask

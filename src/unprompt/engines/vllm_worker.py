@@ -1,7 +1,10 @@
-"""What runs inside vLLM's workers: the next token of each sequence and its label, from the logits at hand, by the functions that `hf.py` uses.
+"""What runs inside vLLM's workers: the next token of each sequence and its label, from the logits
+at hand, by the functions that `hf.py` uses.
 
-vLLM's own log-probabilities would have to bring the whole vocabulary of every token back for labels that are drawn. Here they are drawn where the logits are, so
-they cost no more than in `hf.py`, and the same seed draws the same. A logits processor is vLLM's documented place for it: it leaves one token possible.
+vLLM's own log-probabilities would have to bring the whole vocabulary of every token back for labels
+that are drawn. Here they are drawn where the logits are, so they cost no more than in `hf.py`, and
+the same seed draws the same. A logits processor is vLLM's documented place for it: it leaves one
+token possible.
 
 Shapes: B running sequences, V vocabulary.
 """
@@ -32,7 +35,13 @@ class Job:
         given: Token ids of each answer that is scored; None: they are written.
     """
 
-    def __init__(self, sampling: Sampling, labels: Labels | None, keys: Sequence[str], given: Sequence[Sequence[int]] | None) -> None:
+    def __init__(
+        self,
+        sampling: Sampling,
+        labels: Labels | None,
+        keys: Sequence[str],
+        given: Sequence[Sequence[int]] | None,
+    ) -> None:
         self._sampling, self._labels, self._given = sampling, labels, given
         self._draw = drawing.Draws(keys)
         self._last: list[tuple[int, Any]] = [(-1, None)] * len(keys)
@@ -40,10 +49,14 @@ class Job:
         self._said: list[dict[int, SoftLabels]] = [{} for _ in keys]
         """Each answer's places -> label."""
 
-    def step(self, logits_BV: torch.Tensor, rows: Sequence[int], places: Sequence[int]) -> torch.Tensor:
-        """The next token (B,) of the answers `rows`, at these places; their labels are written down.
+    def step(
+        self, logits_BV: torch.Tensor, rows: Sequence[int], places: Sequence[int]
+    ) -> torch.Tensor:
+        """The next token (B,) of the answers `rows`, at these places; their labels are written
+        down.
 
-        vLLM throws away what comes of half a prompt, and asks again for the same place: then the same is drawn.
+        vLLM throws away what comes of half a prompt, and asks again for the same place: then the
+        same is drawn.
         """
         for row, place in zip(rows, places, strict=True):
             last, state = self._last[row]
@@ -55,9 +68,14 @@ class Job:
         if self._given is None:
             next_B = drawing.next_tokens(logits_BV, self._sampling, self._labels, draw, own, book)
         else:
-            next_B = torch.tensor([self._given[row][place] for row, place in zip(rows, places, strict=True)], device=logits_BV.device)
+            next_B = torch.tensor(
+                [self._given[row][place] for row, place in zip(rows, places, strict=True)],
+                device=logits_BV.device,
+            )
             assert self._labels
-            drawing.write_labels(logits_BV.float().log_softmax(-1), next_B, self._labels, draw, own, book)
+            drawing.write_labels(
+                logits_BV.float().log_softmax(-1), next_B, self._labels, draw, own, book
+            )
         if self._labels:
             for row, place, label in zip(rows, places, book.of(len(rows)), strict=True):
                 self._said[row][place] = label
@@ -67,7 +85,10 @@ class Job:
         """The labels of each answer's first so many tokens; None if there are none here."""
         if not any(self._said):
             return None
-        return [SoftLabels.concat([said[n] for n in range(length)]) for said, length in zip(self._said, lengths, strict=True)]
+        return [
+            SoftLabels.concat([said[n] for n in range(length)])
+            for said, length in zip(self._said, lengths, strict=True)
+        ]
 
 
 _job: Job | None = None
@@ -76,7 +97,9 @@ OWNER = "UNPROMPT_VLLM_OWNER"
 
 
 def _leave_with(owner: int) -> None:
-    """End this worker, and so vLLM, when its owner is gone: vLLM itself would go on, and keep the GPU, where a run is killed."""
+    """End this worker, and so vLLM, when its owner is gone: vLLM itself would go on, and keep the
+    GPU, where a run is killed.
+    """
     while True:
         time.sleep(1)
         try:
@@ -94,7 +117,9 @@ class Extension:
         _job = Job(*pickle.loads(job))
 
     def labels(self, lengths: list[int]) -> bytes:
-        """The labels of each answer's first so many tokens; ends the job. None from a worker that sees no logits."""
+        """The labels of each answer's first so many tokens; ends the job. None from a worker that
+        sees no logits.
+        """
         global _job
         job, _job = _job, None
         return pickle.dumps(job and job.labels(lengths))
@@ -106,7 +131,8 @@ class Writer(LogitsProcessor):
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
         threading.Thread(target=_leave_with, args=(int(os.environ[OWNER]),), daemon=True).start()
         self._rows: dict[int, tuple[int, list[int]]] = {}
-        """Row of the batch -> the answer's number, and its tokens so far (vLLM goes on with this list)."""
+        """Row of the batch -> the answer's number, and its tokens so far (vLLM goes on with this
+        list)."""
 
     def is_argmax_invariant(self) -> bool:
         """No: it decides."""
@@ -114,11 +140,17 @@ class Writer(LogitsProcessor):
 
     def update_state(self, batch_update: BatchUpdate | None) -> None:
         """Who came, left and moved."""
-        process_dict_updates(self._rows, batch_update, lambda params, _, written: ((params.extra_args or {})["row"], written))
+        process_dict_updates(
+            self._rows,
+            batch_update,
+            lambda params, _, written: ((params.extra_args or {})["row"], written),
+        )
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
         """See `LogitsProcessor.apply`."""
         assert _job
         running = [self._rows[row] for row in range(len(logits))]
-        next_B = _job.step(logits, [row for row, _ in running], [len(written) for _, written in running])
+        next_B = _job.step(
+            logits, [row for row, _ in running], [len(written) for _, written in running]
+        )
         return torch.full_like(logits, -torch.inf).scatter_(1, next_B[:, None], 0.0)

@@ -1,8 +1,10 @@
-"""LoRA layers as a few matrix products: y = x W' + b + scale * (x A') B' (Hu et al. 2021, section 4.1).
+"""LoRA layers as a few matrix products: y = x W' + b + scale * (x A') B' (Hu et al. 2021, section
+4.1).
 
-peft computes the same with a product, a scaling and an addition over the whole output for each layer, and autograd keeps what each of them read. Here additions happen inside
-the products, layers that read the same input (queries, keys and values; gate and up) share one product with all their A, and only x and x A' are kept. The
-parameters stay peft's.
+peft computes the same with a product, a scaling and an addition over the whole output for each
+layer, and autograd keeps what each of them read. Here additions happen inside the products, layers
+that read the same input (queries, keys and values; gate and up) share one product with all their A,
+and only x and x A' are kept. The parameters stay peft's.
 
 Shapes: S tokens, I inputs, O outputs, R ranks of all layers of a group.
 """
@@ -38,10 +40,17 @@ def fused(student: torch.nn.Module, run: Callable[[], object]) -> Iterator[None]
 
 
 def _plain(module: torch.nn.Module) -> bool:
-    """Whether it is a LoRA layer of one adapter on a frozen `torch.nn.Linear`, without dropout and variants."""
+    """Whether it is a LoRA layer of one adapter on a frozen `torch.nn.Linear`, without dropout and
+    variants.
+    """
     from peft.tuners.lora import Linear
 
-    if not isinstance(module, Linear) or type(module.base_layer) is not torch.nn.Linear or module.merged or module.disable_adapters:
+    if (
+        not isinstance(module, Linear)
+        or type(module.base_layer) is not torch.nn.Linear
+        or module.merged
+        or module.disable_adapters
+    ):
         return False
     names = list(module.lora_A)
     return (
@@ -58,7 +67,10 @@ def _plain(module: torch.nn.Module) -> bool:
 def _groups(student: torch.nn.Module, run: Callable[[], object]) -> list[_Group]:
     read: list[tuple[Any, torch.Tensor]] = []
     layers = [module for module in student.modules() if _plain(module)]
-    hooks = [layer.register_forward_pre_hook(lambda module, args: read.append((module, args[0]))) for layer in layers]
+    hooks = [
+        layer.register_forward_pre_hook(lambda module, args: read.append((module, args[0])))
+        for layer in layers
+    ]
     try:
         run()
     finally:
@@ -79,7 +91,9 @@ def _groups(student: torch.nn.Module, run: Callable[[], object]) -> list[_Group]
 
 
 class _Group:
-    """Layers that read the same input. The first one called computes all; the others' outputs wait for their calls."""
+    """Layers that read the same input. The first one called computes all; the others' outputs wait
+    for their calls.
+    """
 
     def __init__(self, layers: Sequence[Any]) -> None:
         self.layers = layers
@@ -117,8 +131,12 @@ class _Products(torch.autograd.Function):
         x_SI = x.reshape(-1, x.shape[-1]).to(dtype)
         low_SR = x_SI @ _joined(downs, dtype).T
         outs = []
-        for weight, bias, low, up, scale in zip(weights, biases, low_SR.split([len(a) for a in downs], 1), ups, scales, strict=True):
-            y_SO = torch.nn.functional.linear(x_SI, weight.to(dtype), None if bias is None else bias.to(dtype))
+        for weight, bias, low, up, scale in zip(
+            weights, biases, low_SR.split([len(a) for a in downs], 1), ups, scales, strict=True
+        ):
+            y_SO = torch.nn.functional.linear(
+                x_SI, weight.to(dtype), None if bias is None else bias.to(dtype)
+            )
             y_SO.addmm_(low, up.to(dtype).T, alpha=scale)
             outs.append(y_SO.to(x.dtype).view(*x.shape[:-1], -1))
         ctx.save_for_backward(x, low_SR, *tensors)
@@ -133,7 +151,13 @@ class _Products(torch.autograd.Function):
         x_SI = x.reshape(-1, x.shape[-1]).to(dtype)
         lows = low_SR.split([len(a) for a in downs], 1)
         grads = tuple(grad.reshape(-1, grad.shape[-1]).to(dtype) for grad in grads)
-        back_SR = torch.cat([grad @ up.to(dtype) * scale for grad, up, scale in zip(grads, ups, ctx.scales, strict=True)], 1)
+        back_SR = torch.cat(
+            [
+                grad @ up.to(dtype) * scale
+                for grad, up, scale in zip(grads, ups, ctx.scales, strict=True)
+            ],
+            1,
+        )
         grad_x = None
         if ctx.needs_input_grad[0]:
             grad_SI = grads[0] @ weights[0].to(dtype)
@@ -141,7 +165,10 @@ class _Products(torch.autograd.Function):
                 grad_SI.addmm_(grad, weight.to(dtype))
             grad_x = grad_SI.addmm_(back_SR, _joined(downs, dtype)).to(x.dtype).view_as(x)
         grad_downs = (back_SR.T @ x_SI).to(downs[0].dtype).split([len(a) for a in downs])
-        grad_ups = [((grad.T @ low) * scale).to(up.dtype) for grad, low, up, scale in zip(grads, lows, ups, ctx.scales, strict=True)]
+        grad_ups = [
+            ((grad.T @ low) * scale).to(up.dtype)
+            for grad, low, up, scale in zip(grads, lows, ups, ctx.scales, strict=True)
+        ]
         nothing = [None] * (2 * len(weights))
         return grad_x, None, *nothing, *grad_downs, *grad_ups
 

@@ -1,6 +1,7 @@
 """Lessons one after the other in one row, and attention that keeps them apart.
 
-Shapes: B lessons, T their longest, S tokens of all, N weighted tokens, H query heads, G key-value heads, D head size.
+Shapes: B lessons, T their longest, S tokens of all, N weighted tokens, H query heads, G key-value
+heads, D head size.
 """
 
 from __future__ import annotations
@@ -41,9 +42,14 @@ def pack(batch: Batch) -> Row:
     sorted_B = length_B[order_B]
     start_B = torch.empty_like(length_B).index_copy(0, order_B, sorted_B.cumsum(0) - sorted_B)
     mask_BT = mask_BT[order_B]
-    column_N = given["logits_to_keep"][batch.keep_N] - (mask_BT.shape[1] - length_B)[batch.row_N]  # padding stands on the left
+    column_N = (
+        given["logits_to_keep"][batch.keep_N] - (mask_BT.shape[1] - length_B)[batch.row_N]
+    )  # padding stands on the left
     return Row(
-        given["input_ids"][order_B][mask_BT], given["position_ids"][order_B][mask_BT], sorted_B.tolist(), start_B[batch.row_N] + column_N
+        given["input_ids"][order_B][mask_BT],
+        given["position_ids"][order_B][mask_BT],
+        sorted_B.tolist(),
+        start_B[batch.row_N] + column_N,
     )
 
 
@@ -59,7 +65,8 @@ def forward(
     lesson_lengths: list[int] | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention within each lesson, from (1, H or G, S, D) to (1, S, H, D): one call for all lessons of a length, on views, without a mask.
+    """Causal attention within each lesson, from (1, H or G, S, D) to (1, S, H, D): one call for all
+    lessons of a length, on views, without a mask.
 
     Args:
         lesson_lengths: Of the lessons in the row; the model is called with it and passes it on.
@@ -74,13 +81,27 @@ def forward(
     found, start = [], 0
     for length, run in itertools.groupby(lesson_lengths):
         count = len(list(run))
-        q, k, v = (t[0, :, start : start + count * length].unflatten(1, (count, length)).transpose(0, 1) for t in (query, key, value))
+        q, k, v = (
+            t[0, :, start : start + count * length].unflatten(1, (count, length)).transpose(0, 1)
+            for t in (query, key, value)
+        )
         band = None
         if sliding_window and length > sliding_window:
-            band = torch.ones(length, length, dtype=torch.bool, device=q.device).tril().triu(1 - sliding_window)
+            band = (
+                torch.ones(length, length, dtype=torch.bool, device=q.device)
+                .tril()
+                .triu(1 - sliding_window)
+            )
         out_BHTD = torch.nn.functional.scaled_dot_product_attention(
-            q, k, v, band, dropout, is_causal=band is None, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
-        )  # fmt: skip
+            q,
+            k,
+            v,
+            band,
+            dropout,
+            is_causal=band is None,
+            scale=scaling,
+            enable_gqa=q.shape[1] != k.shape[1],
+        )
         found.append(out_BHTD.transpose(1, 2).reshape(count * length, q.shape[1], -1))
         start += count * length
     return torch.cat(found)[None].to(kind), None

@@ -1,4 +1,6 @@
-"""The fast training step of one student: switched on, tried against the plain path, switched off."""
+"""The fast training step of one student: switched on, tried against the plain path, switched
+off.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ _LAYERS = {"full_attention", "sliding_attention"}
 
 
 class Step:
-    """The loss of a student on batches of lessons, same as `(batch_kl(student, batch) * batch.weight_N).sum()`."""
+    """The loss of a student on batches of lessons, same as `(batch_kl(student, batch) *
+    batch.weight_N).sum()`.
+    """
 
     def __init__(self, student: Any) -> None:
         model = student.get_base_model() if hasattr(student, "peft_config") else student
@@ -26,7 +30,11 @@ class Step:
     def __call__(self, batch: Batch) -> torch.Tensor:
         """Sum over the weighted tokens of weight * KL(teacher || student), in nats."""
         row = packing.pack(batch)
-        given = {"input_ids": row.ids_S[None], "position_ids": row.position_S[None], "lesson_lengths": row.lengths}
+        given = {
+            "input_ids": row.ids_S[None],
+            "position_ids": row.position_S[None],
+            "lesson_lengths": row.lengths,
+        }
         hidden_1SH = self._body(**given, use_cache=False).last_hidden_state
         return head.weighted_loss(hidden_1SH[0, row.at_N], self._head, self._cap, batch)
 
@@ -36,7 +44,8 @@ def enabled(student: Any, probe: Batch) -> Iterator[Step | str]:
     """The fast step while the student is set up for it; or, in one line, why there is none.
 
     Args:
-        probe: On which it is tried: it must give the plain path's loss (to 1e-4 in float32, 5e-2 in 16 bits, relative).
+        probe: On which it is tried: it must give the plain path's loss (to 1e-4 in float32, 5e-2 in
+            16 bits, relative).
     """
     with contextlib.ExitStack() as undo:
         found = _switched_on(student, probe, undo)
@@ -47,7 +56,9 @@ def enabled(student: Any, probe: Batch) -> Iterator[Step | str]:
 
 @contextlib.contextmanager
 def called_through(student: Any, step: Step) -> Iterator[None]:
-    """Inside, `student(fast_batch=batch)` takes the step: so does whatever wraps the student, as DDP, which averages the gradients of what is called through it."""
+    """Inside, `student(fast_batch=batch)` takes the step: so does whatever wraps the student, as
+    DDP, which averages the gradients of what is called through it.
+    """
     plain = student.forward
 
     def forward(*args: Any, fast_batch: Batch | None = None, **kwargs: Any) -> Any:
@@ -62,7 +73,9 @@ def called_through(student: Any, step: Step) -> Iterator[None]:
 
 @contextlib.contextmanager
 def paused(student: Any) -> Iterator[None]:
-    """The student in the middle of a fast training, able to read padded rows as on the plain path."""
+    """The student in the middle of a fast training, able to read padded rows as on the plain
+    path.
+    """
     model = student.get_base_model() if hasattr(student, "peft_config") else student
     attention = model.config.get_text_config()._attn_implementation
     if attention != packing.NAME:

@@ -1,4 +1,6 @@
-"""What an answer is worth: `metric(answer, example) -> float`. One small file a family; a user's own is `package.module:function`."""
+"""What an answer is worth: `metric(answer, example) -> float`. One small file a family; a user's
+own is `package.module:function`.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ from unprompt.metrics.sql import exact_set_match
 from unprompt.records import Completion, Example
 
 Metric = Callable[[str, Example], float]
-"""From the extracted answer and its example (with the gold `target`) to a number, 1 for right where it is a share."""
+"""From the extracted answer and its example (with the gold `target`) to a number, 1 for right where
+it is a share."""
 
 METRICS: dict[str, Metric] = {
     "accuracy": accuracy,
@@ -50,6 +53,10 @@ def find(name: str, where: str, modules: str | None = None) -> Callable[..., flo
 
         known = [*METRICS, *OF_COMPLETION, *OF_SOURCE]
         near = difflib.get_close_matches(name, known, 1)
-        fix = f"did you mean '{near[0]}'?" if near else f"use {', '.join(known)} or package.module:function"
+        fix = (
+            f"did you mean '{near[0]}'?"
+            if near
+            else f"use {', '.join(known)} or package.module:function"
+        )
         raise UserError(f"there is no metric '{name}'", where=where, fix=fix)
     return METRICS[name]

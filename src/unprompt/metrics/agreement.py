@@ -11,20 +11,25 @@ from typing import Literal
 import numpy as np
 
 
-def krippendorff_alpha(units: Sequence[Sequence[float]], level: Literal["ordinal", "interval"] = "interval") -> float | None:
-    """Krippendorff's alpha: 1 for full agreement, 0 for what chance gives, below 0 for less than that.
+def krippendorff_alpha(
+    units: Sequence[Sequence[float]], level: Literal["ordinal", "interval"] = "interval"
+) -> float | None:
+    """Krippendorff's alpha: 1 for full agreement, 0 for what chance gives, below 0 for less than
+    that.
 
-    `alpha = 1 - D_o / D_e`: the mean squared difference of two ratings of one unit, over that of any two ratings (Krippendorff 2011,
-    "Computing Krippendorff's Alpha-Reliability"). Of an ordinal scale, the difference of two values is the number of ratings that lie
-    between them, the two values' own ratings counted half.
+    `alpha = 1 - D_o / D_e`: the mean squared difference of two ratings of one unit, over that of
+    any two ratings (Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability"). Of an ordinal
+    scale, the difference of two values is the number of ratings that lie between them, the two
+    values' own ratings counted half.
 
     Args:
-        units: For each thing that was rated, the ratings it got, whoever gave them; a missing rating is left out. Units with fewer than two
-            ratings say nothing and are not counted.
+        units: For each thing that was rated, the ratings it got, whoever gave them; a missing
+            rating is left out. Units with fewer than two ratings say nothing and are not counted.
         level: What differences mean.
 
     Returns:
-        Alpha; None where it is not defined: no unit has two ratings, or all ratings are the same value.
+        Alpha; None where it is not defined: no unit has two ratings, or all ratings are the same
+        value.
     """
     paired = [list(unit) for unit in units if len(unit) > 1]
     values = sorted({value for unit in paired for value in unit})

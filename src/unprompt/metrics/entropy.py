@@ -6,11 +6,13 @@ from unprompt.records import Completion
 
 
 def entropy(completion: Completion) -> float:
-    """One answer's estimate of H(y | x), in nats: the sum over its tokens of the model's uncertainty there, the end token's included.
+    """One answer's estimate of H(y | x), in nats: the sum over its tokens of the model's
+    uncertainty there, the end token's included.
 
-    By the chain rule H(y | x) is the mean over answers y of sum_t H(p(. | x, y_<t)); each token's entropy is estimated from its draws as the mean of
-    -log p. Unbiased if the answer was written at temperature 1 without top-p; of an answer cut at `max_new_tokens` it measures the cut output. The mean
-    over inputs is the entropy given the input.
+    By the chain rule H(y | x) is the mean over answers y of sum_t H(p(. | x, y_<t)); each token's
+    entropy is estimated from its draws as the mean of -log p. Unbiased if the answer was written at
+    temperature 1 without top-p; of an answer cut at `max_new_tokens` it measures the cut output.
+    The mean over inputs is the entropy given the input.
 
     Raises:
         ValueError: The completion has no labels.

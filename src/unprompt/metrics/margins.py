@@ -1,7 +1,8 @@
-"""Does distilling bring to the student what the prompt brings to the teacher? Margins of each task and how they go together.
+"""Does distilling bring to the student what the prompt brings to the teacher? Margins of each task
+and how they go together.
 
-Snell, Klein & Zhong 2022, "Learning by Distilling Context": across tasks, what context distillation gains is set against what the
-same context gains when it stands in the prompt.
+Snell, Klein & Zhong 2022, "Learning by Distilling Context": across tasks, what context distillation
+gains is set against what the same context gains when it stands in the prompt.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from unprompt.metrics.statistics import paired_difference
 
 @dataclass(frozen=True, slots=True)
 class Margin:
-    """What a context is worth for one task, in the metric's own unit: two (mean, low, high) with 95 % bootstrap intervals.
+    """What a context is worth for one task, in the metric's own unit: two (mean, low, high) with 95
+    % bootstrap intervals.
 
     Attributes:
         in_context: The teacher with the context minus the teacher without it.
@@ -31,13 +33,19 @@ class Margin:
 
 
 def margin(
-    task: str, with_context: Sequence[float], without_context: Sequence[float], after: Sequence[float], before: Sequence[float]
+    task: str,
+    with_context: Sequence[float],
+    without_context: Sequence[float],
+    after: Sequence[float],
+    before: Sequence[float],
 ) -> Margin:
-    """A task's two margins, from the metric's value for each held-out example; the examples of a pair are the same, in order.
+    """A task's two margins, from the metric's value for each held-out example; the examples of a
+    pair are the same, in order.
 
-    Where the teacher is the student's own base model, `without_context` and `before` are the same answers. Then both margins subtract one
-    number, whose noise moves them together: the correlation of few-example margins is too high. Measure the two on separate halves of the
-    held-out examples to be rid of that.
+    Where the teacher is the student's own base model, `without_context` and `before` are the same
+    answers. Then both margins subtract one number, whose noise moves them together: the correlation
+    of few-example margins is too high. Measure the two on separate halves of the held-out examples
+    to be rid of that.
 
     Args:
         with_context: The teacher under its prompt (system `teacher`), shape (N,).
@@ -48,10 +56,18 @@ def margin(
     Raises:
         ValueError: The two sides of a margin have different numbers of examples, or none.
     """
-    for name, (one, other) in {"in-context": (with_context, without_context), "distillation": (after, before)}.items():
+    for name, (one, other) in {
+        "in-context": (with_context, without_context),
+        "distillation": (after, before),
+    }.items():
         if len(one) != len(other) or not len(one):
-            raise ValueError(f"task '{task}': the {name} margin has {len(one)} values against {len(other)}: one pair for each example")
-    return Margin(task, paired_difference(with_context, without_context), paired_difference(after, before))
+            raise ValueError(
+                f"task '{task}': the {name} margin has {len(one)} values against {len(other)}: one"
+                " pair for each example"
+            )
+    return Margin(
+        task, paired_difference(with_context, without_context), paired_difference(after, before)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +90,35 @@ class Correlation:
 
 
 def correlation(margins: Sequence[Margin]) -> Correlation:
-    """How closely distillation margins follow in-context margins, over tasks (their means; the margins' own intervals play no part).
+    """How closely distillation margins follow in-context margins, over tasks (their means; the
+    margins' own intervals play no part).
 
     Raises:
-        ValueError: Fewer than four tasks (Fisher's interval needs four), a task named twice, or one of the margins is the same
-            for all tasks, so that r is not defined.
+        ValueError: Fewer than four tasks (Fisher's interval needs four), a task named twice, or one
+            of the margins is the same for all tasks, so that r is not defined.
     """
     names = [m.task for m in margins]
     if len(names) < 4 or len(set(names)) < len(names):
-        raise ValueError(f"a correlation needs four or more tasks, each once; here are {len(names)}: {', '.join(names)}")
-    in_context, distilled = (np.array(column) for column in zip(*((m.in_context[0], m.distilled[0]) for m in margins), strict=True))
+        raise ValueError(
+            f"a correlation needs four or more tasks, each once; here are {len(names)}:"
+            f" {', '.join(names)}"
+        )
+    in_context, distilled = (
+        np.array(column)
+        for column in zip(*((m.in_context[0], m.distilled[0]) for m in margins), strict=True)
+    )
     for name, column in {"in-context": in_context, "distillation": distilled}.items():
         if np.ptp(column) == 0:
-            raise ValueError(f"the {name} margin is {column[0]} for all {len(column)} tasks: no correlation is defined")
+            raise ValueError(
+                f"the {name} margin is {column[0]} for all {len(column)} tasks: no correlation is"
+                " defined"
+            )
     found: Any = stats.pearsonr(in_context, distilled)
     limits = found.confidence_interval(0.95)
-    return Correlation(float(found.statistic), float(found.pvalue), float(limits.low), float(limits.high), len(names))
+    return Correlation(
+        float(found.statistic),
+        float(found.pvalue),
+        float(limits.low),
+        float(limits.high),
+        len(names),
+    )

@@ -8,12 +8,16 @@ from unprompt.records import Example
 
 
 def exact_match(answer: str, example: Example) -> float:
-    """1 if the answer is the target, blanks at the ends aside. A target that is a list holds accepted answers."""
+    """1 if the answer is the target, blanks at the ends aside. A target that is a list holds
+    accepted answers.
+    """
     return float(any(answer.strip() == str(target).strip() for target in accepted(example)))
 
 
 def accuracy(answer: str, example: Example) -> float:
-    """1 if answer and target are the same label: letter case, blanks and punctuation at the ends aside."""
+    """1 if answer and target are the same label: letter case, blanks and punctuation at the ends
+    aside.
+    """
     return float(any(normalise(answer) == normalise(str(target)) for target in accepted(example)))
 
 

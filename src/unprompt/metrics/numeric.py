@@ -23,11 +23,12 @@ _NUMBER = re.compile(
 
 
 def numeric_match(answer: str, example: Example) -> float:
-    """1 if the last number of the answer equals the target's last number, exactly: 0.75 is 3/4 and 0.50 is .5, but 0.33 isn't 1/3.
+    """1 if the last number of the answer equals the target's last number, exactly: 0.75 is 3/4 and
+    0.50 is .5, but 0.33 isn't 1/3.
 
-    Read are signs, thousands commas, decimals, exponents, fractions and mixed numbers ("1 3/4"). A currency sign and a percent sign are
-    units and left aside on both sides: 75% is 75, never 0.75. Not read: number words, LaTeX, decimal commas. A target that is a
-    list holds accepted numbers.
+    Read are signs, thousands commas, decimals, exponents, fractions and mixed numbers ("1 3/4"). A
+    currency sign and a percent sign are units and left aside on both sides: 75% is 75, never 0.75.
+    Not read: number words, LaTeX, decimal commas. A target that is a list holds accepted numbers.
 
     Returns:
         1 or 0; 0 for an answer without a number.

@@ -12,7 +12,9 @@ _AT_ONCE = 10
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean and its 95 % interval: Wilson's for zeros and ones, else the percentile bootstrap (seeded)."""
+    """Mean and its 95 % interval: Wilson's for zeros and ones, else the percentile bootstrap
+    (seeded).
+    """
     array = np.asarray(values, float)
     mean = float(array.mean())
     if np.isin(array, (0.0, 1.0)).all():
@@ -21,7 +23,9 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
     return mean, *bootstrap(array)
 
 
-def paired_difference(values: Sequence[float], reference: Sequence[float]) -> tuple[float, float, float]:
+def paired_difference(
+    values: Sequence[float], reference: Sequence[float]
+) -> tuple[float, float, float]:
     """Mean of `values - reference`, example by example, and its 95 % bootstrap interval."""
     array = np.asarray(values, float) - np.asarray(reference, float)
     return float(array.mean()), *bootstrap(array)
@@ -35,7 +39,9 @@ def bootstrap(array: np.ndarray) -> tuple[float, float]:
 
 
 def resampled_means(*arrays: np.ndarray) -> list[np.ndarray]:
-    """The mean of each array in each of 2,000 resamples of their places, the same ones for all (seeded); a few at a time, which keeps them in the cache."""
+    """The mean of each array in each of 2,000 resamples of their places, the same ones for all
+    (seeded); a few at a time, which keeps them in the cache.
+    """
     generator, count = np.random.default_rng(0), len(arrays[0])
     found = [np.empty(RESAMPLES) for _ in arrays]
     for start in range(0, RESAMPLES, _AT_ONCE):
@@ -46,7 +52,9 @@ def resampled_means(*arrays: np.ndarray) -> list[np.ndarray]:
 
 
 def by_group(values: Sequence[float], groups: Sequence[str | None]) -> list[float]:
-    """The mean of each group's values, in order of first appearance; a value whose group is None is alone."""
+    """The mean of each group's values, in order of first appearance; a value whose group is None is
+    alone.
+    """
     found: dict[object, list[float]] = {}
     for n, (value, group) in enumerate(zip(values, groups, strict=True)):
         found.setdefault(n if group is None else group, []).append(value)
@@ -54,7 +62,9 @@ def by_group(values: Sequence[float], groups: Sequence[str | None]) -> list[floa
 
 
 def gap_closed(before: Sequence[float], after: Sequence[float]) -> tuple[float, float, float]:
-    """`1 - KL(teacher || after) / KL(teacher || before)` over held-out examples, with a 95 % bootstrap interval; 0 where there was no gap."""
+    """`1 - KL(teacher || after) / KL(teacher || before)` over held-out examples, with a 95 %
+    bootstrap interval; 0 where there was no gap.
+    """
     b, a = np.asarray(before, float), np.asarray(after, float)
     low, high = np.percentile(_closed(*resampled_means(b, a)), [2.5, 97.5])
     return float(_closed(b.mean(), a.mean())), float(low), float(high)

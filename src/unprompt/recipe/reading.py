@@ -1,4 +1,6 @@
-"""From a YAML file and `--set` overrides to a recipe; what breaks the schema is said in one line."""
+"""From a YAML file and `--set` overrides to a recipe; what breaks the schema is said in one
+line.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value != "<<":
                 if key.value in seen:
-                    raise yaml.constructor.ConstructorError(problem=f"the key '{key.value}' stands twice", problem_mark=key.start_mark)
+                    raise yaml.constructor.ConstructorError(
+                        problem=f"the key '{key.value}' stands twice", problem_mark=key.start_mark
+                    )
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
 
@@ -39,7 +43,11 @@ def load(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recip
     path = Path(path)
     data = read_yaml(path, "recipe")
     if not isinstance(data, dict):
-        raise UserError("a recipe is a mapping of keys", where=str(path), fix="start from `unprompt init PROMPT.txt`")
+        raise UserError(
+            "a recipe is a mapping of keys",
+            where=str(path),
+            fix="start from `unprompt init PROMPT.txt`",
+        )
     data.setdefault("name", path.stem)
     for override in overrides:
         _set(data, override)
@@ -58,15 +66,25 @@ def read_yaml(path: Path, kind: str) -> Any:
     try:
         return yaml.load(path.read_text("utf-8"), _Loader)
     except FileNotFoundError:
-        raise UserError(f"there is no such {kind}", where=str(path), fix=f"give the path of a YAML {kind}") from None
+        raise UserError(
+            f"there is no such {kind}", where=str(path), fix=f"give the path of a YAML {kind}"
+        ) from None
     except IsADirectoryError:
-        raise UserError(f"this is a folder, not a {kind}", where=str(path), fix=f"give the path of a YAML {kind}") from None
+        raise UserError(
+            f"this is a folder, not a {kind}",
+            where=str(path),
+            fix=f"give the path of a YAML {kind}",
+        ) from None
     except UnicodeDecodeError as error:
-        raise UserError(f"not UTF-8 text ({error.reason})", where=str(path), fix="save it as UTF-8") from None
+        raise UserError(
+            f"not UTF-8 text ({error.reason})", where=str(path), fix="save it as UTF-8"
+        ) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise UserError(f"not YAML: {getattr(error, 'problem', error)}", where=line, fix="mend that line") from None
+        raise UserError(
+            f"not YAML: {getattr(error, 'problem', error)}", where=line, fix="mend that line"
+        ) from None
 
 
 def parse(data: dict[str, Any], base: Path | None = None, where: str = "recipe") -> Recipe:
@@ -80,17 +98,25 @@ def parse(data: dict[str, Any], base: Path | None = None, where: str = "recipe")
 def _set(data: dict[str, Any], override: str) -> None:
     key, sign, text = override.partition("=")
     if not sign or not key.strip():
-        raise UserError(f"--set takes key=value, not '{override}'", fix="write it as --set train.epochs=3")
+        raise UserError(
+            f"--set takes key=value, not '{override}'", fix="write it as --set train.epochs=3"
+        )
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
-        raise UserError(f"the value is not YAML: {text}", where=f"--set {key}", fix="quote it") from None
+        raise UserError(
+            f"the value is not YAML: {text}", where=f"--set {key}", fix="quote it"
+        ) from None
     value = number(value)
     *parents, last = key.strip().split(".")
     for depth, part in enumerate(parents):
         nested = data.setdefault(part, {}) if isinstance(data, dict) else None
         if not isinstance(nested, dict):
-            raise UserError(f"'{'.'.join(parents[: depth + 1])}' is not a section", where=f"--set {override}", fix="set it as a whole")
+            raise UserError(
+                f"'{'.'.join(parents[: depth + 1])}' is not a section",
+                where=f"--set {override}",
+                fix="set it as a whole",
+            )
         data = nested
     data[last] = value
 
@@ -98,12 +124,18 @@ def _set(data: dict[str, Any], override: str) -> None:
 def _explain(error: ValidationError, where: str) -> UserError:
     """The first problem in one line; the others are counted."""
     problems = [
-        problem for problem in error.errors() if "bool" not in problem["loc"] and not str(problem["loc"][-1:]).startswith('("literal[')
+        problem
+        for problem in error.errors()
+        if "bool" not in problem["loc"] and not str(problem["loc"][-1:]).startswith('("literal[')
     ]  # of `evaluate: {...} or a bool` and `prompt: a name or a template`, judge what was written
     problems = problems or error.errors()
     problems.sort(key=lambda p: p["type"] != "extra_forbidden")
     first = problems[0]
-    loc = [str(part) for part in first["loc"] if part not in ("Evaluate", "bool") and "[" not in str(part)]
+    loc = [
+        str(part)
+        for part in first["loc"]
+        if part not in ("Evaluate", "bool") and "[" not in str(part)
+    ]
     key = ".".join(loc) or "recipe"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     if first["type"] == "extra_forbidden":
@@ -116,7 +148,11 @@ def _explain(error: ValidationError, where: str) -> UserError:
     said, _, fix = first["msg"].removeprefix("Value error, ").partition(" -> ")
     value = first.get("input")
     secret = loc[-1:] in (["url"], ["api_key_env"])  # someone may have written a key there
-    shown = f" (it is {value!r})" if isinstance(value, (str, int, float, bool)) and len(str(value)) < 60 and not secret else ""
+    shown = (
+        f" (it is {value!r})"
+        if isinstance(value, (str, int, float, bool)) and len(str(value)) < 60 and not secret
+        else ""
+    )
     what = f"'{key}': {said}" if loc else said
     return UserError(f"{what}{shown}{more}", where=where, fix=fix or "mend the value")
 

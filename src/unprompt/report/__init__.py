@@ -1,4 +1,6 @@
-"""Numbers to pages: `numbers` computes everything once, `conclude` judges it; `page`, `markdown`, `model_card` and `tables` show it."""
+"""Numbers to pages: `numbers` computes everything once, `conclude` judges it; `page`, `markdown`,
+`model_card` and `tables` show it.
+"""
 
 from unprompt.report.card import model_card
 from unprompt.report.compare import compare

@@ -21,7 +21,8 @@ from unprompt.report.table import is_share
 from unprompt.systems import described
 
 SCHEMA = 2
-"""Version of `report.json` (docs/report.md). It rises when a key goes or changes its meaning; new keys may come without."""
+"""Version of `report.json` (docs/report.md). It rises when a key goes or changes its meaning; new
+keys may come without."""
 _PACKAGES = ("unprompt", "torch", "transformers", "peft", "accelerate", "tokenizers")
 
 
@@ -41,9 +42,11 @@ def numbers(
     """The report.
 
     Args:
-        contexts: For each context what collecting and extraction gave: counts, drops, overlap; empty for one that is only evaluated.
+        contexts: For each context what collecting and extraction gave: counts, drops, overlap;
+            empty for one that is only evaluated.
         grades: Of all systems.
-        kl: Context -> `before` and rounds -> KL(teacher || system) on each held-out example's answer.
+        kl: Context -> `before` and rounds -> KL(teacher || system) on each held-out example's
+            answer.
         seconds: Context -> system -> measured seconds a call.
         rounds: Round -> what it was taught, steps, first and last loss.
         folder: Where the last round's student lies, as the printed commands name it.
@@ -54,49 +57,90 @@ def numbers(
     for name, facts in contexts.items():
         entry: dict[str, Any] = dict(facts)
         written = recipe.contexts[name].model_dump(mode="json", by_alias=True)
-        entry["distilled"] = {key: written[key] for key in ("teacher", "gold", "student", "extract")}
+        entry["distilled"] = {
+            key: written[key] for key in ("teacher", "gold", "student", "extract")
+        }
         mine = [grade for grade in grades if grade.context == name and "@" not in grade.system]
         if mine:
             systems = list(dict.fromkeys(g.system for g in mine))
             systems.sort(key=lambda s: (s != "teacher", s != "before"))
-            entry["systems"] = {s: _system([g for g in mine if g.system == s], mine, seconds.get(name, {}).get(s)) for s in systems}
+            entry["systems"] = {
+                s: _system([g for g in mine if g.system == s], mine, seconds.get(name, {}).get(s))
+                for s in systems
+            }
             if "teacher" in entry["systems"]:
-                before, after = entry["systems"]["teacher"]["prompt_tokens"], entry["systems"]["before"]["prompt_tokens"]
+                before, after = (
+                    entry["systems"]["teacher"]["prompt_tokens"],
+                    entry["systems"]["before"]["prompt_tokens"],
+                )
                 entry["prompt_tokens_saved"] = before - after
                 entry["times_fewer_prompt_tokens"] = before / after
-        behind = shots.figures([grade for grade in grades if grade.context == name and "@" in grade.system])
+        behind = shots.figures(
+            [grade for grade in grades if grade.context == name and "@" in grade.system]
+        )
         if behind:
             entry["shots"] = behind
         if kl.get(name):
-            entry["kl_by_position"] = quality.positions({system: found.nats for system, found in kl[name].items()})
-        for system, values in ((system, found.means()) for system, found in kl.get(name, {}).items()):
+            entry["kl_by_position"] = quality.positions(
+                {system: found.nats for system, found in kl[name].items()}
+            )
+        for system, values in (
+            (system, found.means()) for system, found in kl.get(name, {}).items()
+        ):
             known = entry["systems"][system]
-            known["kl_nats_per_token"] = {"mean": sum(values) / len(values), "examples": len(values)}
+            known["kl_nats_per_token"] = {
+                "mean": sum(values) / len(values),
+                "examples": len(values),
+            }
             if system != "before":
                 closed, low, high = gap_closed(kl[name]["before"].means(), values)
                 known["gap_closed"] = {"value": closed, "low": low, "high": high}
         found["contexts"][name] = entry
     found["rounds"] = rounds
-    for student, training in rounds.items():  # KL while it trained, as gap closed on the same inputs
+    for (
+        student,
+        training,
+    ) in rounds.items():  # KL while it trained, as gap closed on the same inputs
         for name, watched in training.pop("watch", {}).items():
-            before, after = (np.mean(kl[name][system].means()[: watched["inputs"]]) for system in ("before", student))
-            steps = {**{int(step): value for step, value in watched["steps"].items()}, training["steps"]: after}
-            points = [{"step": step, "gap_closed": float(1 - value / before)} for step, value in steps.items()]
-            training.setdefault("held_out", {})[name] = {"inputs": watched["inputs"], "points": points}
+            before, after = (
+                np.mean(kl[name][system].means()[: watched["inputs"]])
+                for system in ("before", student)
+            )
+            steps = {
+                **{int(step): value for step, value in watched["steps"].items()},
+                training["steps"]: after,
+            }
+            points = [
+                {"step": step, "gap_closed": float(1 - value / before)}
+                for step, value in steps.items()
+            ]
+            training.setdefault("held_out", {})[name] = {
+                "inputs": watched["inputs"],
+                "points": points,
+            }
     if recipe.systems:
         found["systems"] = described(recipe)
     if drift:
-        found["drift"] = {name: {**_mean(interval(values)), "inputs": len(values)} for name, values in drift.items()}
+        found["drift"] = {
+            name: {**_mean(interval(values)), "inputs": len(values)}
+            for name, values in drift.items()
+        }
     if associations:
         names = list(recipe.association or ())
         found["association"] = {
             "contexts": names,
-            "systems": {s: {"matrix": a.matrix, "correct": _mean(a.correct), "wrong": _mean(a.wrong)} for s, a in associations.items()},
+            "systems": {
+                s: {"matrix": a.matrix, "correct": _mean(a.correct), "wrong": _mean(a.wrong)}
+                for s, a in associations.items()
+            },
         }
     if recipe.margins:
         found["margins"] = _margins(recipe, grades)
     found["recipe"] = recipe.model_dump(mode="json", by_alias=True)
-    found["versions"] = {"python": platform.python_version(), **{package: version(package) for package in _PACKAGES}}
+    found["versions"] = {
+        "python": platform.python_version(),
+        **{package: version(package) for package in _PACKAGES},
+    }
     found["machine"] = {"system": platform.platform(), "processor": platform.machine()}
     found["use"] = usage(recipe, folder, encoder_decoder)
     return found
@@ -115,8 +159,14 @@ def _system(own: list[Grade], all_: list[Grade], seconds: float | None) -> dict[
         metrics[metric] = _mean(interval(by_group(values, groups)))
         if teacher:
             reference = [teacher[g.example_id].metrics[metric] for g in own]
-            metrics[metric]["to_teacher"] = _mean(paired_difference(by_group(values, groups), by_group(reference, groups)))
-            metrics[metric]["kept"] = quality.kept(by_group(values, groups), by_group(reference, groups)) if is_share(metric) else None
+            metrics[metric]["to_teacher"] = _mean(
+                paired_difference(by_group(values, groups), by_group(reference, groups))
+            )
+            metrics[metric]["kept"] = (
+                quality.kept(by_group(values, groups), by_group(reference, groups))
+                if is_share(metric)
+                else None
+            )
     return {
         "examples": len(own),
         "groups": len(set(groups)) if groups[0] is not None else None,
@@ -125,15 +175,29 @@ def _system(own: list[Grade], all_: list[Grade], seconds: float | None) -> dict[
         "completion_tokens": sum(g.completion_tokens for g in own) / len(own),
         "seconds_per_call": seconds,
         "extraction_failures": sum(g.failure is not None for g in own),
-        **({"agreement": quality.agreement(own, teacher)} if teacher and own[0].system != "teacher" else {}),
-        **({"outcomes": quality.outcomes(own, teacher)} if teacher and own[0].system != "teacher" else {}),
+        **(
+            {"agreement": quality.agreement(own, teacher)}
+            if teacher and own[0].system != "teacher"
+            else {}
+        ),
+        **(
+            {"outcomes": quality.outcomes(own, teacher)}
+            if teacher and own[0].system != "teacher"
+            else {}
+        ),
         "confusion": quality.confusion(own),
-        **({"lenient_failures": sum(g.lenient_answer is None for g in own)} if any(m.endswith("_lenient") for m in metrics) else {}),
+        **(
+            {"lenient_failures": sum(g.lenient_answer is None for g in own)}
+            if any(m.endswith("_lenient") for m in metrics)
+            else {}
+        ),
     }
 
 
 def _margins(recipe: Recipe, grades: Sequence[Grade]) -> dict[str, Any]:
-    """What the one context has ahead of the other, for the teacher and for the students that were taught them, task by task."""
+    """What the one context has ahead of the other, for the teacher and for the students that were
+    taught them, task by task.
+    """
 
     def values(context: str, system: str) -> list[float]:
         own = [g for g in grades if g.context == context and g.system == system]
@@ -141,17 +205,27 @@ def _margins(recipe: Recipe, grades: Sequence[Grade]) -> dict[str, Any]:
 
     found = []
     for task, (with_, without) in (recipe.margins or {}).items():
-        student = {name: next(r for r, round_ in recipe.plan.items() if name in round_.contexts) for name in (with_, without)}
+        student = {
+            name: next(r for r, round_ in recipe.plan.items() if name in round_.contexts)
+            for name in (with_, without)
+        }
         found.append(
             margin(
-                task, values(with_, "teacher"), values(without, "teacher"), values(with_, student[with_]), values(without, student[without])
+                task,
+                values(with_, "teacher"),
+                values(without, "teacher"),
+                values(with_, student[with_]),
+                values(without, student[without]),
             )
         )
     try:
         together: dict[str, Any] = asdict(correlation(found))
     except ValueError as error:
         together = {"undefined": str(error)}
-    tasks = [{"task": m.task, "in_context": _mean(m.in_context), "distilled": _mean(m.distilled)} for m in found]
+    tasks = [
+        {"task": m.task, "in_context": _mean(m.in_context), "distilled": _mean(m.distilled)}
+        for m in found
+    ]
     return {"tasks": tasks, "correlation": together}
 
 

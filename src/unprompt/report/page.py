@@ -1,4 +1,6 @@
-"""`report.html`: one page, self-contained, that shows the report and lets people look at the examples behind it. Pure but for reading the template."""
+"""`report.html`: one page, self-contained, that shows the report and lets people look at the
+examples behind it. Pure but for reading the template.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ Step = str | int | tuple[str | int, ...]
 
 
 class Shown:
-    """Writes numbers of a report: each is a `<data>` element that names its place in report.json (a JSON pointer), so that it can be traced and tested."""
+    """Writes numbers of a report: each is a `<data>` element that names its place in report.json (a
+    JSON pointer), so that it can be traced and tested.
+    """
 
     def __init__(self, report: dict[str, Any]) -> None:
         self._report = report
@@ -48,7 +52,13 @@ class Shown:
         """What stands there; None if nothing does."""
         found: Any = self._report
         for key in _keys(path):
-            found = found[key] if isinstance(found, list) and isinstance(key, int) else found.get(key) if isinstance(found, dict) else None
+            found = (
+                found[key]
+                if isinstance(found, list) and isinstance(key, int)
+                else found.get(key)
+                if isinstance(found, dict)
+                else None
+            )
         return found
 
     def __call__(self, kind: str, *path: Step) -> Markup:
@@ -58,19 +68,27 @@ class Shown:
             return Markup("–")
         if isinstance(value, str):
             return Markup.escape(visible(value))
-        pointer = "".join("/" + str(key).replace("~", "~0").replace("/", "~1") for key in _keys(path))
-        return Markup('<data value="{}" data-key="{}">{}</data>').format(repr(value), pointer, _text(kind, value))
+        pointer = "".join(
+            "/" + str(key).replace("~", "~0").replace("/", "~1") for key in _keys(path)
+        )
+        return Markup('<data value="{}" data-key="{}">{}</data>').format(
+            repr(value), pointer, _text(kind, value)
+        )
 
     def interval(self, kind: str, *path: Step) -> Markup:
         """The two ends of an interval, in brackets."""
         if self.find(*path) is None:
             return Markup("")
-        return Markup('<span class="ci">[{}, {}]</span>').format(self(kind, *path, "low"), self(kind, *path, "high"))
+        return Markup('<span class="ci">[{}, {}]</span>').format(
+            self(kind, *path, "low"), self(kind, *path, "high")
+        )
 
 
 def _text(kind: str, value: float) -> str:
     text = _KINDS[kind](value)
-    return text if any("1" <= c <= "9" for c in text) else text.replace("-", "")  # no negative nought
+    return (
+        text if any("1" <= c <= "9" for c in text) else text.replace("-", "")
+    )  # no negative nought
 
 
 def _keys(path: Sequence[Step]) -> list[str | int]:
@@ -88,17 +106,28 @@ def page(report: dict[str, Any], rows: Sequence[HeldOut], grades: Sequence[Grade
     found = examples.browser(rows, grades, list(report["rounds"]))
     last = report["verdict"]["student"]
     prompts_ = {
-        each["context"]: {"teacher": examples.vanished(each["teacher"], each["student"]), "student": each["student"]}
+        each["context"]: {
+            "teacher": examples.vanished(each["teacher"], each["student"]),
+            "student": each["student"],
+        }
         for each in found
         if each["teacher"] is not None and each["rows"]
     }
     first = len(report["contexts"])
     others = [table for table in tables(report) if not table[0].startswith("Context ")]
     return rendered(
-        "page.html", report, browser=Markup(embedded(found)), prompts=prompts_, last=last, others=others, count=first,
-        pictures=pictures.all_(report), recipe=yaml.safe_dump(report["recipe"], sort_keys=False, allow_unicode=True, width=110),
-        used=[n for n, each in enumerate(report["students"]) if each["student"] == last], counted=sum(len(each["rows"]) for each in found),
-    )  # fmt: skip
+        "page.html",
+        report,
+        browser=Markup(embedded(found)),
+        prompts=prompts_,
+        last=last,
+        others=others,
+        count=first,
+        pictures=pictures.all_(report),
+        recipe=yaml.safe_dump(report["recipe"], sort_keys=False, allow_unicode=True, width=110),
+        used=[n for n, each in enumerate(report["students"]) if each["student"] == last],
+        counted=sum(len(each["rows"]) for each in found),
+    )
 
 
 def summary(report: dict[str, Any]) -> str:
@@ -107,13 +136,25 @@ def summary(report: dict[str, Any]) -> str:
 
 
 def rendered(template: str, report: dict[str, Any], **further: Any) -> str:
-    """A template of `page/`, filled with a report and the style sheet and script that every page has."""
+    """A template of `page/`, filled with a report and the style sheet and script that every page
+    has.
+    """
     script = _file("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return _environment().get_template(template).render(
-        r=report, n=Shown(report), style=Markup(_file("page.css")), script=Markup(script), digest=digest, title_of=title_of, is_share=is_share,
-        **further,
-    )  # fmt: skip
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            r=report,
+            n=Shown(report),
+            style=Markup(_file("page.css")),
+            script=Markup(script),
+            digest=digest,
+            title_of=title_of,
+            is_share=is_share,
+            **further,
+        )
+    )
 
 
 def _file(name: str) -> str:
@@ -127,5 +168,10 @@ def _environment() -> jinja2.Environment:
 
     loader = jinja2.FunctionLoader(_file)
     return jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, finalize=shown, trim_blocks=True, lstrip_blocks=True
+        loader=loader,
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )

@@ -28,16 +28,26 @@ def all_(report: dict[str, Any]) -> list[Picture]:
 
 
 def _of(report: dict[str, Any], name: str) -> str:
-    return f", {name}" if len([c for c in report["contexts"].values() if "systems" in c]) > 1 else ""
+    return (
+        f", {name}" if len([c for c in report["contexts"].values() if "systems" in c]) > 1 else ""
+    )
 
 
 def _colour(report: dict[str, Any], system: str) -> int:
-    """0, the accent, is the student whose verdict this is; 1 the teacher, 2 before, 3 and on the others."""
+    """0, the accent, is the student whose verdict this is; 1 the teacher, 2 before, 3 and on the
+    others.
+    """
     if system == report["verdict"]["student"]:
         return 0
     fixed = {"teacher": 1, "before": 2}
     others = [name for name in report["rounds"] if name != report["verdict"]["student"]]
-    return fixed[system] if system in fixed else 3 + others.index(system) % 3 if system in others else 6
+    return (
+        fixed[system]
+        if system in fixed
+        else 3 + others.index(system) % 3
+        if system in others
+        else 6
+    )
 
 
 def _quality(report: dict[str, Any], name: str) -> Picture | None:
@@ -48,13 +58,20 @@ def _quality(report: dict[str, Any], name: str) -> Picture | None:
         return None
     points = [
         svg.Point(
-            visible(system), s["prompt_tokens"], s["metrics"][metric]["mean"], None, _ends(s["metrics"][metric]), _colour(report, system)
+            visible(system),
+            s["prompt_tokens"],
+            s["metrics"][metric]["mean"],
+            None,
+            _ends(s["metrics"][metric]),
+            _colour(report, system),
         )
         for system, s in systems.items()
     ]
     drawn = svg.dots(points, "prompt tokens per call (logarithmic)", visible(metric), log_x=True)
     return Picture(
-        f"Quality against prompt length{_of(report, name)}", Markup(drawn), "Up and to the left is better. Bars are 95 % intervals."
+        f"Quality against prompt length{_of(report, name)}",
+        Markup(drawn),
+        "Up and to the left is better. Bars are 95 % intervals.",
     )
 
 
@@ -63,19 +80,32 @@ def _positions(report: dict[str, Any], name: str) -> Picture | None:
     if not found or len(found["answers"]) < 2:
         return None
     series = [
-        svg.Series(visible(system), [(n, v) for n, v in enumerate(means, 1)], _colour(report, system))
+        svg.Series(
+            visible(system), [(n, v) for n, v in enumerate(means, 1)], _colour(report, system)
+        )
         for system, means in found["systems"].items()
     ]
     answers = found["answers"]
-    left = f" {found['left_out']} further positions, which fewer than 3 answers reach, are left out." if found["left_out"] else ""
-    caption = f"KL from teacher to system, mean over the answers that are as long: {answers[0]:,} at the first token, {answers[-1]:,} at the last drawn.{left}"
+    left = (
+        f" {found['left_out']} further positions, which fewer than 3 answers reach, are left out."
+        if found["left_out"]
+        else ""
+    )
+    caption = (
+        f"KL from teacher to system, mean over the answers that are as long: {answers[0]:,} at the"
+        f" first token, {answers[-1]:,} at the last drawn.{left}"
+    )
     drawn = svg.lines(series, "token of the teacher's answer", "KL, nats")
     return Picture(f"Where in the answer they differ{_of(report, name)}", Markup(drawn), caption)
 
 
 def _training(report: dict[str, Any]) -> Picture | None:
     series = [
-        svg.Series(visible(name), [(each["step"], each["loss"]) for each in training["log"]], _colour(report, name))
+        svg.Series(
+            visible(name),
+            [(each["step"], each["loss"]) for each in training["log"]],
+            _colour(report, name),
+        )
         for name, training in report["rounds"].items()
     ]
     return Picture(
@@ -90,23 +120,43 @@ def _watched(report: dict[str, Any]) -> Picture | None:
     for name, training in report["rounds"].items():
         for context, found in training.get("held_out", {}).items():
             inputs = max(inputs, found["inputs"])
-            begins = [(0, 0.0)] if training["start"] == "base" else []  # another round's student has closed some of it
+            begins = (
+                [(0, 0.0)] if training["start"] == "base" else []
+            )  # another round's student has closed some of it
             points = [*begins, *((p["step"], p["gap_closed"]) for p in found["points"])]
             said = f"{name}, {context}" if len(training["held_out"]) > 1 else name
             series.append(svg.Series(visible(said), points, _colour(report, name)))
     drawn = svg.lines(series, "step", "gap closed", percent=True)
-    return Picture("Gap closed on held-out inputs", Markup(drawn), f"While the student trained, on at most {inputs} held-out inputs.")
+    return Picture(
+        "Gap closed on held-out inputs",
+        Markup(drawn),
+        f"While the student trained, on at most {inputs} held-out inputs.",
+    )
 
 
 def _margins(report: dict[str, Any]) -> Picture | None:
     tasks = report.get("margins", {}).get("tasks", [])
     points = [
-        svg.Point(visible(m["task"]), m["in_context"]["mean"], m["distilled"]["mean"], _ends(m["in_context"]), _ends(m["distilled"]))
+        svg.Point(
+            visible(m["task"]),
+            m["in_context"]["mean"],
+            m["distilled"]["mean"],
+            _ends(m["in_context"]),
+            _ends(m["distilled"]),
+        )
         for m in tasks
     ]
-    drawn = svg.dots(points, "margin in context (teachers)", "margin distilled (students)", percent_x=True, diagonal=True)
+    drawn = svg.dots(
+        points,
+        "margin in context (teachers)",
+        "margin distilled (students)",
+        percent_x=True,
+        diagonal=True,
+    )
     return Picture(
-        "In-context against distilled margin", Markup(drawn), "On the line, what a prompt brings to the teacher comes to the student whole."
+        "In-context against distilled margin",
+        Markup(drawn),
+        "On the line, what a prompt brings to the teacher comes to the student whole.",
     )
 
 

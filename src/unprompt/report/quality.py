@@ -1,4 +1,6 @@
-"""What the page shows beyond means: quality kept, agreement with the teacher, confusion, KL along the answer. Pure."""
+"""What the page shows beyond means: quality kept, agreement with the teacher, confusion, KL along
+the answer. Pure.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,10 @@ class TokenKL:
 
     Attributes:
         example_ids: Whose answers; those that could not be extracted are left out.
-        pieces: For each answer the text of each token; the tokens of one character stand together in the first of them.
-        nats: For each answer KL of each token in nats, estimated from the label's draws (so a small one may be under 0).
+        pieces: For each answer the text of each token; the tokens of one character stand together
+            in the first of them.
+        nats: For each answer KL of each token in nats, estimated from the label's draws (so a small
+            one may be under 0).
     """
 
     example_ids: list[str]
@@ -39,7 +43,9 @@ class TokenKL:
 
 
 def kept(values: Sequence[float], teacher: Sequence[float]) -> dict[str, float] | None:
-    """`mean(values) / mean(teacher)` over the same examples, with its 95 % paired bootstrap interval; None where the teacher's mean is not over 0."""
+    """`mean(values) / mean(teacher)` over the same examples, with its 95 % paired bootstrap
+    interval; None where the teacher's mean is not over 0.
+    """
     v, t = np.asarray(values, float), np.asarray(teacher, float)
     if t.mean() <= 0:
         return None
@@ -49,8 +55,12 @@ def kept(values: Sequence[float], teacher: Sequence[float]) -> dict[str, float] 
 
 
 def same(a: Grade, b: Grade) -> bool:
-    """Whether two systems' extracted answers to an example are one (letter case and blanks aside); an answer that failed agrees with nothing."""
-    return a.answer is not None and b.answer is not None and normalise(a.answer) == normalise(b.answer)
+    """Whether two systems' extracted answers to an example are one (letter case and blanks aside);
+    an answer that failed agrees with nothing.
+    """
+    return (
+        a.answer is not None and b.answer is not None and normalise(a.answer) == normalise(b.answer)
+    )
 
 
 def agreement(own: Sequence[Grade], teacher: Mapping[str, Grade]) -> dict[str, float]:
@@ -60,20 +70,28 @@ def agreement(own: Sequence[Grade], teacher: Mapping[str, Grade]) -> dict[str, f
 
 
 def outcomes(own: Sequence[Grade], teacher: Mapping[str, Grade]) -> dict[str, int]:
-    """Examples on which the first metric is under (`lost`) or over (`won`) the teacher's, whose answer is another (`changed`), or none (`failed`)."""
+    """Examples on which the first metric is under (`lost`) or over (`won`) the teacher's, whose
+    answer is another (`changed`), or none (`failed`).
+    """
     metric = next(iter(own[0].metrics), None)
-    change = [g.metrics[metric] - teacher[g.example_id].metrics[metric] for g in own] if metric else []
+    change = (
+        [g.metrics[metric] - teacher[g.example_id].metrics[metric] for g in own] if metric else []
+    )
     return {
-        "lost": sum(c < 0 for c in change), "won": sum(c > 0 for c in change),
-        "changed": sum(not same(g, teacher[g.example_id]) for g in own), "failed": sum(g.failure is not None for g in own),
-    }  # fmt: skip
+        "lost": sum(c < 0 for c in change),
+        "won": sum(c > 0 for c in change),
+        "changed": sum(not same(g, teacher[g.example_id]) for g in own),
+        "failed": sum(g.failure is not None for g in own),
+    }
 
 
 def confusion(own: Sequence[Grade]) -> dict[str, Any] | None:
-    """Gold answer against answer, in examples, where the gold answers are labels; None where they are not.
+    """Gold answer against answer, in examples, where the gold answers are labels; None where they
+    are not.
 
     Returns:
-        `labels`, and `counts[gold][answer]` with two more columns: another text, and nothing extracted.
+        `labels`, and `counts[gold][answer]` with two more columns: another text, and nothing
+        extracted.
     """
     if not all(isinstance(g.target, str) for g in own):
         return None
@@ -84,7 +102,9 @@ def confusion(own: Sequence[Grade]) -> dict[str, Any] | None:
     place = {label: n for n, label in enumerate(labels)}
     counts = [[0] * (len(labels) + 2) for _ in labels]
     for g in own:
-        column = len(labels) + 1 if g.answer is None else place.get(normalise(g.answer), len(labels))
+        column = (
+            len(labels) + 1 if g.answer is None else place.get(normalise(g.answer), len(labels))
+        )
         counts[place[normalise(g.target)]][column] += 1
     return {"labels": labels, "counts": counts}
 
@@ -96,13 +116,17 @@ def positions(kl: Mapping[str, Sequence[Sequence[float]]]) -> dict[str, Any]:
         kl: System -> for each answer, KL of each of its tokens in nats.
 
     Returns:
-        `answers` at each place, `systems` -> mean at each place in nats, and `left_out`: further places, which fewer than 3 answers reach.
+        `answers` at each place, `systems` -> mean at each place in nats, and `left_out`: further
+        places, which fewer than 3 answers reach.
     """
     lengths = [len(values) for values in next(iter(kl.values()))]
     reach = [sum(length > n for length in lengths) for n in range(max(lengths, default=0))]
     shown = sum(count >= min(_FEWEST_ANSWERS, len(lengths)) for count in reach)
     means = {
-        system: [float(np.mean([values[n] for values in answers if len(values) > n])) for n in range(shown)]
+        system: [
+            float(np.mean([values[n] for values in answers if len(values) > n]))
+            for n in range(shown)
+        ]
         for system, answers in kl.items()
     }
     return {"answers": reach[:shown], "systems": means, "left_out": len(reach) - shown}

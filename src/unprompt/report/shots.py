@@ -12,7 +12,8 @@ from unprompt.report.table import Table, is_share
 
 
 def figures(grades: Sequence[Grade]) -> dict[str, dict[str, dict[str, Any]]]:
-    """System -> number of shots -> metric -> its mean over the draws, their standard deviation (None for one draw), and each draw's mean.
+    """System -> number of shots -> metric -> its mean over the draws, their standard deviation
+    (None for one draw), and each draw's mean.
 
     Beside the metrics stands `extraction_failures`, all draws together, of `answers`.
 
@@ -26,14 +27,24 @@ def figures(grades: Sequence[Grade]) -> dict[str, dict[str, dict[str, Any]]]:
     for called, own in by_system.items():
         system, _, rest = called.partition("@")
         drawn.setdefault(system, {}).setdefault(rest.partition("/")[0], []).append(own)
-    return {system: {count: _over_draws(draws) for count, draws in counts.items()} for system, counts in drawn.items()}
+    return {
+        system: {count: _over_draws(draws) for count, draws in counts.items()}
+        for system, counts in drawn.items()
+    }
 
 
 def _over_draws(draws: Sequence[Sequence[Grade]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for metric in draws[0][0].metrics:
-        means = [statistics.fmean(by_group([g.metrics[metric] for g in own], [g.group for g in own])) for own in draws]
-        found[metric] = {"mean": statistics.fmean(means), "sd": statistics.stdev(means) if len(means) > 1 else None, "draws": means}
+        means = [
+            statistics.fmean(by_group([g.metrics[metric] for g in own], [g.group for g in own]))
+            for own in draws
+        ]
+        found[metric] = {
+            "mean": statistics.fmean(means),
+            "sd": statistics.stdev(means) if len(means) > 1 else None,
+            "draws": means,
+        }
     found["extraction_failures"] = sum(grade.failure is not None for own in draws for grade in own)
     found["answers"] = sum(map(len, draws))
     return found
@@ -46,13 +57,24 @@ def tables(name: str, entry: dict[str, Any]) -> list[Table]:
     systems = entry["shots"]
     counts = list(next(iter(systems.values())))
     found: list[Table] = []
-    for metric in (m for m in systems["before"][counts[0]] if m not in ("extraction_failures", "answers")):
-        rows = [[system, *(_cell(metric, of[count][metric]) for count in counts)] for system, of in systems.items()]
+    for metric in (
+        m for m in systems["before"][counts[0]] if m not in ("extraction_failures", "answers")
+    ):
+        rows = [
+            [system, *(_cell(metric, of[count][metric]) for count in counts)]
+            for system, of in systems.items()
+        ]
         draws = max(len(of[count][metric]["draws"]) for of in systems.values() for count in counts)
         lines = [f"mean over {draws} draws of the shots, and its standard deviation"]
-        failed = [(system, count, of[count]) for system, of in systems.items() for count in counts if of[count]["extraction_failures"]]
+        failed = [
+            (system, count, of[count])
+            for system, of in systems.items()
+            for count in counts
+            if of[count]["extraction_failures"]
+        ]
         lines += [
-            f"{f['extraction_failures']} of {f['answers']} answers of '{system}' behind {count} shots could not be extracted and count as wrong"
+            f"{f['extraction_failures']} of {f['answers']} answers of '{system}' behind {count}"
+            " shots could not be extracted and count as wrong"
             for system, count, f in failed
         ]
         columns = ["system", *(f"{count} shot{'' if count == '1' else 's'}" for count in counts)]
@@ -73,4 +95,7 @@ def dropped(training: dict[str, Any]) -> str:
     told = training.get("shots")
     if not told or not told["dropped"]:
         return ""
-    return f" {told['dropped']} shots were dropped from the front of {told['short']} of {told['sequences']} sequences, which were over the window."
+    return (
+        f" {told['dropped']} shots were dropped from the front of {told['short']} of"
+        f" {told['sequences']} sequences, which were over the window."
+    )

@@ -18,32 +18,61 @@ _TITLES = {
 
 def tables(report: dict[str, Any]) -> list[Table]:
     """A table for each context, and those that compare contexts."""
-    titles = {name: f"{name} ({s['model']} model, {s['prompt']} prompt)" for name, s in report.get("systems", {}).items()}
+    titles = {
+        name: f"{name} ({s['model']} model, {s['prompt']} prompt)"
+        for name, s in report.get("systems", {}).items()
+    }
     found: list[Table] = []
     for name, entry in report["contexts"].items():
         found.append((f"Context {name}", *_systems(entry, titles), _facts(entry)))
         found += shots.tables(name, entry)
-    compared = (_servers(report), _grid(report, titles), _retention(report), *_associations(report), _drift(report), _margins(report))
-    return [*found, *(table for table in compared if table), *judged.tables(report), *costs.tables(report)]
+    compared = (
+        _servers(report),
+        _grid(report, titles),
+        _retention(report),
+        *_associations(report),
+        _drift(report),
+        _margins(report),
+    )
+    return [
+        *found,
+        *(table for table in compared if table),
+        *judged.tables(report),
+        *costs.tables(report),
+    ]
 
 
 def _servers(report: dict[str, Any]) -> Table | None:
     """What endpoints were asked, by all runs in the folder."""
     rows = [
         [
-            f"{who}: {found['model']}", f"{found['answers']:,}", f"{found['prompt_tokens']:,}", f"{found['completion_tokens']:,}",
-            f"{found['dollars']:.4f}" if "dollars" in found else "unknown", f"{found['unmapped']:,} of {found['entries']:,}",
+            f"{who}: {found['model']}",
+            f"{found['answers']:,}",
+            f"{found['prompt_tokens']:,}",
+            f"{found['completion_tokens']:,}",
+            f"{found['dollars']:.4f}" if "dollars" in found else "unknown",
+            f"{found['unmapped']:,} of {found['entries']:,}",
         ]
         for who, found in report.get("servers", {}).items()
-    ]  # fmt: skip
-    columns = ["server", "answers", "prompt tokens", "answer tokens", "dollars", "alternatives that are no known token"]
+    ]
+    columns = [
+        "server",
+        "answers",
+        "prompt tokens",
+        "answer tokens",
+        "dollars",
+        "alternatives that are no known token",
+    ]
     return ("Servers", columns, rows, []) if rows else None
 
 
 def title_of(system: str) -> str:
     """A system in words."""
     if system.endswith("_teacher_prompt"):
-        return f"{title_of(system.removesuffix('_teacher_prompt')).split(' (')[0]}, with the teacher prompt"
+        return (
+            f"{title_of(system.removesuffix('_teacher_prompt')).split(' (')[0]}, with the teacher"
+            " prompt"
+        )
     return _TITLES.get(system, f"{system} (student, student prompt)")
 
 
@@ -81,7 +110,11 @@ def _systems(entry: dict[str, Any], titles: dict[str, str]) -> tuple[list[str], 
         if several:
             row.append(f"{values['gap_closed']['value']:.1%}" if "gap_closed" in values else "-")
         seconds = values["seconds_per_call"]
-        row += [f"{values['prompt_tokens']:.1f}", f"{values['completion_tokens']:.1f}", "-" if seconds is None else f"{seconds:.3f}"]
+        row += [
+            f"{values['prompt_tokens']:.1f}",
+            f"{values['completion_tokens']:.1f}",
+            "-" if seconds is None else f"{seconds:.3f}",
+        ]
         rows.append(row)
     return columns, rows
 
@@ -89,33 +122,47 @@ def _systems(entry: dict[str, Any], titles: dict[str, str]) -> tuple[list[str], 
 def _facts(entry: dict[str, Any]) -> list[str]:
     distilled, systems = entry["distilled"], entry.get("systems", {})
     if distilled["gold"] is not None:
-        lines = [f"taught: gold answers {_short(distilled['gold'])} to {_short(distilled['student'])}"]
+        lines = [
+            f"taught: gold answers {_short(distilled['gold'])} to {_short(distilled['student'])}"
+        ]
     elif "lessons" in entry:
         kept = _short(distilled["extract"])
-        lines = [f"distilled: {_short(distilled['teacher'])} into {_short(distilled['student'])}, keeping {kept} of the answer"]
+        lines = [
+            f"distilled: {_short(distilled['teacher'])} into {_short(distilled['student'])},"
+            f" keeping {kept} of the answer"
+        ]
     else:
         lines = [f"only evaluated: {_short(distilled['student'])}"]
     for system, values in systems.items():
         if "gap_closed" in values:
-            gap, before, after = values["gap_closed"], systems["before"]["kl_nats_per_token"]["mean"], values["kl_nats_per_token"]["mean"]
+            gap, before, after = (
+                values["gap_closed"],
+                systems["before"]["kl_nats_per_token"]["mean"],
+                values["kl_nats_per_token"]["mean"],
+            )
             lines.append(
-                f"gap closed{'' if system == 'after' else ' by ' + system}: {gap['value']:.1%} [{gap['low']:.1%}, {gap['high']:.1%}] of KL(teacher || student), "
-                f"{before:.3f} -> {after:.3f} nats per token, on {values['kl_nats_per_token']['examples']} held-out inputs"
+                f"gap closed{'' if system == 'after' else ' by ' + system}: {gap['value']:.1%}"
+                f" [{gap['low']:.1%}, {gap['high']:.1%}] of KL(teacher || student), {before:.3f} ->"
+                f" {after:.3f} nats per token, on {values['kl_nats_per_token']['examples']}"
+                " held-out inputs"
             )
     if "kl_left_out" in entry:
         lines.append(f"no KL(teacher || student) and no gap closed: {entry['kl_left_out']}")
     if "prompt_tokens_saved" in entry:
         lines.append(
-            f"prompt tokens per call: {systems['teacher']['prompt_tokens']:.1f} -> {systems['before']['prompt_tokens']:.1f}, "
-            f"{entry['prompt_tokens_saved']:.1f} saved ({entry['times_fewer_prompt_tokens']:.1f} times fewer)"
+            f"prompt tokens per call: {systems['teacher']['prompt_tokens']:.1f} ->"
+            f" {systems['before']['prompt_tokens']:.1f}, {entry['prompt_tokens_saved']:.1f} saved"
+            f" ({entry['times_fewer_prompt_tokens']:.1f} times fewer)"
         )
     lines += [
-        f"{values['extraction_failures']} of {values['examples']} answers of '{system}' could not be extracted and count as wrong"
+        f"{values['extraction_failures']} of {values['examples']} answers of '{system}' could not"
+        " be extracted and count as wrong"
         for system, values in systems.items()
         if values["extraction_failures"]
     ]
     lines += [
-        f"{values['lenient_failures']} of {values['examples']} answers of '{system}' could not be extracted leniently either"
+        f"{values['lenient_failures']} of {values['examples']} answers of '{system}' could not be"
+        " extracted leniently either"
         for system, values in systems.items()
         if values.get("lenient_failures")
     ]
@@ -125,18 +172,37 @@ def _facts(entry: dict[str, Any]) -> list[str]:
     if "lessons" not in entry:
         return lines
     for where, counts in entry["drawn"].items():
-        lines.append(f"sampled for {where}: " + ", ".join(f"{count} {what}" for what, count in counts.items()))
+        lines.append(
+            f"sampled for {where}: "
+            + ", ".join(f"{count} {what}" for what, count in counts.items())
+        )
     for whose, counts in entry["filtered"].items():
-        lines.append(f"filtered answers of {whose}: " + ", ".join(f"{count} {what}" for what, count in counts.items()))
+        lines.append(
+            f"filtered answers of {whose}: "
+            + ", ".join(f"{count} {what}" for what, count in counts.items())
+        )
     failed = entry["failed_extractions"]
-    dropped = ", ".join(f"{count} {reason}" for reason, count in failed["reasons"].items()) or "none"
+    dropped = (
+        ", ".join(f"{count} {reason}" for reason, count in failed["reasons"].items()) or "none"
+    )
     several = f" of {len(entry['taught_by'])} teachers" if len(entry["taught_by"]) > 1 else ""
-    lines.append(f"inputs: {entry['inputs']}; lessons: {entry['lessons']}{several}; dropped: {sum(failed['reasons'].values())} ({dropped})")
+    lines.append(
+        f"inputs: {entry['inputs']}; lessons: {entry['lessons']}{several}; dropped:"
+        f" {sum(failed['reasons'].values())} ({dropped})"
+    )
     if failed["examples"]:
-        lines.append("dropped inputs: " + ", ".join(failed["examples"][:20]) + (", ..." if len(failed["examples"]) > 20 else ""))
+        lines.append(
+            "dropped inputs: "
+            + ", ".join(failed["examples"][:20])
+            + (", ..." if len(failed["examples"]) > 20 else "")
+        )
     if entry["cut_at_limit"]:
-        lines.append(f"answers cut at max_new_tokens: {entry['cut_at_limit']} (taught without an end token)")
-    lines.append("overlap: " + "; ".join(f"{count} {what}" for what, count in entry["overlap"].items()))
+        lines.append(
+            f"answers cut at max_new_tokens: {entry['cut_at_limit']} (taught without an end token)"
+        )
+    lines.append(
+        "overlap: " + "; ".join(f"{count} {what}" for what, count in entry["overlap"].items())
+    )
     return lines
 
 
@@ -151,11 +217,25 @@ def _grid(report: dict[str, Any], titles: dict[str, str]) -> Table | None:
         return None
     rows = []
     for system in dict.fromkeys(system for systems in shown.values() for system in systems):
-        found = [(next(iter(systems["before"]["metrics"])), systems.get(system)) for systems in shown.values()]
-        rows.append([titles.get(system) or title_of(system), *(_value(metric, s["metrics"][metric]) if s else "-" for metric, s in found)])
+        found = [
+            (next(iter(systems["before"]["metrics"])), systems.get(system))
+            for systems in shown.values()
+        ]
+        rows.append(
+            [
+                titles.get(system) or title_of(system),
+                *(_value(metric, s["metrics"][metric]) if s else "-" for metric, s in found),
+            ]
+        )
     return (
         "Systems",
-        ["system", *(f"{name}: {next(iter(systems['before']['metrics']))} [95 %]" for name, systems in shown.items())],
+        [
+            "system",
+            *(
+                f"{name}: {next(iter(systems['before']['metrics']))} [95 %]"
+                for name, systems in shown.items()
+            ),
+        ],
         rows,
         [],
     )
@@ -176,9 +256,16 @@ def _retention(report: dict[str, Any]) -> Table | None:
         for name, systems in shown.items():
             metric = next(iter(systems["before"]["metrics"]))
             taught = "*" if name in report["rounds"].get(system, {}).get("contexts", ()) else ""
-            cells.append(_value(metric, systems[system]["metrics"][metric]) + taught if system in systems else "-")
+            cells.append(
+                _value(metric, systems[system]["metrics"][metric]) + taught
+                if system in systems
+                else "-"
+            )
         rows.append([system, *cells])
-    columns = ["after round", *(f"{name}: {next(iter(systems['before']['metrics']))}" for name, systems in shown.items())]
+    columns = [
+        "after round",
+        *(f"{name}: {next(iter(systems['before']['metrics']))}" for name, systems in shown.items()),
+    ]
     return "Retention and overwriting", columns, rows, ["* taught in that round"]
 
 
@@ -186,19 +273,38 @@ def _associations(report: dict[str, Any]) -> list[Table]:
     if "association" not in report:
         return []
     names, systems = report["association"]["contexts"], report["association"]["systems"]
-    means = [[system, _value("", values["correct"]), _value("", values["wrong"])] for system, values in systems.items()]
+    means = [
+        [system, _value("", values["correct"]), _value("", values["wrong"])]
+        for system, values in systems.items()
+    ]
     found: list[Table] = [("Association", ["system", "correct [95 %]", "wrong [95 %]"], means, [])]
     for system, values in systems.items():
-        rows = [[f"prompt of {name}", *(f"{value:.1%}" for value in row)] for name, row in zip(names, values["matrix"], strict=True)]
-        found.append((f"Association matrix, {system}", ["", *(f"inputs of {name}" for name in names)], rows, []))
+        rows = [
+            [f"prompt of {name}", *(f"{value:.1%}" for value in row)]
+            for name, row in zip(names, values["matrix"], strict=True)
+        ]
+        found.append(
+            (
+                f"Association matrix, {system}",
+                ["", *(f"inputs of {name}" for name in names)],
+                rows,
+                [],
+            )
+        )
     return found
 
 
 def _drift(report: dict[str, Any]) -> Table | None:
     if "drift" not in report:
         return None
-    rows = [[name, f"{d['mean']:.4f} [{d['low']:.4f}, {d['high']:.4f}]"] for name, d in report["drift"].items()]
-    inputs, limit = next(iter(report["drift"].values()))["inputs"], report["recipe"]["drift"]["limit"]
+    rows = [
+        [name, f"{d['mean']:.4f} [{d['low']:.4f}, {d['high']:.4f}]"]
+        for name, d in report["drift"].items()
+    ]
+    inputs, limit = (
+        next(iter(report["drift"].values()))["inputs"],
+        report["recipe"]["drift"]["limit"],
+    )
     lines = [f"on {inputs} unrelated inputs; limit: {'none' if limit is None else f'{limit:g}'}"]
     return "Drift", ["student", "KL(base || student), nats per token [95 %]"], rows, lines
 
@@ -206,18 +312,31 @@ def _drift(report: dict[str, Any]) -> Table | None:
 def _margins(report: dict[str, Any]) -> Table | None:
     if "margins" not in report:
         return None
-    rows = [[m["task"], _change("", m["in_context"]), _change("", m["distilled"])] for m in report["margins"]["tasks"]]
+    rows = [
+        [m["task"], _change("", m["in_context"]), _change("", m["distilled"])]
+        for m in report["margins"]["tasks"]
+    ]
     c = report["margins"]["correlation"]
     line = (
         f"no correlation: {c['undefined']}"
         if "undefined" in c
-        else f"Pearson r = {c['r']:.2f} [{c['low']:.2f}, {c['high']:.2f}], p = {c['p']:.3f}, over {c['tasks']} tasks"
+        else (
+            f"Pearson r = {c['r']:.2f} [{c['low']:.2f}, {c['high']:.2f}], p = {c['p']:.3f}, over"
+            f" {c['tasks']} tasks"
+        )
     )
-    return "Margins", ["task", "in context (teachers) [95 %]", "distilled (students) [95 %]"], rows, [line]
+    return (
+        "Margins",
+        ["task", "in context (teachers) [95 %]", "distilled (students) [95 %]"],
+        rows,
+        [line],
+    )
 
 
 def _short(written: Any) -> str:
-    """A template or rule as it is written, on one line; the middle of a long one left out (the whole stands in the recipe below)."""
+    """A template or rule as it is written, on one line; the middle of a long one left out (the
+    whole stands in the recipe below).
+    """
     text = " ".join(str(written).split())
     return f"`{text}`" if len(text) <= 100 else f"`{text[:60]} ... {text[-30:]}`"
 
@@ -233,16 +352,35 @@ def markdown(report: dict[str, Any]) -> str:
     parts += ["## Training", ""]
     for name, training in report["rounds"].items():
         replayed = f" ({training['replayed']} of them replayed)" if training["replayed"] else ""
-        what = f"{', '.join(training['contexts'])}, taught by {training['teacher']}, starting from {training['start']}"
+        what = (
+            f"{', '.join(training['contexts'])}, taught by {training['teacher']}, starting from"
+            f" {training['start']}"
+        )
         parts += [
-            f"- {name}: {what}: {training['steps']} steps on {training['lessons']} lessons{replayed}; "
-            f"loss {training['first_loss']:.4f} -> {training['last_loss']:.4f} nats per weighted token.{shots.dropped(training)}"
+            f"- {name}: {what}: {training['steps']} steps on {training['lessons']}"
+            f" lessons{replayed}; loss {training['first_loss']:.4f} -> {training['last_loss']:.4f}"
+            f" nats per weighted token.{shots.dropped(training)}"
         ]
     parts += [
-        "", "## Use the student", "", "```python", *report["use"], "```", "",
-        "## Versions", "", ", ".join(f"{name} {number}" for name, number in report["versions"].items()) + f"; {report['machine']['system']}", "",
-        "## Recipe", "", "```yaml", yaml.safe_dump(report["recipe"], sort_keys=False, allow_unicode=True, width=110).rstrip(), "```", "",
-    ]  # fmt: skip
+        "",
+        "## Use the student",
+        "",
+        "```python",
+        *report["use"],
+        "```",
+        "",
+        "## Versions",
+        "",
+        ", ".join(f"{name} {number}" for name, number in report["versions"].items())
+        + f"; {report['machine']['system']}",
+        "",
+        "## Recipe",
+        "",
+        "```yaml",
+        yaml.safe_dump(report["recipe"], sort_keys=False, allow_unicode=True, width=110).rstrip(),
+        "```",
+        "",
+    ]
     return "\n".join(parts)
 
 

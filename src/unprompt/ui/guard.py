@@ -1,4 +1,6 @@
-"""Who comes in, and what the browser may fetch: a token in the link and then in a cookie, and nothing from outside."""
+"""Who comes in, and what the browser may fetch: a token in the link and then in a cookie, and
+nothing from outside.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,15 @@ from typing import Any
 from urllib.parse import parse_qs
 
 _COOKIE = "unprompt_token"
-_POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; connect-src 'self' data: blob:; frame-ancestors 'none'; form-action 'self'"
-_HEADERS = {"content-security-policy": _POLICY, "referrer-policy": "no-referrer", "x-content-type-options": "nosniff"}
+_POLICY = (
+    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; connect-src 'self' data: blob:;"
+    " frame-ancestors 'none'; form-action 'self'"
+)
+_HEADERS = {
+    "content-security-policy": _POLICY,
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
 
 
 class Guard:
@@ -29,7 +38,10 @@ class Guard:
 
         async def sent(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *((k.encode(), v.encode()) for k, v in _HEADERS.items())]
+                message["headers"] = [
+                    *message.get("headers", ()),
+                    *((k.encode(), v.encode()) for k, v in _HEADERS.items()),
+                ]
             await send(message)
 
         if scope["type"] == "lifespan" or self._token is None or self._is(self._cookie(scope)):
@@ -38,10 +50,19 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
         elif self._is(parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]):
             cookie = f"{_COOKIE}={self._token}; Path=/; HttpOnly; SameSite=Lax"
-            place = scope["path"].encode("ascii", "replace") if not scope["path"].startswith("//") else b"/"
+            place = (
+                scope["path"].encode("ascii", "replace")
+                if not scope["path"].startswith("//")
+                else b"/"
+            )
             await _respond(sent, 303, [(b"location", place), (b"set-cookie", cookie.encode())], b"")
         else:
-            await _respond(sent, 403, [(b"content-type", b"text/plain")], b"This page needs the whole link, with its token.")
+            await _respond(
+                sent,
+                403,
+                [(b"content-type", b"text/plain")],
+                b"This page needs the whole link, with its token.",
+            )
 
     def _is(self, given: str) -> bool:
         assert self._token is not None
@@ -60,5 +81,11 @@ class Guard:
 
 
 async def _respond(send: Any, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-    await send({"type": "http.response.start", "status": status, "headers": [*headers, (b"cache-control", b"no-store")]})
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [*headers, (b"cache-control", b"no-store")],
+        }
+    )
     await send({"type": "http.response.body", "body": body})
