@@ -55,10 +55,7 @@ def sdft(given: argparse.Namespace, folder: Path) -> Path:
     """TRL's trainer with the settings of the recipe; where the student is."""
     from datasets import Dataset
     from peft import LoraConfig
-    from trl.experimental.sdft import (
-        SDFTConfig,
-        SDFTTrainer,
-    )  # pyright: ignore[reportMissingImports]
+    from trl.experimental import sdft as trl  # pyright: ignore[reportMissingImports]
 
     made = recipe(given)
     context, settings = made.contexts["hotel"], made.train
@@ -79,7 +76,7 @@ def sdft(given: argparse.Namespace, folder: Path) -> Path:
         models.load_weights(made.model, "model"),
         models.load_tokenizer(made.model, "model"),
     )
-    config = SDFTConfig(
+    config = trl.SDFTConfig(
         str(folder / "trl"),
         max_prompt_length=None,
         max_completion_length=made.sampling.max_new_tokens,
@@ -106,7 +103,7 @@ def sdft(given: argparse.Namespace, folder: Path) -> Path:
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    trainer = SDFTTrainer(
+    trainer = trl.SDFTTrainer(
         model, config, train_dataset=data, processing_class=tokenizer, peft_config=lora
     )
     trainer.train()

@@ -200,11 +200,8 @@ class Contender:
     def serve_sft(self, answer: Callable[[str], None]) -> None:
         """One step of TRL's own trainer for each line of standard input."""
         import transformers
+        import trl  # pyright: ignore[reportMissingImports]
         from datasets import Dataset
-        from trl import (
-            SFTConfig,
-            SFTTrainer,
-        )  # pyright: ignore[reportMissingImports, reportPrivateImportUsage]
 
         rows = [
             {"input_ids": list(x.input_ids), "completion_mask": [int(w > 0) for w in x.weights]}
@@ -223,7 +220,7 @@ class Contender:
                 answer(measured(began["wall"], began["cpu"]))
 
         with tempfile.TemporaryDirectory() as folder:
-            config = SFTConfig(
+            config = trl.SFTConfig(
                 folder,
                 packing=True,
                 max_length=len(self.lessons) * (ASKED + TOLD),
@@ -240,7 +237,7 @@ class Contender:
                 shuffle_dataset=False,
                 dataset_num_proc=None,
             )
-            SFTTrainer(
+            trl.SFTTrainer(
                 self.student,
                 config,
                 train_dataset=Dataset.from_list(rows),

@@ -127,14 +127,13 @@ def test_draws_do_not_depend_on_the_batch(tokenizer: Any) -> None:
 
 def test_draws_follow_the_distribution(tokenizer: Any) -> None:
     engine = HFEngine(decoder(), tokenizer)
-    exact = dict(
-        engine.generate(asked(["x"]), Sampling(max_new_tokens=1), EVERYTHING)[0].labels.token(0)
-    )  # pyright: ignore[reportOptionalMemberAccess]
-    drawn = dict(
-        engine.generate(asked(["x"]), Sampling(max_new_tokens=1), Labels(draws=60000))[
-            0
-        ].labels.token(0)
-    )  # pyright: ignore[reportOptionalMemberAccess]
+
+    def first(labels: Labels) -> dict[int, float]:
+        [found] = engine.generate(asked(["x"]), Sampling(max_new_tokens=1), labels)
+        assert found.labels
+        return dict(found.labels.token(0))
+
+    exact, drawn = first(EVERYTHING), first(Labels(draws=60000))
     assert max(abs(drawn.get(id_, 0) - p) for id_, p in exact.items()) < 0.01
 
 
