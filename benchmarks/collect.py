@@ -33,9 +33,9 @@ import torch
 from transformers import DynamicCache
 from turns import resident
 
-from unprompt import models
-from unprompt.engines.hf import HFEngine
-from unprompt.prompts import common_prefix
+from unprompt.engines import models
+from unprompt.engines.hf.engine import HFEngine
+from unprompt.engines.tokens import common_prefix
 from unprompt.recipe import Labels, Model, Sampling
 from unprompt.records import Prompt
 

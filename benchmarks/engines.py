@@ -14,8 +14,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from unprompt import check, recipe, rundir
-from unprompt.weights import Weights
+from unprompt import recipe
+from unprompt.stages import check
+from unprompt.stages.weights import Weights
+from unprompt.store import rundir
 
 
 def main() -> None:

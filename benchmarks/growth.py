@@ -26,9 +26,9 @@ import torch
 from collect import asked, load
 from turns import resident
 
-from unprompt.engines import sequences
-from unprompt.engines.hf import HFEngine
-from unprompt.prompts import common_prefix
+from unprompt.engines.hf import sequences
+from unprompt.engines.hf.engine import HFEngine
+from unprompt.engines.tokens import common_prefix
 from unprompt.recipe import Labels, Sampling
 
 

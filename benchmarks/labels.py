@@ -27,10 +27,10 @@ import pyarrow.parquet
 import torch
 from collect import asked, load
 
-from unprompt import rundir
-from unprompt.engines.hf import HFEngine
+from unprompt.engines.hf.engine import HFEngine
 from unprompt.recipe import Labels, Sampling
 from unprompt.records import SoftLabels
+from unprompt.store import rundir
 
 KINDS = [
     Labels(draws=100),

@@ -23,10 +23,11 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, TrainerCallback
 
-from unprompt import rundir, train
 from unprompt.recipe import Train
 from unprompt.records import Lesson, SoftLabels
-from unprompt.stored import StoredLessons
+from unprompt.stages import train
+from unprompt.store import rundir
+from unprompt.store.stored import StoredLessons
 
 VOCABULARY = 256
 TOKENS, TAUGHT, DRAWS = 24, 4, 20

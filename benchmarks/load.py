@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 import psutil
 
-from unprompt.answers import Answers
-from unprompt.collect import Asking, fill, here
 from unprompt.recipe import Labels, Sampling
 from unprompt.records import Completion, Prompt, SoftLabels
+from unprompt.stages.collect import Asking, fill, here
+from unprompt.store.answers import Answers
 
 TOKENS, ENTRIES = 20, 8
 """Of an answer, and of each of its tokens' labels."""

@@ -18,11 +18,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from unprompt import report, rundir
-from unprompt.prompts import Side
+from unprompt import report
 from unprompt.recipe import parse
 from unprompt.records import Example, Grade, Prompt
 from unprompt.report import TokenKL, held_out
+from unprompt.stages.prompts import Side
+from unprompt.store import rundir
 
 WORDS = [
     "room",

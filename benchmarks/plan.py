@@ -25,10 +25,13 @@ import tracemalloc
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from unprompt import check, demo, recipe, rundir
-from unprompt.answers import Parts
-from unprompt.collect import LARGEST_PART
+from unprompt import recipe
 from unprompt.records import Completion, SoftLabels
+from unprompt.stages import check
+from unprompt.stages.collect import LARGEST_PART
+from unprompt.store import rundir
+from unprompt.store.answers import Parts
+from unprompt.tools import demo
 
 
 @dataclass

@@ -22,7 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from unprompt.answers import Parts
+from unprompt.store.answers import Parts
 
 ROWS = {
     "1 process, 1 thread": (0, 1),

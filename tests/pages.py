@@ -12,7 +12,7 @@ from typing import Any
 
 import uvicorn
 
-from unprompt import ui
+from unprompt.tools import ui
 
 SLOW = 600_000
 """Milliseconds that a busy machine may take for one thing; each is waited for until it is there."""

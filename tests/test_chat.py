@@ -11,11 +11,12 @@ import pytest
 
 import unprompt
 from conftest import tiny_recipe
-from unprompt import chat, rundir
-from unprompt.errors import UserError
-from unprompt.live import Live, Reply
+from unprompt.messages import UserError
 from unprompt.recipe import Template, parse
 from unprompt.report.visible import visible
+from unprompt.store import rundir
+from unprompt.tools import chat
+from unprompt.tools.live import Live, Reply
 
 
 @pytest.fixture(scope="module")
@@ -119,9 +120,9 @@ def test_names_that_are_not_there(run: Path, tmp_path: Path) -> None:
 
 
 def test_variables_of_templates() -> None:
-    from unprompt import prompts
+    from unprompt.stages.templates.render import variables
 
-    assert prompts.variables(
+    assert variables(
         Template.model_validate(
             "{% for e in examples %}{{ e.x }}{% endfor %}{{ b.c }} {{ a }} {{ range(2) }}"
         )
@@ -137,4 +138,4 @@ def test_variables_of_templates() -> None:
             {"role": "user", "content": "{{ z }}{{ q }}"},
         ]
     )
-    assert prompts.variables(chats) == ["z", "input", "q"]
+    assert variables(chats) == ["z", "input", "q"]

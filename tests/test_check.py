@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from conftest import byte_tokenizer, decoder
-from unprompt import check, models, pipeline
-from unprompt.errors import UserError
+from unprompt import pipeline
+from unprompt.engines import models
+from unprompt.messages import UserError
 from unprompt.recipe import Model, Recipe
+from unprompt.stages import check
 
 
 def saved(folder: Path, tokenizer: Any = None, **changes: Any) -> str:

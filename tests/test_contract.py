@@ -25,16 +25,16 @@ import pytest
 import torch
 
 from conftest import byte_tokenizer, decoder, tiny_recipe
-from unprompt import check, lessons, models
-from unprompt.engines import Engine
-from unprompt.engines.hf import HFEngine
-from unprompt.engines.server import ServerEngine
-from unprompt.engines.vllm import VLLMEngine
-from unprompt.errors import UserError
-from unprompt.loss import batch_kl, collate
+from unprompt.engines import Engine, models
+from unprompt.engines.hf.engine import HFEngine
+from unprompt.engines.server.engine import ServerEngine
+from unprompt.engines.vllm.engine import VLLMEngine
+from unprompt.messages import UserError
 from unprompt.pipeline import run
 from unprompt.recipe import Extract, Labels, Model, Sampling, Server, parse
 from unprompt.records import Completion, Messages, Prompt
+from unprompt.stages import check, lessons
+from unprompt.stages.train.loss import batch_kl, collate
 
 ENGINES = [
     "hf",

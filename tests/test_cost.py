@@ -18,10 +18,12 @@ from hypothesis import given, strategies as st
 import unprompt
 from conftest import tiny_recipe
 from test_docs import blocks, run_blocks
-from unprompt import check, cost, prices, rundir
-from unprompt.cost import Usage
-from unprompt.prices import Price
-from unprompt.recipe import Recipe, parse
+from unprompt.recipe import Recipe, parse, prices
+from unprompt.recipe.prices import Price
+from unprompt.report import cost
+from unprompt.report.cost import Usage
+from unprompt.stages import check
+from unprompt.store import rundir
 
 BIG = Price(Decimal("10"), Decimal("30"), Decimal("1"))
 SMALL = Price(Decimal("0.5"), Decimal("1.5"))
@@ -239,7 +241,7 @@ def test_a_round_costs_what_it_stands_on(priced: Callable[..., Recipe], tmp_path
 
 
 def test_the_clock_goes_on_over_restarts(tmp_path: Path) -> None:
-    from unprompt.train import _Clock
+    from unprompt.stages.train.loop import _Clock
 
     assert (_Clock(None).seconds() or -1) >= 0
     assert _Clock(str(tmp_path)).seconds() is None, "a checkpoint without it: nobody knows"

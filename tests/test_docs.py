@@ -102,9 +102,10 @@ def test_the_functions_of_the_extend_page_work(
 ) -> None:
     source = next(text for kind, _, text in blocks("docs/extend.md") if kind == "python")
     (tmp_path / "mine.py").write_text(source)
-    from unprompt import inputs, metrics
-    from unprompt.extract import Span, extract
+    from unprompt import metrics
     from unprompt.recipe import Data, Extract
+    from unprompt.stages import inputs
+    from unprompt.stages.lessons.extract import Span, extract
 
     rows = inputs.load(Data(rule="mine:numbers", args={"count": 3}), "inputs", str(tmp_path))
     assert [row.target for row in rows] == ["0", "2", "4"]

@@ -14,9 +14,9 @@ import pytest
 from conftest import decoder
 from endpoint import NAME, around, serving
 from unprompt.engines import Engine
-from unprompt.engines.hf import HFEngine
-from unprompt.engines.server import ServerEngine
-from unprompt.errors import UserError
+from unprompt.engines.hf.engine import HFEngine
+from unprompt.engines.server.engine import ServerEngine
+from unprompt.messages import UserError
 from unprompt.recipe import Labels, Sampling, Server
 from unprompt.records import Messages, Prompt
 

@@ -13,9 +13,10 @@ import yaml
 
 import unprompt
 from conftest import tiny_recipe
-from unprompt import export, rundir
-from unprompt.errors import UserError
+from unprompt.messages import UserError
 from unprompt.recipe import parse
+from unprompt.store import rundir
+from unprompt.tools import export
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +91,7 @@ def test_what_can_not_be_exported(run: Path, tmp_path: Path) -> None:
 
 
 def test_sampled_answers_are_exported_as_sampled(decoder_folder: Path) -> None:
-    from unprompt import models
+    from unprompt.engines import models
 
     words = tiny_recipe(decoder_folder)
     words["evaluate"]["temperature"] = 0.7

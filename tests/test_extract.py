@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from unprompt import UserError, extract as extract_
-from unprompt.extract import Span, extract
-from unprompt.lessons import token_ends, token_span
-from unprompt.models import load_tokenizer
+from unprompt import UserError
+from unprompt.engines.models import load_tokenizer
 from unprompt.recipe import Extract, Model
 from unprompt.records import Completion
+from unprompt.stages.lessons import extract as extract_
+from unprompt.stages.lessons.build import token_ends, token_span
+from unprompt.stages.lessons.extract import Span, extract
 
 
 def kept(rule: Any, text: str, stop: str = "end", modules: Path | None = None) -> str:

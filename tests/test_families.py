@@ -14,7 +14,7 @@ import transformers
 from transformers import PreTrainedModel
 
 from conftest import decoder, seq2seq
-from unprompt.engines.hf import HFEngine
+from unprompt.engines.hf.engine import HFEngine
 from unprompt.recipe import Labels, Sampling
 from unprompt.records import Prompt
 

@@ -33,11 +33,13 @@ from transformers import (
 
 from conftest import decoder, seq2seq
 from test_train import ragged_lessons
-from unprompt import fast, rundir, train
-from unprompt.fast import head, packing, step as step_module
-from unprompt.loss import batch_kl, collate
 from unprompt.recipe import Train
 from unprompt.records import Lesson, SoftLabels
+from unprompt.stages import train
+from unprompt.stages.train import fast, loop
+from unprompt.stages.train.fast import head, packing, step as step_module
+from unprompt.stages.train.loss import batch_kl, collate
+from unprompt.store import rundir
 
 SIZE: dict[str, Any] = {
     "vocab_size": 259,
@@ -261,7 +263,7 @@ def test_which_path_a_training_takes(
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    train._say_once.cache_clear()
+    loop._say_once.cache_clear()
     settings = Train(batch_size=4, epochs=1, **given)
     for run in ("one", "two"):
         model = train.attach_adapter(family(), settings, 0)

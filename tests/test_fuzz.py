@@ -18,14 +18,20 @@ import yaml
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from conftest import byte_tokenizer, tiny_recipe
-from unprompt import check, extract, inputs, judge, prices, prompts, rundir, sandbox, transfer
-from unprompt.engines import replies
-from unprompt.engines.ledger import Ledger
-from unprompt.engines.server import ServerEngine
-from unprompt.errors import UserError
-from unprompt.recipe import Data, Extract, Labels, Sampling, Server, Template, load
+from unprompt.engines.server import replies
+from unprompt.engines.server.engine import ServerEngine
+from unprompt.engines.server.ledger import Ledger
+from unprompt.messages import UserError
+from unprompt.recipe import Data, Extract, Labels, Sampling, Server, Template, load, prices
 from unprompt.recipe.schema import Judge
 from unprompt.records import Completion, Example, Grade, Lesson, Prompt, SoftLabels
+from unprompt.stages import check, inputs
+from unprompt.stages.evaluate import judge
+from unprompt.stages.lessons import extract
+from unprompt.stages.templates import sandbox
+from unprompt.stages.templates.render import render
+from unprompt.store import rundir
+from unprompt.tools import transfer
 
 MANY = int(os.environ.get("UNPROMPT_FUZZ", 0))
 fuzz = settings(
@@ -252,14 +258,14 @@ def test_templates_of_a_language(source: str) -> None:
     row = Example("1", {"a": "text", "b": [1, 2], "x": {"y": 1}})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sandbox, "TURNS", 2_000)
-        only_user_errors(lambda: prompts.render(Template(text=source), "c", row, None, "t"))
+        only_user_errors(lambda: render(Template(text=source), "c", row, None, "t"))
 
 
 @fuzz
 @given(st.text(alphabet="{}%|.()[]'\" abx0-+*_\n", max_size=40))
 def test_templates(source: str) -> None:
     row = Example("1", {"a": "text", "b": [1, 2], "x": {"y": 1}})
-    only_user_errors(lambda: prompts.render(Template(text=source), "c", row, None, "t"))
+    only_user_errors(lambda: render(Template(text=source), "c", row, None, "t"))
 
 
 @pytest.mark.parametrize(
@@ -276,7 +282,7 @@ def test_templates(source: str) -> None:
 )
 def test_templates_reach_nothing(source: str) -> None:
     with pytest.raises(UserError):
-        prompts.render(Template(text=source), "c", Example("1", {"a": "text", "b": [1]}), None, "t")
+        render(Template(text=source), "c", Example("1", {"a": "text", "b": [1]}), None, "t")
 
 
 @fuzz

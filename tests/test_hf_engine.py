@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from conftest import decoder, seq2seq
-from unprompt.engines.hf import HFEngine
+from unprompt.engines.hf.engine import HFEngine
 from unprompt.recipe import Labels, Sampling
 from unprompt.records import Completion, Prompt
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from conftest import decoder, seq2seq
-from unprompt import lessons, train
-from unprompt.engines.hf import HFEngine
-from unprompt.kl import token_kl
-from unprompt.loss import batch_kl, collate
+from unprompt.engines.hf.engine import HFEngine
 from unprompt.recipe import Extract, Labels, Sampling
 from unprompt.records import Lesson, Prompt
+from unprompt.stages import lessons, train
+from unprompt.stages.train.kl import token_kl
+from unprompt.stages.train.loss import batch_kl, collate
 
 KINDS = [
     Labels(kind="sampled", draws=7),

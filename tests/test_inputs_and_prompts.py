@@ -17,9 +17,14 @@ import pytest
 import yaml
 
 from conftest import tiny_recipe
-from unprompt import UserError, draw, inputs, load, parse, prompts
+from unprompt import UserError, load, parse
+from unprompt.engines.tokens import common_prefix, encode
 from unprompt.recipe import Context, Data, Examples, Sample, Template
-from unprompt.records import Completion, Example, Prompt
+from unprompt.recipe.names import local_path
+from unprompt.records import Completion, Example, Prompt, as_text
+from unprompt.stages import inputs
+from unprompt.stages.inputs import draw
+from unprompt.stages.templates.render import render, render_all
 
 ROWS = [
     {"id": "a", "text": "red, or so", "target": "warm"},
@@ -119,9 +124,7 @@ def test_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_file_in_a_package() -> None:
-    assert inputs.local_path("pkg:yaml/loader.py", "inputs") == Path(yaml.__file__).with_name(
-        "loader.py"
-    )
+    assert local_path("pkg:yaml/loader.py", "inputs") == Path(yaml.__file__).with_name("loader.py")
 
 
 @pytest.mark.parametrize(
@@ -129,7 +132,7 @@ def test_a_file_in_a_package() -> None:
 )
 def test_only_a_file_in_a_package(path: str) -> None:
     with pytest.raises(UserError, match="package"):
-        inputs.local_path(path, "inputs")
+        local_path(path, "inputs")
 
 
 # -- templates -------------------------------------------------------------------------------------
@@ -158,21 +161,19 @@ RED = Example("i", {"text": "red", "tags": ["warm", "bright"], "n": 3}, "warm")
 )
 def test_text_templates(template: str, text: str) -> None:
     pool = [{"text": "blue", "kind": "cold"}, {"text": "pink", "kind": "warm"}]
-    assert (
-        prompts.render(Template.model_validate(template), "c", RED, pool, "teacher").content == text
-    )
+    assert render(Template.model_validate(template), "c", RED, pool, "teacher").content == text
 
 
 def test_chat_templates_take_any_roles() -> None:
     template = Template.model_validate(
         [{"role": "system", "content": "Be brief.\n"}, {"role": "tool", "content": "{{ text }}"}]
     )
-    found = prompts.render(template, "c", RED, [], "teacher")
+    found = render(template, "c", RED, [], "teacher")
     assert found.content == (
         {"role": "system", "content": "Be brief."},
         {"role": "tool", "content": "red"},
     )
-    assert prompts.as_text(found.content) == "[system] Be brief.\n[tool] red"
+    assert as_text(found.content) == "[system] Be brief.\n[tool] red"
 
 
 @pytest.mark.parametrize(
@@ -196,7 +197,7 @@ def test_chat_templates_take_any_roles() -> None:
 )
 def test_a_template_that_can_not_be_rendered(template: str, said: str) -> None:
     with pytest.raises(UserError, match=r"contexts\.c\.teacher") as error:
-        prompts.render(Template.model_validate(template), "c", RED, [{}], "contexts.c.teacher")
+        render(Template.model_validate(template), "c", RED, [{}], "contexts.c.teacher")
     assert said in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -208,15 +209,15 @@ def test_both_sides_of_a_context() -> None:
     for side, ahead in (("teacher", "Long. "), ("student", "")):
         template = context.teacher if side == "teacher" else context.student
         assert template
-        found = prompts.render_all("c", template, side, EXAMPLES, [[]])
+        found = render_all("c", template, side, EXAMPLES, [[]])
         assert [(p.example_id, p.context, p.content) for p in found] == [
             (e.id, "c", ahead + e.fields["text"]) for e in EXAMPLES
         ]
 
 
 def test_text_becomes_tokens(tokenizer: Any) -> None:
-    assert tokenizer.decode(prompts.encode(tokenizer, "grün 😀")) == "grün 😀"
-    assert prompts.encode(tokenizer, "") == []
+    assert tokenizer.decode(encode(tokenizer, "grün 😀")) == "grün 😀"
+    assert encode(tokenizer, "") == []
 
 
 @pytest.mark.parametrize(
@@ -235,7 +236,7 @@ def test_text_becomes_tokens(tokenizer: Any) -> None:
 )
 def test_messages_become_tokens(roles: list[str], text: str, tokenizer: Any) -> None:
     content = tuple({"role": role, "content": str(n)} for n, role in enumerate(roles))
-    assert tokenizer.decode(prompts.encode(tokenizer, content)) == text
+    assert tokenizer.decode(encode(tokenizer, content)) == text
 
 
 def test_roles_that_the_chat_template_refuses(
@@ -245,7 +246,7 @@ def test_roles_that_the_chat_template_refuses(
         tokenizer, "chat_template", "{{ raise_exception('only user and assistant') }}"
     )
     with pytest.raises(UserError, match="only user and assistant"):
-        prompts.encode(tokenizer, ({"role": "critic", "content": "x"},), "contexts.c.teacher")
+        encode(tokenizer, ({"role": "critic", "content": "x"},), "contexts.c.teacher")
 
 
 @pytest.mark.parametrize(
@@ -262,7 +263,7 @@ def test_roles_that_the_chat_template_refuses(
     ],
 )
 def test_common_prefix(sequences: list[list[int]], length: int) -> None:
-    assert prompts.common_prefix(sequences) == length
+    assert common_prefix(sequences) == length
 
 
 def test_common_prefix_of_anything() -> None:
@@ -285,7 +286,7 @@ def test_common_prefix_of_anything() -> None:
                 min(map(len, sequences)) - 1,
             ),
         )
-        assert prompts.common_prefix(sequences) == expected, sequences
+        assert common_prefix(sequences) == expected, sequences
 
 
 # -- the recipe ------------------------------------------------------------------------------------
@@ -527,7 +528,9 @@ def test_draws_show_random_seeds_and_stop_when_there_are_enough() -> None:
 
 def test_random_tokens_are_a_rule(decoder_folder: Path) -> None:
     args = {"model": str(decoder_folder), "count": 20, "shortest": 3, "longest": 6}
-    found = inputs.load(Data(rule="unprompt.draw:random_tokens", args=args), "inputs")
+    found = inputs.load(Data(rule="unprompt.stages.inputs.draw:random_tokens", args=args), "inputs")
     assert len(found) == 20
     assert len({example.fields["text"] for example in found}) > 15
-    assert found == inputs.load(Data(rule="unprompt.draw:random_tokens", args=args), "inputs")
+    assert found == inputs.load(
+        Data(rule="unprompt.stages.inputs.draw:random_tokens", args=args), "inputs"
+    )

@@ -10,9 +10,10 @@ import torch
 
 import unprompt
 from conftest import byte_tokenizer
-from unprompt import instructions, pipeline
+from unprompt import pipeline
 from unprompt.recipe import Labels, parse
 from unprompt.records import Prompt
+from unprompt.stages.evaluate import instructions
 
 PROMPT = """Answer the customer.
 

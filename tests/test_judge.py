@@ -13,12 +13,13 @@ import pytest
 
 import unprompt
 from conftest import byte_tokenizer, decoder
-from unprompt import check, judge
-from unprompt.engines.hf import HFEngine
-from unprompt.errors import UserError
-from unprompt.judge import orders, read, rubric
+from unprompt.engines.hf.engine import HFEngine
+from unprompt.messages import UserError
 from unprompt.recipe import Judge, Recipe, Template
 from unprompt.records import Completion, Prompt
+from unprompt.stages import check
+from unprompt.stages.evaluate import judge
+from unprompt.stages.evaluate.judge import orders, read, rubric
 
 RULE = rubric(Judge(), "answers")
 

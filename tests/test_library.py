@@ -12,11 +12,12 @@ import yaml
 
 import unprompt
 from conftest import tiny_recipe
-from unprompt import cli, evaluate, library, pipeline
-from unprompt.extract import Span, extract
-from unprompt.prompts import as_text, render
-from unprompt.recipe import Evaluate, Extract, Recipe, Template, parse
-from unprompt.records import Completion, Example
+from unprompt import cli, pipeline
+from unprompt.recipe import Evaluate, Extract, Recipe, Template, library, parse
+from unprompt.records import Completion, Example, as_text
+from unprompt.stages import evaluate
+from unprompt.stages.lessons.extract import Span, extract
+from unprompt.stages.templates.render import render
 
 ANSWERS: dict[str, tuple[str, str]] = {
     "nli": ("A dog is an animal. The answer must hold.\n**Answer:** Entailment", "Entailment."),

@@ -9,9 +9,9 @@ import torch
 
 from conftest import decoder
 from unprompt.engines.drawing import Book, Draws, next_tokens
-from unprompt.loss import batch_kl, collate, label_loss
 from unprompt.recipe import Labels, Sampling
 from unprompt.records import Lesson, SoftLabels
+from unprompt.stages.train.loss import batch_kl, collate, label_loss
 
 
 def labelled(teacher_NV: torch.Tensor, labels: Labels) -> SoftLabels:

@@ -12,8 +12,8 @@ import torch
 from scipy import stats
 
 from conftest import decoder, seq2seq
-from unprompt import evaluate, metrics
-from unprompt.engines.hf import HFEngine
+from unprompt import metrics
+from unprompt.engines.hf.engine import HFEngine
 from unprompt.metrics.association import association
 from unprompt.metrics.choices import choice, sequence_logprob
 from unprompt.metrics.entropy import entropy
@@ -24,6 +24,7 @@ from unprompt.metrics.sentiment import NEGATIVE, POSITIVE, polarity, sentiment
 from unprompt.metrics.statistics import by_group
 from unprompt.recipe import Data, Evaluate, Labels, Sampling
 from unprompt.records import Example, Prompt, SoftLabels
+from unprompt.stages import evaluate
 
 
 def gold(target: Any) -> Example:

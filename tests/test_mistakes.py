@@ -29,10 +29,11 @@ import yaml
 from rich.console import Console
 
 from conftest import byte_tokenizer, decoder, seq2seq, tiny_recipe
-from unprompt import cli, progress, rundir
-from unprompt.engines.hf import HFEngine
+from unprompt import cli, messages
+from unprompt.engines.hf.engine import HFEngine
 from unprompt.metrics import entities
-from unprompt.train import LessonTrainer
+from unprompt.stages.train.loop import LessonTrainer
+from unprompt.store import rundir
 
 FAQ = Path(__file__).parents[1] / "docs" / "FAQ.md"
 
@@ -51,7 +52,7 @@ class Bench:
             return answer(engine, prompts, *rest, **options)
 
         patch.setattr(HFEngine, "generate", counting)
-        patch.setattr(progress, "console", Console(file=io.StringIO()))
+        patch.setattr(messages, "console", Console(file=io.StringIO()))
         patch.setattr(sys, "path", [*sys.path])
         patch.chdir(folder)
 
@@ -309,7 +310,7 @@ def another_prompt_since(b: Bench) -> str:
     return line
 
 
-def chats(b: Bench, *messages: Any, **keys: Any) -> str:
+def chats(b: Bench, *turns: Any, **keys: Any) -> str:
     """What `transfer --check` says to a file whose second line is this."""
     good = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
     lines = [
@@ -317,7 +318,7 @@ def chats(b: Bench, *messages: Any, **keys: Any) -> str:
         json.dumps(
             {
                 "messages": [
-                    dict(zip(("role", "content"), message, strict=False)) for message in messages
+                    dict(zip(("role", "content"), message, strict=False)) for message in turns
                 ],
                 **keys,
             }

@@ -17,9 +17,11 @@ from safetensors.torch import load_file
 import two_processes
 from conftest import tiny_recipe
 from test_train import ragged_lessons
-from unprompt import pipeline, rundir, train
-from unprompt.errors import UserError
+from unprompt import pipeline
+from unprompt.messages import UserError
 from unprompt.recipe import Train, load, parse
+from unprompt.stages import train
+from unprompt.store import rundir
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

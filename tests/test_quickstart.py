@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from pages import opened, serving, value, wait_for
-from unprompt import ballots, rate, rundir
 from unprompt.report.visible import visible
+from unprompt.store import rundir
+from unprompt.tools.rating import ballots, rate
 
 DEMO = [sys.executable, "-m", "unprompt", "demo", "--out"]
 

@@ -14,9 +14,9 @@ from hypothesis import given, strategies as st
 
 import unprompt
 from conftest import tiny_recipe
-from unprompt import ballots, rate
-from unprompt.errors import UserError
+from unprompt.messages import UserError
 from unprompt.recipe import parse
+from unprompt.tools.rating import ballots, rate
 
 FORMULAS = ["=HYPERLINK(1)", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "\nx", "'quoted", "''", "＝1"]
 

@@ -12,10 +12,12 @@ import pytest
 from rich.console import Console
 
 import unprompt
-from unprompt import rationales, rundir, show
-from unprompt.engines.hf import HFEngine
+from unprompt.engines.hf.engine import HFEngine
 from unprompt.recipe import Extract, Filter, Recipe, Sampling, parse
 from unprompt.records import Completion, Example, Prompt
+from unprompt.stages.lessons import rationales
+from unprompt.store import rundir
+from unprompt.tools import show
 
 ANSWER = Extract(after="is ")
 
@@ -345,7 +347,7 @@ def test_strict_and_lenient_extraction_side_by_side(
 def test_a_hint_may_show_the_gold_answer_under_its_own_name(
     decoder_folder: Path, modules: str
 ) -> None:
-    from unprompt import check
+    from unprompt.stages import check
 
     rows = [{"text": row["text"], "gold": f"g{n}"} for n, row in enumerate(ROWS)]
     context = {

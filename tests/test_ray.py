@@ -18,13 +18,16 @@ import pytest
 import ray
 from ray import cloudpickle
 
-from unprompt import cli, collect, demo, pipeline, rundir, weights
-from unprompt.answers import Parts
-from unprompt.cluster import Workers
+from unprompt import cli, pipeline
 from unprompt.engines import Engine, Unfinished
-from unprompt.errors import UserError
+from unprompt.messages import UserError
 from unprompt.recipe import Recipe, Sampling, load
 from unprompt.records import Completion, Prompt
+from unprompt.stages import collect, weights
+from unprompt.stages.cluster import Workers
+from unprompt.store import rundir
+from unprompt.store.answers import Parts
+from unprompt.tools import demo
 
 TWO = Workers("local", 2)
 

@@ -14,13 +14,14 @@ import pytest
 import yaml
 
 import unprompt
-from unprompt import report, rundir
+from unprompt import report
 from unprompt.recipe import Recipe, parse
 from unprompt.records import Grade
 from unprompt.report.compare import differences
 from unprompt.report.examples import browser, vanished
 from unprompt.report.verdict import needed
 from unprompt.report.visible import embedded, visible
+from unprompt.store import rundir
 
 LETTERS = (
     "def first(answer, example):\n    return float(ord(answer[:1] or ' ') % 2 =="
@@ -157,8 +158,8 @@ def test_the_pieces_are_the_teachers_answer(run: unprompt.Run) -> None:
 
 
 def test_a_character_of_several_tokens_is_one_piece(tokenizer: Any) -> None:
-    from unprompt.kl import pieces
     from unprompt.records import Lesson, SoftLabels
+    from unprompt.stages.train.kl import pieces
 
     ids = [*tokenizer("q:").input_ids, *tokenizer("aé€").input_ids]
     weights = np.asarray([0, 0, 1, 1, 1, 1, 1, 1], np.float32)
@@ -187,7 +188,7 @@ def test_the_last_students_verdict_is_the_runs(run: unprompt.Run) -> None:
 
 
 def test_a_new_margin_asks_nobody_again(run: unprompt.Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from unprompt.weights import Weights
+    from unprompt.stages.weights import Weights
 
     def refuse(*_: Any) -> None:
         raise AssertionError("a model was loaded")

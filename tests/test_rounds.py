@@ -17,10 +17,13 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 import unprompt
 from conftest import byte_tokenizer, decoder, seq2seq
-from unprompt import check, draw, pipeline, rundir
-from unprompt.engines.hf import HFEngine
+from unprompt import pipeline
+from unprompt.engines.hf.engine import HFEngine
 from unprompt.recipe import Data, Labels, Recipe, Sampling, parse
 from unprompt.records import Example, Prompt
+from unprompt.stages import check
+from unprompt.stages.inputs import draw
+from unprompt.store import rundir
 
 EVERYTHING = Labels(kind="top_k", k=259)
 MEMBERS = ("one: red\nsky:", "another: green grass\nsky:", "x\nsky:")

@@ -18,11 +18,13 @@ import yaml
 import unprompt
 from conftest import byte_tokenizer, decoder, tiny_recipe
 from endpoint import NAME, Asked, Sent, serving
-from unprompt import models, prompts, sandbox
-from unprompt.errors import UserError
+from unprompt.engines import models
+from unprompt.messages import UserError
 from unprompt.pipeline import run
 from unprompt.recipe import Model, Template, load, parse
 from unprompt.records import Example
+from unprompt.stages.templates import sandbox
+from unprompt.stages.templates.render import render, render_all
 
 SOURCE = Path(unprompt.__file__).parent
 KEY = "sk-planted-9876543210"
@@ -78,16 +80,14 @@ def test_a_template_ends(template: str, match: str, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(sandbox, "TURNS", 1_000)
     monkeypatch.setattr(sandbox, "SECONDS", 3600.0)
     with pytest.raises(UserError, match=match) as caught:
-        prompts.render(
-            Template(text=template), "c", Example("1", {"a": "text", "b": [1, 2]}), None, "t"
-        )
+        render(Template(text=template), "c", Example("1", {"a": "text", "b": [1, 2]}), None, "t")
     assert "\n" not in str(caught.value)
 
 
 def test_a_template_has_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "SECONDS", 0.0)
     with pytest.raises(UserError, match="it took over 0 s"):
-        prompts.render(
+        render(
             Template(text="{% for i in b %}{{ i }}{% endfor %}"),
             "c",
             Example("1", {"b": [1, 2]}),
@@ -104,7 +104,7 @@ def test_limits_are_taken_back_and_count_anew_for_each_prompt(
     monkeypatch.setattr(sandbox, "TURNS", 30)
     rows = [Example(str(n), {"b": list(range(20))}) for n in range(10)]
     before = resource.getrlimit(resource.RLIMIT_AS)
-    found = prompts.render_all(
+    found = render_all(
         "c",
         Template(text="{% for i in b %}{{ i * 2 }} {% endfor %}{{ 'ab' * 2 }}"),
         "teacher",
@@ -192,7 +192,7 @@ def test_a_pickle_in_a_checkpoint_is_not_run(
     """Even where the list of the checkpoint's files was changed with it."""
     from transformers import Trainer
 
-    from unprompt import train
+    from unprompt.stages.train import loop
 
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     with pytest.MonkeyPatch.context() as patch:
@@ -206,7 +206,7 @@ def test_a_pickle_in_a_checkpoint_is_not_run(
     torch.save(_Bomb(tmp_path / "ran"), checkpoint / name)
     listed = json.loads((checkpoint / "files.json").read_text())
     (checkpoint / "files.json").write_text(
-        json.dumps(listed | {name: train._stamp(checkpoint / name)})
+        json.dumps(listed | {name: loop._stamp(checkpoint / name)})
     )
     with pytest.raises(UserError, match="holds what no training of ours writes, and was not read"):
         run(tiny(), tmp_path / "run")
@@ -284,10 +284,10 @@ def test_a_name_stays_in_its_folder(name: str, decoder_folder: Path) -> None:
 
 @pytest.mark.parametrize("path", ["pkg:unprompt/../../../etc/passwd", "pkg:unprompt//etc/passwd"])
 def test_a_path_stays_in_its_package(path: str) -> None:
-    from unprompt import inputs
+    from unprompt.recipe.names import local_path
 
     with pytest.raises(UserError, match="the path leaves the package"):
-        inputs.local_path(path, "inputs")
+        local_path(path, "inputs")
 
 
 @pytest.mark.parametrize(

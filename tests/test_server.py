@@ -19,16 +19,17 @@ import pytest
 
 from conftest import byte_tokenizer, tiny_recipe
 from endpoint import HELD, NAME, Asked, Sent, serving
-from unprompt import check, collect, rundir
 from unprompt.engines import Unfinished
-from unprompt.engines.http import Endpoint
-from unprompt.engines.ledger import Ledger
-from unprompt.engines.server import ServerEngine
-from unprompt.errors import UserError
-from unprompt.prompts import Side
+from unprompt.engines.server.engine import ServerEngine
+from unprompt.engines.server.http import Endpoint
+from unprompt.engines.server.ledger import Ledger
+from unprompt.messages import UserError
 from unprompt.recipe import Labels, Sampling, Server, parse
 from unprompt.records import Completion, Prompt
-from unprompt.weights import Weights
+from unprompt.stages import check, collect
+from unprompt.stages.prompts import Side
+from unprompt.stages.weights import Weights
+from unprompt.store import rundir
 
 KEY = "sk-planted-0123456789"
 SAMPLING = Sampling(temperature=0, max_new_tokens=8)

@@ -17,13 +17,14 @@ from transformers import AutoModelForCausalLM
 
 import unprompt
 from conftest import byte_tokenizer, decoder
-from unprompt import lessons as lessons_, shots
-from unprompt.engines.hf import HFEngine
-from unprompt.loss import batch_kl, collate
+from unprompt.engines.hf.engine import HFEngine
 from unprompt.recipe import Extract, Labels, Lessons, Recipe, Sampling, parse
 from unprompt.records import Lesson, Prompt, SoftLabels
 from unprompt.report.shots import figures
-from unprompt.train import LessonTrainer
+from unprompt.stages import lessons as lessons_
+from unprompt.stages.lessons import shots
+from unprompt.stages.train.loop import LessonTrainer
+from unprompt.stages.train.loss import batch_kl, collate
 
 QUESTIONS = {"a": "1+1=", "b": "2+3 is", "c": "sum 4 4:", "d": "9-1?", "e": "7 times 1,"}
 ANSWERS = {"a": " two", "b": " five!", "c": " 8", "d": " it is 8", "e": " 7"}
@@ -391,7 +392,7 @@ def test_an_example_is_never_its_own_shot(decoder_folder: Path, tmp_path: Path) 
     made = recipe(
         decoder_folder, evaluate={"data": {"rows": HELD}, "shots": {**SHOTS, "counts": [5]}}
     )
-    from unprompt import check
+    from unprompt.stages import check
 
     for side in check.check(made).shots["sums"].values():
         by_id = {p.example_id: str(p.content) for p in side.prompts}

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from unprompt import rundir
 from unprompt.records import Completion, SoftLabels
+from unprompt.store import rundir
 
 
 def test_labels_come_back_as_they_were(tmp_path: Path) -> None:

@@ -14,11 +14,12 @@ import pytest
 
 from conftest import decoder
 from test_train import ragged_lessons
-from unprompt import rundir, train
-from unprompt.errors import UserError
+from unprompt.messages import UserError
 from unprompt.recipe import Train
 from unprompt.records import Lesson
-from unprompt.stored import StoredLessons
+from unprompt.stages import train
+from unprompt.store import rundir
+from unprompt.store.stored import StoredLessons
 
 BENCHMARK = Path(__file__).parent.parent / "benchmarks/lesson_memory.py"
 

@@ -11,11 +11,12 @@ from transformers import AutoModelForCausalLM
 
 import unprompt
 from conftest import byte_tokenizer, decoder, seq2seq
-from unprompt import check, pipeline, report
-from unprompt.engines.hf import HFEngine
-from unprompt.errors import UserError
+from unprompt import pipeline, report
+from unprompt.engines.hf.engine import HFEngine
+from unprompt.messages import UserError
 from unprompt.recipe import Recipe, Sampling, parse
 from unprompt.records import Prompt
+from unprompt.stages import check
 
 ROWS = [{"id": f"i{n}", "text": text} for n, text in enumerate(["red", "green", "blue", "yellow"])]
 HELD = [

@@ -13,10 +13,12 @@ import pytest
 import torch
 
 from conftest import decoder, seq2seq, tiny_recipe
-from unprompt import pipeline, recipe, rundir, train
-from unprompt.loss import batch_kl, collate
+from unprompt import pipeline, recipe
 from unprompt.recipe import Recipe, Train, parse
 from unprompt.records import Lesson, SoftLabels
+from unprompt.stages import train
+from unprompt.stages.train.loss import batch_kl, collate
+from unprompt.store import rundir
 
 
 def ragged_lessons(count: int = 8) -> list[Lesson]:
@@ -153,7 +155,7 @@ def test_four_lessons_are_overfitted_and_the_prompt_is_gone(
 def test_a_changed_train_section_reuses_the_completions(
     tiny: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from unprompt.engines.hf import HFEngine
+    from unprompt.engines.hf.engine import HFEngine
 
     asked: list[str] = []
     plain = HFEngine.generate
@@ -185,7 +187,7 @@ def test_more_inputs_ask_only_the_new_ones(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from unprompt.engines.hf import HFEngine
+    from unprompt.engines.hf.engine import HFEngine
 
     pipeline.run(tiny(), tmp_path)
     asked: list[str] = []

@@ -17,17 +17,19 @@ from rich.console import Console
 
 import unprompt
 from conftest import byte_tokenizer, decoder, tiny_recipe
-from unprompt import cli, pipeline, progress, rundir, transfer
-from unprompt.errors import UserError
+from unprompt import cli, messages, pipeline
+from unprompt.messages import UserError
 from unprompt.recipe import Recipe, parse
 from unprompt.records import Lesson, Prompt, SoftLabels
+from unprompt.store import rundir
+from unprompt.tools import transfer
 
 USER, ANSWER = {"role": "user", "content": "red:"}, {"role": "assistant", "content": " a colour"}
 
 
 def command(patch: pytest.MonkeyPatch, *arguments: str) -> str:
     said = io.StringIO()
-    patch.setattr(progress, "console", Console(file=said))
+    patch.setattr(messages, "console", Console(file=said))
     patch.setattr(sys, "argv", ["unprompt", *arguments])
     with pytest.raises(SystemExit) as end:
         cli.main()

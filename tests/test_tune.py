@@ -13,11 +13,12 @@ import pytest
 
 import unprompt
 from conftest import byte_tokenizer, decoder
-from unprompt import check, evaluate, tune
-from unprompt.engines.hf import HFEngine
+from unprompt.engines.hf.engine import HFEngine
 from unprompt.metrics.statistics import interval
 from unprompt.recipe import Extract, Recipe, Sampling
 from unprompt.records import Example, Prompt
+from unprompt.stages import check, evaluate
+from unprompt.tools import tune
 
 Make = Callable[..., Recipe]
 SPLIT = [
@@ -110,7 +111,7 @@ def test_every_combination_is_tried_and_the_best_is_written(tmp_path: Path, want
 
 
 def unprompt_render(template: Any, example: Example) -> Prompt:
-    from unprompt.prompts import render
+    from unprompt.stages.templates.render import render
 
     return render(template, "colours", example, None, "teacher")
 

@@ -16,11 +16,14 @@ import torch
 
 import unprompt
 from conftest import byte_tokenizer, decoder, seq2seq, tiny_recipe
-from unprompt import check, lessons, models, pipeline, rundir, vocabulary
-from unprompt.engines.hf import HFEngine
-from unprompt.errors import UserError
+from unprompt import pipeline
+from unprompt.engines import models, vocabulary
+from unprompt.engines.hf.engine import HFEngine
+from unprompt.messages import UserError
 from unprompt.recipe import Extract, Labels, Model, Recipe, parse
 from unprompt.records import Completion, Prompt, SoftLabels
+from unprompt.stages import check, lessons
+from unprompt.store import rundir
 
 SMOL, DEEP = 49152, 129280
 """Tokens of the two real tokenizers: SmolLM2's, and DeepSeek's."""

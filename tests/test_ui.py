@@ -19,13 +19,15 @@ from starlette.testclient import TestClient
 import unprompt
 from conftest import tiny_recipe
 from pages import SLOW, opened, serving, value, wait_for
-from unprompt import ballots, rate, rundir, ui
-from unprompt.errors import UserError
-from unprompt.live import Live, Reply
+from unprompt.messages import UserError
 from unprompt.recipe import parse
 from unprompt.report.visible import visible
-from unprompt.ui import rating
-from unprompt.ui.guard import Guard
+from unprompt.store import rundir
+from unprompt.tools import ui
+from unprompt.tools.live import Live, Reply
+from unprompt.tools.rating import ballots, rate
+from unprompt.tools.ui import rating
+from unprompt.tools.ui.guard import Guard
 
 HOSTILE = (
     "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">**bold**"

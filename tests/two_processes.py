@@ -16,9 +16,11 @@ from accelerate.state import DistributedType, PartialState
 
 from conftest import byte_tokenizer, decoder, seq2seq
 from test_train import ragged_lessons
-from unprompt import cli, processes, rundir, train
+from unprompt import cli
 from unprompt.recipe import Train
 from unprompt.records import Lesson
+from unprompt.stages import processes, train
+from unprompt.store import rundir
 
 FSDP2 = {"fsdp": True, "fsdp_config": {"version": 2}, "use_cpu": False}
 PLAIN: dict[str, Any] = {

@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from unprompt.errors import UserError
+    from unprompt.messages import UserError
     from unprompt.pipeline import Run, run
     from unprompt.recipe import Recipe, load, parse
     from unprompt.records import Completion, Example, Grade, Lesson, Prompt, SoftLabels

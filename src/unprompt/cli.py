@@ -72,8 +72,8 @@ def collect(
     there.
     """
     from unprompt import pipeline, recipe as recipe_
-    from unprompt.cluster import Workers
-    from unprompt.errors import UserError
+    from unprompt.messages import UserError
+    from unprompt.stages.cluster import Workers
 
     if workers and not ray:
         raise UserError(
@@ -90,8 +90,9 @@ def collect(
 @app.command()
 def check(recipe: RecipeFile, overrides: Overrides = None) -> None:
     """Check a recipe and all it names, and estimate what it costs. Loads no weights."""
-    from unprompt import check as check_, recipe as recipe_
-    from unprompt.progress import say
+    from unprompt import recipe as recipe_
+    from unprompt.messages import say
+    from unprompt.stages import check as check_
 
     for line in check_.check(recipe_.load(recipe, overrides or [])).lines:
         say(line)
@@ -101,7 +102,8 @@ def check(recipe: RecipeFile, overrides: Overrides = None) -> None:
 @app.command()
 def demo(overrides: Overrides = None, out: Out = None) -> None:
     """Run the quickstart: a 48-example prompt disappears into a 135M-parameter model."""
-    from unprompt import demo as demo_, pipeline, recipe as recipe_
+    from unprompt import pipeline, recipe as recipe_
+    from unprompt.tools import demo as demo_
 
     _show_run(pipeline.run(recipe_.load(demo_.recipe_path(), overrides or []), out))
 
@@ -120,7 +122,7 @@ def show(
     """One example through every stage: both prompts, completion, span, tokens with their labels,
     grades.
     """
-    from unprompt import show as show_
+    from unprompt.tools import show as show_
 
     show_.show(folder, example)
 
@@ -136,7 +138,7 @@ def compare(
 ) -> None:
     """Several runs in one page: their students side by side, and what differs in their recipes."""
     from unprompt import pipeline
-    from unprompt.progress import say
+    from unprompt.messages import say
 
     say(f"done: {pipeline.compare(folders, out)}")
 
@@ -151,8 +153,8 @@ def init(
     ] = Path("recipe.yaml"),
 ) -> None:
     """Write a starter recipe around a prompt you have."""
-    from unprompt import starter
-    from unprompt.progress import say
+    from unprompt.messages import say
+    from unprompt.tools import starter
 
     for line in starter.write(prompt, out):
         say(line)
@@ -187,9 +189,8 @@ def transfer(
     """Hand over: a round's prompts and answers as chat JSONL for hosted fine-tuning and other
     trainers.
     """
-    from unprompt import transfer as transfer_
-    from unprompt.errors import UserError
-    from unprompt.progress import say
+    from unprompt.messages import UserError, say
+    from unprompt.tools import transfer as transfer_
 
     if (folder is None) == (file is None):
         raise UserError(
@@ -211,7 +212,8 @@ def tune(recipe: RecipeFile, overrides: Overrides = None, out: Out = None) -> No
     """Choose sampling settings and a variant of a prompt on an evaluation split, and write the
     chosen recipe. Goes on where an earlier search stopped.
     """
-    from unprompt import recipe as recipe_, tune as tune_
+    from unprompt import recipe as recipe_
+    from unprompt.tools import tune as tune_
 
     found = tune_.tune(recipe_.load(recipe, overrides or []), out)
     console = _console()
@@ -232,8 +234,8 @@ def library(
     ] = None,
 ) -> None:
     """The prompt library: tasks with a plain and an elaborate prompt, which a recipe may name."""
-    from unprompt import library as library_
-    from unprompt.errors import UserError
+    from unprompt.messages import UserError
+    from unprompt.recipe import library as library_
 
     try:
         lines = library_.listed() if name is None else library_.written(name).rstrip().splitlines()
@@ -273,7 +275,7 @@ def cost(
     ] = None,
 ) -> None:
     """Dollars per 1,000 calls, from prices and token counts."""
-    from unprompt import cost as cost_
+    from unprompt.report import cost as cost_
 
     for line in cost_.lines(prices, model, input_, output, cached):
         print(line)
@@ -312,7 +314,7 @@ def rate(
     """Export a blinded sheet of the systems' answers for people to rate, or read the ratings of
     several people.
     """
-    from unprompt import rate as rate_
+    from unprompt.tools.rating import rate as rate_
 
     for line in (
         rate_.lines(rate_.ratings(folder, read))
@@ -348,7 +350,7 @@ def ui(
     ] = None,
 ) -> None:
     """Two pages in the browser: try the systems side by side, and rate their answers, blinded."""
-    from unprompt import ui as ui_
+    from unprompt.tools import ui as ui_
 
     ui_.serve(folder, host, port, system or [], examples)
 
@@ -370,7 +372,7 @@ def chat(
     ] = None,
 ) -> None:
     """Ask a run's systems in the terminal."""
-    from unprompt import chat as chat_
+    from unprompt.tools import chat as chat_
 
     chat_.chat(folder, system, context)
 
@@ -392,8 +394,8 @@ def export(
     """Write a student as a folder that transformers, vLLM and llama.cpp's converter read, and print
     the commands that serve it.
     """
-    from unprompt import export as export_
-    from unprompt.progress import say
+    from unprompt.messages import say
+    from unprompt.tools import export as export_
 
     for line in export_.export(folder, to, round_, merge=merge):
         say(line)
@@ -422,7 +424,8 @@ def _print_table(
 
 
 def _show_run(finished: Any) -> None:
-    from unprompt import processes, report
+    from unprompt import report
+    from unprompt.stages import processes
 
     if processes.number():
         return  # the first process shows it
@@ -445,7 +448,7 @@ def _show_run(finished: Any) -> None:
 
 def main() -> None:
     """Entry point: a `UserError` becomes one line and exit code 2."""
-    from unprompt.errors import UserError
+    from unprompt.messages import UserError
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     _guarded(app, UserError)

@@ -12,24 +12,28 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unprompt import evaluate, inputs, metrics, models, processes, prompts, rundir
-from unprompt.errors import UserError
-from unprompt.progress import bar, say
-from unprompt.prompts import Side
-from unprompt.recipe import Labels, Lessons, Recipe, Sampling
+from unprompt import metrics
+from unprompt.engines import models
+from unprompt.engines.tokens import common_prefix
+from unprompt.messages import UserError, bar, say
+from unprompt.recipe import Labels, Lessons, Recipe, Sampling, prices
+from unprompt.recipe.names import local_path, search
 from unprompt.records import Completion, Grade, Lesson, Prompt
-from unprompt.weights import Weights
+from unprompt.stages import evaluate, inputs, processes
+from unprompt.stages.prompts import Side, sample_ids, several
+from unprompt.stages.weights import Weights
+from unprompt.store import rundir
 
 if TYPE_CHECKING:
-    from unprompt.check import Checked
-    from unprompt.cluster import Workers
-    from unprompt.cost import Usage
-    from unprompt.judge import Verdict
-    from unprompt.lessons import Drops
+    from unprompt.engines.vocabulary import Pair
     from unprompt.metrics.association import Association
     from unprompt.report import Examples, TokenKL
-    from unprompt.shots import Packed
-    from unprompt.vocabulary import Pair
+    from unprompt.report.cost import Usage
+    from unprompt.stages.check import Checked
+    from unprompt.stages.cluster import Workers
+    from unprompt.stages.evaluate.judge import Verdict
+    from unprompt.stages.lessons.build import Drops
+    from unprompt.stages.lessons.shots import Packed
 
 _SYSTEMS = {"teacher": "teacher", "base": "before"}
 """Whose weights -> the built-in system that has them."""
@@ -108,7 +112,7 @@ def run(recipe: Recipe, folder: str | Path | None = None) -> Run:
     if processes.number():
         return _join(recipe, files)
     with processes.leading(), files.locked():
-        inputs.search(recipe.modules)
+        search(recipe.modules)
         everything = rundir.fingerprint(
             rundir.FORMAT, recipe.model_dump(mode="json"), _sources(recipe), str(files.folder)
         )
@@ -121,7 +125,7 @@ def run(recipe: Recipe, folder: str | Path | None = None) -> Run:
             return Run(files.folder, files.report(), unchanged=True)
         files.write_text("recipe.yaml", recipe.to_yaml())
 
-        from unprompt import check
+        from unprompt.stages import check
 
         checked = check.check(recipe)
         for line in checked.lines:
@@ -167,10 +171,10 @@ def collect(
             fix="leave --ray out and raise teacher_model.server.concurrency",
         )
     with files.locked(), workers.joined() if workers else contextlib.nullcontext():
-        inputs.search(recipe.modules)
+        search(recipe.modules)
         files.write_text("recipe.yaml", recipe.to_yaml())
 
-        from unprompt import check
+        from unprompt.stages import check
 
         checked = check.check(recipe)
         for line in checked.lines:
@@ -182,7 +186,7 @@ def collect(
 
 def _join(recipe: Recipe, files: rundir.RunDir) -> Run:
     """A run as every process but the first sees it."""
-    inputs.search(recipe.modules)
+    search(recipe.modules)
     weights = None
     for job in processes.jobs():
         weights = weights or Weights(recipe, files, models.load_tokenizer(recipe.model, "model"))
@@ -192,8 +196,8 @@ def _join(recipe: Recipe, files: rundir.RunDir) -> Run:
 
 def _train(weights: Weights, round_: str, made_from: str, variants: int, watch: Any) -> None:
     """What all processes of a run do together: a round's student, from the lessons on disk."""
-    from unprompt import train
-    from unprompt.stored import StoredLessons
+    from unprompt.stages import train
+    from unprompt.store.stored import StoredLessons
 
     files, plan = weights.files.round(round_), weights.recipe.plan[round_]
     source = files.folder / "lessons.parquet"
@@ -298,7 +302,7 @@ class _Work:
         inputs: bool = False,
     ) -> None:
         """Note what collecting took, for `cost`."""
-        from unprompt.cost import Usage
+        from unprompt.report.cost import Usage
 
         sizes = [(c.prompt_tokens, len(c.token_ids)) for c in completions]
         usage = Usage(
@@ -316,7 +320,8 @@ class _Work:
         """Sample the inputs that the recipe wants from the model; from here on they are read from
         files. Gives the counts of each source.
         """
-        from unprompt import check, draw
+        from unprompt.stages import check
+        from unprompt.stages.inputs import draw
 
         recipe, files, counts = self.recipe, {}, {}
         for where, sample in draw.sources(recipe).items():
@@ -416,7 +421,7 @@ class _Work:
         """Every round's lessons from the recipe's own teacher, ahead of all training: what can't be
         extracted is known before time is spent.
         """
-        from unprompt import shots
+        from unprompt.stages.lessons import shots
 
         for name, plan in self.recipe.plan.items():
             for context in plan.contexts if self.recipe.teacher_of(name) is None else ():
@@ -432,7 +437,7 @@ class _Work:
         """What a round's student is taught, of each epoch (one list, if all are the same): its
         contexts' lessons, and those replayed against forgetting.
         """
-        from unprompt import lessons
+        from unprompt.stages import lessons
 
         plan = self.recipe.plan[round_]
         teacher = self.recipe.teacher_of(round_) or "teacher"
@@ -484,8 +489,8 @@ class _Work:
         key = (name, whose, settings.end_token, settings.max_failed)
         if key in self._built:
             return self._built[key]
-        from unprompt import lessons
         from unprompt.recipe import Extract
+        from unprompt.stages import lessons
 
         recipe, checked, context, told, pair = (
             self.recipe,
@@ -535,7 +540,7 @@ class _Work:
         prompts, the completions; and what was filtered. Inputs of which nothing is kept are asked
         again with the context's hint.
         """
-        from unprompt import prompts, rationales
+        from unprompt.stages.lessons import rationales
 
         recipe, checked, context, count = (
             self.recipe,
@@ -543,7 +548,7 @@ class _Work:
             self.recipe.contexts[name],
             self.recipe.sampling.per_input,
         )
-        asked, rows = prompts.several(checked.student[name].prompts, count), checked.inputs[name]
+        asked, rows = several(checked.student[name].prompts, count), checked.inputs[name]
         (title, side), first_time = (
             self._questions(name, whose),
             whose not in self._spent.get(name, {}),
@@ -592,21 +597,17 @@ class _Work:
 
     def _input_of(self, name: str) -> dict[str, str]:
         """A lesson's id -> its input's; they differ where an input has several completions."""
-        from unprompt import prompts
-
         count = self.recipe.per_input(name)
         return {
-            id_: row.id
-            for row in self.checked.inputs[name]
-            for id_ in prompts.sample_ids(row.id, count)
+            id_: row.id for row in self.checked.inputs[name] for id_ in sample_ids(row.id, count)
         }
 
     def _pack(self, name: str, found: Sequence[Lesson], round_: str) -> Packed:
         """A context's lessons, each behind others of them."""
-        from unprompt import prompts, shots
+        from unprompt.stages.lessons import shots
 
         checked, plan = self.checked, self.recipe.plan[round_]
-        asked = prompts.several(checked.student[name].prompts, self.recipe.per_input(name))
+        asked = several(checked.student[name].prompts, self.recipe.per_input(name))
         return shots.pack(
             found,
             {p.example_id: str(p.content) for p in asked},
@@ -691,7 +692,7 @@ class _Work:
         """Looks at the held-out inputs of a round's contexts while it trains, as far as their
         teacher has answered by now.
         """
-        from unprompt.watch import Watch
+        from unprompt.stages.train.watch import Watch
 
         held = {
             name: self._held(name)[:_WATCHED]
@@ -779,7 +780,7 @@ class _Work:
         """A student answers a context's held-out examples behind 0 to n shots; an answer ends where
         the next question would begin.
         """
-        from unprompt import shots
+        from unprompt.stages.lessons import shots
 
         evaluation = self.recipe.evaluation(name)
         assert evaluation
@@ -829,8 +830,8 @@ class _Work:
         """Context -> `before` and each round -> KL(teacher || system) on what the teacher answered
         to each held-out input, token by token.
         """
-        from unprompt import kl
         from unprompt.report import TokenKL
+        from unprompt.stages.train import kl
 
         checked, recipe = self.checked, self.recipe
         held = {
@@ -854,7 +855,7 @@ class _Work:
         """What the teacher answered to a context's held-out inputs, behind the student's prompts;
         nothing, where its tokens are not the student's.
         """
-        from unprompt import lessons
+        from unprompt.stages import lessons
 
         recipe, checked = self.recipe, self.checked
         pair = self._pair(recipe.taught_by(name)[0] or "teacher")
@@ -890,7 +891,7 @@ class _Work:
         """KL from the lessons' labels to these weights, in nats, of each token of each lesson; kept
         in the run's folder.
         """
-        from unprompt import kl
+        from unprompt.stages.train import kl
 
         key = rundir.fingerprint(
             rundir.FORMAT,
@@ -914,7 +915,8 @@ class _Work:
         """Context -> how much each instruction of the teacher's prompt matters to it, and how much
         of that the students have taken in.
         """
-        from unprompt import instructions, lessons
+        from unprompt.stages import lessons
+        from unprompt.stages.evaluate import instructions
 
         recipe, checked, found = self.recipe, self.checked, {}
         for name, systems in kl.items():
@@ -1043,8 +1045,8 @@ class _Work:
         """Each round -> KL(base || student) of each unrelated input, in nats per token of the base
         model's answer.
         """
-        from unprompt import lessons
         from unprompt.recipe import Extract
+        from unprompt.stages import lessons
 
         settings, side = self.recipe.drift, self.checked.drift
         if settings is None or side is None:
@@ -1077,13 +1079,13 @@ class _Work:
         settings, reader = self.recipe.judge, self.checked.judge
         if settings is None or reader is None:
             return []
-        from unprompt import judge
+        from unprompt.stages.evaluate import judge
 
         if settings.model:
             self.weights.forget_engines()  # who answered is not needed now
 
         def ask(asked: list[Prompt], ids: list[list[int]]) -> Sequence[Completion]:
-            prefix = 0 if reader.encoder_decoder else prompts.common_prefix(ids)
+            prefix = 0 if reader.encoder_decoder else common_prefix(ids)
             side = Side(asked, [len(each) for each in ids], (prefix,))
             return self.weights.collect(
                 "judge",
@@ -1101,7 +1103,7 @@ class _Work:
 
     def _cost(self, grades: list[Grade]) -> dict[str, Any]:
         """The report's section `cost`."""
-        from unprompt import cost
+        from unprompt.report import cost
 
         seconds: dict[str, float | None] = {}
         for name in self.recipe.plan:
@@ -1134,7 +1136,7 @@ class _Work:
         them.
         """
         from unprompt import report
-        from unprompt.collect import seconds_a_call
+        from unprompt.stages.collect import seconds_a_call
 
         checked, files = self.checked, self.files
         contexts: dict[str, dict[str, Any]] = {}
@@ -1189,7 +1191,7 @@ class _Work:
             encoder_decoder=checked.encoder_decoder,
         )
         if self.recipe.judge:
-            from unprompt import judge
+            from unprompt.stages.evaluate import judge
 
             found["judge"] = judge.summary(self.recipe, verdicts)
         if self.recipe.cost:
@@ -1258,10 +1260,12 @@ def _sources(recipe: Recipe) -> list[str]:
     if recipe.judge and recipe.judge.model:
         found.append(models.identity(recipe.judge.model, "judge.model"))
     if recipe.judge:
-        found.append(rundir.file_digest(Path(__file__).with_name("judge.yaml")))
+        from unprompt.stages.evaluate import judge
+
+        found.append(rundir.file_digest(judge.OURS))
     if recipe.cost:
         tables = [
-            Path(__file__).with_name("prices.yaml"),
+            prices.OURS,
             *([Path(recipe.cost.prices)] if recipe.cost.prices else []),
         ]
         found += [rundir.file_digest(path) if path.is_file() else "missing" for path in tables]
@@ -1303,7 +1307,7 @@ def _sources(recipe: Recipe) -> list[str]:
             [source.sample.seeds] if source.sample else []
         )
         if source.file:
-            path = inputs.local_path(source.file, "inputs")
+            path = local_path(source.file, "inputs")
             found.append(rundir.file_digest(path) if path.is_file() else "missing")
         if source.rule:
             named.append(source.rule)

@@ -53,6 +53,15 @@ class Prompt:
         return (self.content, *self.others)
 
 
+def as_text(content: str | Messages) -> str:
+    """A prompt for people to read."""
+    return (
+        content
+        if isinstance(content, str)
+        else "\n".join(f"[{m['role']}] {m['content']}" for m in content)
+    )
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class SoftLabels:
     """What a teacher said about N tokens: for each, some token ids with probabilities.

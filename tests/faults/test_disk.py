@@ -16,10 +16,11 @@ import pytest
 
 from faults.conftest import Counts, Warm, Whole, asked_twice, lost, same
 from folders import digests
-from unprompt import collect, rundir
-from unprompt.errors import UserError
+from unprompt.messages import UserError
 from unprompt.recipe import Sampling
 from unprompt.records import Completion, Prompt, SoftLabels
+from unprompt.stages import collect
+from unprompt.store import rundir
 
 FULL = [
     "recipe.yaml",

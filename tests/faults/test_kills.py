@@ -131,7 +131,7 @@ def test_the_server(warm: Warm, decoder_folder: Path, counts: Counts, tmp_path: 
 
 
 def _texts(run: Path) -> list[tuple[str, str, str]]:
-    from unprompt import rundir
+    from unprompt.store import rundir
 
     return sorted(
         (g.example_id, g.system, g.text) for g in rundir.read_grades(run / "grades.parquet")

@@ -11,9 +11,9 @@ import torch
 
 from conftest import byte_tokenizer, decoder  # pyright: ignore[reportAttributeAccessIssue]  # of tests/, not of this folder
 from faults.conftest import Counts
-from unprompt.engines import hf
-from unprompt.engines.hf import HFEngine
-from unprompt.errors import UserError
+from unprompt.engines.hf import engine as hf
+from unprompt.engines.hf.engine import HFEngine
+from unprompt.messages import UserError
 from unprompt.recipe import Labels, Sampling
 from unprompt.records import Prompt
 

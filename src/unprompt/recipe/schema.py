@@ -25,7 +25,7 @@ from pydantic import (
     model_validator,
 )
 
-from unprompt import library
+from unprompt.recipe import library
 
 
 class Section(BaseModel):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from unprompt.cost import WAYS
+from unprompt.report.cost import WAYS
 from unprompt.report.table import Table
 
 

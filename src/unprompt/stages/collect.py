@@ -1,0 +1,259 @@
+"""Ask a model all prompts, once. What is answered is on disk and never asked again.
+
+A store is a folder of Parquet parts named by everything that decides an answer but the prompt
+(weights, sampling, labels, seed); each row carries its prompt's fingerprint. So a run that was
+killed, one with another `train` section, and one with more inputs all ask only what is missing.
+Prompts are cut into parts in a fixed order, and a part is named by the prompts in it: the parts
+after a kill are the parts without one, whichever were written by then, and several processes may
+write into one store. A part holds prompts that stand near each other, so answers can be read in the
+prompts' order with a few parts in memory.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from unprompt.engines import Engine, Unfinished
+from unprompt.recipe import Labels, Sampling
+from unprompt.records import Completion, Prompt
+from unprompt.store import rundir
+from unprompt.store.answers import Answers, Parts
+
+if TYPE_CHECKING:
+    from unprompt.store.rundir import Place
+
+BATCHES_A_PART = 2
+MOST_PARTS = 200
+"""Of a big job; its parts hold more answers, up to `LARGEST_PART`."""
+LARGEST_PART = 4096
+"""Answers of a part: what a worker that is lost, or a broken file, costs."""
+PARTS_A_WINDOW = 16
+"""Prompts of so many parts, one behind the other, are sorted by length, so that those of like
+length are answered together."""
+_NOTED_EVERY = 10.0
+"""Seconds between two notes of the time that asking takes: behind a network, a note takes as long
+as a part of many workers."""
+
+
+class Question(NamedTuple):
+    """A prompt that is to be asked.
+
+    Attributes:
+        key: Its fingerprint.
+        place: Among all prompts of the job.
+        length: In tokens.
+        given: A continuation (text, token ids) to score with hard labels, instead of writing one.
+    """
+
+    key: str
+    place: int
+    prompt: Prompt
+    length: int
+    given: tuple[str, Sequence[int]] | None
+
+
+class Part(NamedTuple):
+    """A part that was written: its file's name, the fingerprints of the prompts it answers, and the
+    seconds that took.
+    """
+
+    name: str
+    keys: Sequence[str]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How the prompts of a store are asked: what is the same for all of them, wherever they are
+    asked.
+
+    Attributes:
+        store: Folder of the parts.
+        prefix_tokens: Length of the prefix that all prompts share; one number for each prompt of an
+            ensemble.
+    """
+
+    store: Place
+    sampling: Sampling
+    labels: Labels | None
+    seed: int
+    batch_size: int | None
+    prefix_tokens: Sequence[int]
+
+    def parts(self, questions: Sequence[Question], total: int) -> list[list[Question]]:
+        """The questions of each part, of a job of `total` prompts: those of like length together,
+        as far as they stand near each other.
+        """
+        size = self.size(total)
+        found = []
+        for _, near in itertools.groupby(
+            questions, lambda question: question.place // (size * PARTS_A_WINDOW)
+        ):
+            ordered = sorted(near, key=lambda question: -question.length)
+            found += [ordered[start : start + size] for start in range(0, len(ordered), size)]
+        return found
+
+    def size(self, total: int) -> int:
+        """Prompts of a part, of a job of `total`."""
+        return max(
+            (self.batch_size or 64) * BATCHES_A_PART, min(-(-total // MOST_PARTS), LARGEST_PART)
+        )
+
+    def ask(
+        self,
+        engine: Engine,
+        asked: Sequence[Question],
+        progress: Callable[[int], object] = lambda n: None,
+    ) -> Part:
+        """Ask the questions of a part and write it.
+
+        Raises:
+            Unfinished: The engine had to stop; what it had by then is written.
+        """
+        began, prompts = time.perf_counter(), [question.prompt for question in asked]
+        given = [question.given for question in asked if question.given is not None]
+        if not given:
+            try:
+                found = engine.generate(
+                    prompts,
+                    self.sampling,
+                    self.labels,
+                    seed=self.seed,
+                    prefix_tokens=self.prefix_tokens,
+                    batch_size=self.batch_size,
+                    progress=progress,
+                )
+            except Unfinished as stopped:
+                if stopped.answered:
+                    self._write(
+                        [
+                            (asked[n].key, completion)
+                            for n, completion in sorted(stopped.answered.items())
+                        ]
+                    )
+                raise
+        else:
+            said = engine.score(
+                prompts,
+                [ids for _, ids in given],
+                Labels(kind="hard"),
+                seed=self.seed,
+                prefix_tokens=self.prefix_tokens,
+                batch_size=self.batch_size,
+                progress=progress,
+            )
+            found = [
+                Completion(
+                    q.prompt.example_id,
+                    q.prompt.context,
+                    text,
+                    tuple(ids),
+                    "given",
+                    q.length,
+                    label,
+                )
+                for q, (text, ids), label in zip(asked, given, said, strict=True)
+            ]
+        took = time.perf_counter() - began
+        keys = [q.key for q in asked]
+        return Part(self._write(list(zip(keys, found, strict=True))), keys, took)
+
+    def _write(self, answered: Sequence[tuple[str, Completion]]) -> str:
+        name = f"part-{rundir.fingerprint(*(key for key, _ in answered))}.parquet"
+        rundir.write_completions(self.store / name, answered)
+        return name
+
+
+Ask = Callable[[Asking, list[list[Question]], Callable[[int], object]], Iterator[Part]]
+"""Asks the questions of all parts, in any order, and tells of each part that is written."""
+
+
+def here(engine: Callable[[], Engine]) -> Ask:
+    """Asks one part after the other in this process; the engine is made only if something has to be
+    asked.
+    """
+
+    def ask(
+        asking: Asking, parts: list[list[Question]], progress: Callable[[int], object]
+    ) -> Iterator[Part]:
+        for part in parts:
+            yield asking.ask(engine(), part, progress)
+
+    return ask
+
+
+def key_of(prompt: Prompt) -> str:
+    """Fingerprint of one prompt."""
+    return rundir.fingerprint(
+        prompt.example_id, prompt.context, prompt.content, *prompt.others, digits=24
+    )
+
+
+def fill(
+    ask: Ask,
+    asking: Asking,
+    prompts: Sequence[Prompt],
+    lengths: Sequence[int],
+    given: Sequence[tuple[str, Sequence[int]]] | None = None,
+    progress: Callable[[int], object] = lambda n: None,
+) -> tuple[Answers, int]:
+    """Ask what the store has no completion of.
+
+    Args:
+        lengths: Each prompt's length in tokens; prompts of like length are answered together.
+        given: For each prompt a continuation (text, token ids) to score, instead of writing one.
+        progress: Told how many prompts were answered since the last call.
+
+    Returns:
+        One completion for each prompt, in the prompts' order; and how many had to be asked.
+    """
+    parts, keys = Parts(asking.store), [key_of(prompt) for prompt in prompts]
+    missing = [
+        Question(key, n, prompts[n], lengths[n], given[n] if given else None)
+        for n, key in enumerate(keys)
+        if key not in parts.places
+    ]
+    progress(len(prompts) - len(missing))
+    calls, seconds, noted = 0, 0.0, -math.inf
+    try:
+        for part in ask(asking, asking.parts(missing, len(prompts)), progress) if missing else ():
+            parts.add(asking.store / part.name, part.keys)
+            calls, seconds = calls + len(part.keys), seconds + part.seconds
+            if time.perf_counter() > noted + _NOTED_EVERY:
+                _note_time(asking.store, calls, seconds)
+                calls, seconds, noted = 0, 0.0, time.perf_counter()
+    finally:
+        if calls:
+            _note_time(asking.store, calls, seconds)
+    return Answers(
+        parts.paths, [parts.places[key] for key in keys], asking.size(len(prompts)) * PARTS_A_WINDOW
+    ), len(missing)
+
+
+def seconds_a_call(store: Place) -> float | None:
+    """Measured seconds for one prompt, batching and prefix cache included; None before the first
+    part.
+    """
+    calls, seconds = _times(store)
+    return seconds / calls if calls else None
+
+
+def _times(store: Place) -> tuple[int, float]:
+    try:
+        calls, seconds = json.loads((store / "seconds.json").read_text())
+        return calls, seconds
+    except (FileNotFoundError, ValueError):
+        return 0, 0.0
+
+
+def _note_time(store: Place, calls: int, seconds: float) -> None:
+    before = _times(store)
+    rundir.put(
+        store / "seconds.json", json.dumps([before[0] + calls, before[1] + seconds]).encode()
+    )

@@ -1,0 +1,12 @@
+"""Grades, KL on instructions, judges."""
+
+from unprompt.stages.evaluate.grade import (
+    check,
+    continuations,
+    grade,
+    grade_choices,
+    refuse_gold,
+    sampling_of,
+)
+
+__all__ = ["check", "continuations", "grade", "grade_choices", "refuse_gold", "sampling_of"]

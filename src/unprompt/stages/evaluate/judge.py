@@ -1,0 +1,418 @@
+"""A language model as judge: answers from 0 to 6 on several criteria, inputs' difficulty from 1 to
+5.
+
+One prompt shows one answer and all criteria. So a verdict does not hang on which other systems
+there are: one more system asks only for its own verdicts, no answer gains by its place beside
+another, and prompts stay short. What may pull a judge here is the order of the criteria, so each
+repeat has another one, the same for all systems. The same answer to the same input is judged once,
+whoever gave it.
+
+A verdict is read from the lines `criterion: number`; what can't be read is counted, never guessed.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import yaml
+
+from unprompt.engines.tokens import Reader
+from unprompt.messages import UserError
+from unprompt.metrics.agreement import krippendorff_alpha
+from unprompt.metrics.statistics import bootstrap, by_group
+from unprompt.recipe import Judge, Recipe, Template
+from unprompt.records import Completion, Example, Grade, Prompt
+from unprompt.stages.templates.render import render
+from unprompt.store import rundir
+
+DIFFICULTY = "(difficulty)"
+"""What stands as the system of a verdict on an input; no system can be called so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rubric:
+    """Criteria, their scale, and the prompt that asks for them."""
+
+    low: int
+    high: int
+    criteria: dict[str, str]
+    template: Template
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the judge said once about one answer, or (`system` is `(difficulty)`) about one input.
+
+    Attributes:
+        repeat: Which of the repeats, from 0.
+        scores: Criterion -> the number; None where it could not be read.
+        text: The judge's whole answer.
+        unjudged: Why the judge was not asked; None if it was.
+        group: As in `Grade`.
+    """
+
+    example_id: str
+    context: str
+    system: str
+    repeat: int
+    scores: dict[str, int | None]
+    text: str
+    unjudged: str | None = None
+    group: str | None = None
+
+
+class _Task(NamedTuple):
+    """One input whose answers, or whose difficulty, is judged."""
+
+    context: str
+    example: Example
+    asked: Prompt
+    rule: Rubric
+    where: str
+    difficulty: bool
+
+
+OURS = Path(__file__).with_name("judge.yaml")
+"""Our rubrics."""
+
+
+@functools.cache
+def _texts() -> dict[str, Any]:
+    return yaml.safe_load(OURS.read_text("utf-8"))
+
+
+def rubric(settings: Judge, of: Literal["answers", "difficulty"]) -> Rubric:
+    """Ours, with the recipe's own criteria and template for answers."""
+    ours = _texts()[of]
+    own = settings if of == "answers" else None
+    criteria = (own and own.criteria) or ours["criteria"]
+    return Rubric(
+        ours["low"],
+        ours["high"],
+        dict(criteria),
+        (own and own.template) or Template(text=ours["template"]),
+    )
+
+
+def orders(names: Sequence[str], repeats: int, seed: str) -> list[list[str]]:
+    """`repeats` different orders of the names, from the seed alone.
+
+    There must be so many: the recipe's schema sees to that.
+    """
+    draw, found = random.Random(seed), list[list[str]]()
+    while len(found) < repeats:
+        order = draw.sample(list(names), len(names))
+        if order not in found:
+            found.append(order)
+    return found
+
+
+def ask(task: _Task, order: Sequence[str], answer: str, reader: Reader) -> Prompt:
+    """The judge's prompt about one answer (or, where the template shows none, about the input); a
+    plain text becomes a user's message to a chat model. The conversation is what the student was
+    asked.
+    """
+    rule, asked, example = task.rule, task.asked, task.example
+    turns = (
+        [{"role": "user", "content": asked.content}]
+        if isinstance(asked.content, str)
+        else [dict(turn) for turn in asked.content]
+    )
+    fields = {
+        "turns": turns,
+        "answer": answer,
+        "low": rule.low,
+        "high": rule.high,
+        "fields": example.fields,
+        "target": example.target,
+        "criteria": [{"name": name, "text": rule.criteria[name]} for name in order],
+    }
+    found = render(
+        rule.template, f"judge/{task.context}", Example(example.id, fields), None, task.where
+    )
+    if reader.chat and isinstance(found.content, str):
+        return replace(found, content=({"role": "user", "content": found.content},))
+    return found
+
+
+def read(text: str, stop: str, rule: Rubric) -> dict[str, int | None]:
+    """Each criterion's number, from the last line that begins with its name; None where that is no
+    whole number of the scale.
+
+    `helpful: 4`, `**Helpful**: 4/6` and `- helpful = 4 (clear)` are read; `4 or 5`, `4.5`, `9` and
+    `<0-6>` are not. A last line that the limit on tokens cut is not read, since its number may go
+    on.
+
+    Args:
+        text: The judge's answer.
+        stop: Why it ended.
+    """
+    lines = text.splitlines()
+    if stop == "length" and lines and not text.endswith("\n"):
+        lines.pop()
+    found: dict[str, int | None] = dict.fromkeys(rule.criteria)
+    for name in rule.criteria:
+        begins = re.compile(
+            rf"[\s>#*_`\-•]*{re.escape(name)}[\s*_`]*[:=][\s*_`]*(.*)", re.IGNORECASE
+        )
+        said = [match[1] for line in lines if (match := begins.fullmatch(line))]
+        number = (
+            re.fullmatch(
+                rf"([0-9]{{1,9}})[\s*_`]*(?:(?:/|out of)\s*{rule.high}(?![0-9]))?[^0-9]*", said[-1]
+            )
+            if said
+            else None
+        )
+        if number and rule.low <= int(number[1]) <= rule.high:
+            found[name] = int(number[1])
+    return found
+
+
+def _tasks(
+    recipe: Recipe,
+    settings: Judge,
+    held_out: Mapping[str, Sequence[Example]],
+    asked: Mapping[str, Sequence[Prompt]],
+) -> Iterator[_Task]:
+    answers, difficulty = rubric(settings, "answers"), rubric(settings, "difficulty")
+    for context in recipe.judged:
+        for example, prompt in zip(held_out[context], asked[context], strict=True):
+            yield _Task(context, example, prompt, answers, "judge.template", False)
+            if settings.difficulty:
+                yield _Task(context, example, prompt, difficulty, "judge.difficulty", True)
+
+
+def lengths(
+    recipe: Recipe,
+    held_out: Mapping[str, Sequence[Example]],
+    asked: Mapping[str, Sequence[Prompt]],
+    reader: Reader,
+) -> Iterator[tuple[str, bool, int]]:
+    """Each thing to be judged: its context, whether that is an input's difficulty, and the tokens
+    of the prompt with an empty answer.
+    """
+    assert recipe.judge
+    for task in _tasks(recipe, recipe.judge, held_out, asked):
+        yield (
+            task.context,
+            task.difficulty,
+            len(_encode(ask(task, list(task.rule.criteria), "", reader), reader)),
+        )
+
+
+def check(
+    recipe: Recipe,
+    held_out: Mapping[str, Sequence[Example]],
+    asked: Mapping[str, Sequence[Prompt]],
+    reader: Reader,
+) -> str:
+    """What can be known before there are answers: templates render, and the judge's prompts fit its
+    window with an empty answer.
+
+    Args:
+        held_out: Context -> its held-out examples.
+        asked: Context -> the student's prompts for them.
+
+    Returns:
+        A line for the terminal.
+
+    Raises:
+        UserError: They do not.
+    """
+    settings = recipe.judge
+    assert settings
+    for task in _tasks(recipe, settings, held_out, asked):
+        tokens = len(_encode(ask(task, list(task.rule.criteria), "", reader), reader))
+        if _over(tokens, settings, reader):
+            raise UserError(
+                f"the judge's prompt on example '{task.example.id}' of context {task.context} has"
+                f" {tokens} tokens ahead of any answer; with {settings.max_new_tokens} new ones"
+                f" that is over the judge's window of {reader.window}",
+                where=task.where,
+                fix=(
+                    "take a judge with a longer window or shorter examples, or leave that context"
+                    " out of judge.contexts"
+                ),
+            )
+    names = ", ".join(rubric(settings, "answers").criteria)
+    whose = "judge.model" if settings.model else "the teacher"
+    form = "" if reader.chat else ", which has no chat template and is asked in plain text,"
+    return f"judge: {whose}{form} rates {names} of each answer, {settings.repeats} times"
+
+
+def judge(
+    recipe: Recipe,
+    held_out: Mapping[str, Sequence[Example]],
+    asked: Mapping[str, Sequence[Prompt]],
+    grades: Sequence[Grade],
+    reader: Reader,
+    answer: Callable[[list[Prompt], list[list[int]]], Sequence[Completion]],
+) -> list[Verdict]:
+    """All verdicts.
+
+    Judged is the extracted answer; where nothing could be extracted, the whole text, which is what
+    a user would have got. Answers behind shots (`NAME@...`) are left out. A prompt over the judge's
+    window is not asked, and its verdict says so.
+
+    Args:
+        held_out: Context -> its held-out examples.
+        asked: Context -> the student's prompts for them.
+        answer: Asks the judge: prompts and their token ids -> completions.
+    """
+    settings = recipe.judge
+    assert settings
+    answers: dict[tuple[str, str], list[Grade]] = {}
+    for grade in grades:
+        if "@" not in grade.system:
+            answers.setdefault((grade.context, grade.example_id), []).append(grade)
+    questions: dict[str, Prompt] = {}
+    wanted: list[tuple[_Task, Verdict, str]] = []
+    for task in _tasks(recipe, settings, held_out, asked):
+        mine, names = answers.get((task.context, task.example.id), []), list(task.rule.criteria)
+        shown = (
+            [(DIFFICULTY, "")]
+            if task.difficulty
+            else [(grade.system, grade.shown) for grade in mine]
+        )
+        seed = f"{recipe.seed}:{task.where}:{task.context}:{task.example.id}"
+        for repeat, order in enumerate(orders(names, settings.repeats, seed)):
+            for system, text in shown:
+                question = ask(task, order, text, reader)
+                key = rundir.fingerprint(question.example_id, question.context, question.content)
+                questions[key] = question
+                group = mine[0].group if mine else None
+                blank = Verdict(
+                    task.example.id,
+                    task.context,
+                    system,
+                    repeat,
+                    dict.fromkeys(names),
+                    "",
+                    None,
+                    group,
+                )
+                wanted.append((task, blank, key))
+    ids = {key: _encode(question, reader) for key, question in questions.items()}
+    fits = [key for key in questions if not _over(len(ids[key]), settings, reader)]
+    completions = (
+        answer([questions[key] for key in fits], [ids[key] for key in fits]) if fits else []
+    )
+    said = dict(zip(fits, completions, strict=True))
+    found = []
+    for task, blank, key in wanted:
+        if key in said:
+            scores = read(said[key].text, said[key].stop, task.rule)
+            found.append(replace(blank, scores=scores, text=said[key].text))
+        else:
+            found.append(
+                replace(
+                    blank,
+                    unjudged=f"{len(ids[key])} tokens, over the judge's window of {reader.window}",
+                )
+            )
+    return found
+
+
+def _encode(question: Prompt, reader: Reader) -> list[int]:
+    return reader.encode(question.content, "judge.template")
+
+
+def _over(tokens: int, settings: Judge, reader: Reader) -> bool:
+    return reader.window is not None and tokens + settings.max_new_tokens > reader.window
+
+
+def summary(recipe: Recipe, verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """The report's section `judge`.
+
+    An example's score is the mean of what its repeats say; means and 95 % bootstrap intervals are
+    over examples (or groups). `agreement` is Krippendorff's alpha (interval) between repeats, over
+    all systems' answers; None where it is not defined.
+    """
+    settings = recipe.judge
+    assert settings
+    found: dict[str, Any] = {"repeats": settings.repeats, "contexts": {}, "difficulty": {}}
+    for of in ("answers", "difficulty"):
+        rule = rubric(settings, of)
+        found["scale" if of == "answers" else "difficulty_scale"] = [rule.low, rule.high]
+        for context in recipe.judged:
+            mine = [
+                v
+                for v in verdicts
+                if v.context == context and (v.system == DIFFICULTY) == (of == "difficulty")
+            ]
+            if not mine:
+                continue
+            systems = {
+                name: _system([v for v in mine if v.system == name], rule)
+                for name in dict.fromkeys(v.system for v in mine)
+            }
+            agreement = {
+                name: krippendorff_alpha(
+                    [
+                        [score for v in own if (score := v.scores[name]) is not None]
+                        for own in _by_thing(mine).values()
+                    ]
+                )
+                for name in rule.criteria
+            }
+            if of == "answers":
+                found["contexts"][context] = {"systems": systems, "agreement": agreement}
+            else:
+                found["difficulty"][context] = {**systems[DIFFICULTY], "agreement": agreement}
+    return found
+
+
+def _by_thing(verdicts: Sequence[Verdict]) -> dict[tuple[str, str], list[Verdict]]:
+    """The repeats on each answer."""
+    found: dict[tuple[str, str], list[Verdict]] = {}
+    for verdict in verdicts:
+        found.setdefault((verdict.system, verdict.example_id), []).append(verdict)
+    return found
+
+
+def _system(verdicts: Sequence[Verdict], rule: Rubric) -> dict[str, Any]:
+    things = list(_by_thing(verdicts).values())
+    scores = [
+        {name: _mean([v.scores[name] for v in own]) for name in rule.criteria} for own in things
+    ]
+    groups = [own[0].group for own in things]
+    every = [None if None in row.values() else _mean(list(row.values())) for row in scores]
+    reasons = Counter(v.unjudged for v in verdicts if v.unjudged)
+    return {
+        "judged": len(things),
+        "criteria": {
+            name: _interval([row[name] for row in scores], groups) for name in rule.criteria
+        },
+        "overall": _interval(every, groups),
+        "verdicts": sum(v.unjudged is None for v in verdicts),
+        "unparsable": sum(v.unjudged is None and None in v.scores.values() for v in verdicts),
+        "unjudged": sum(reasons.values()),
+        "why_unjudged": dict(reasons),
+    }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _interval(
+    values: Sequence[float | None], groups: Sequence[str | None]
+) -> dict[str, float] | None:
+    """Mean and interval over the examples that have a value; how many those are."""
+    known = [
+        (value, group) for value, group in zip(values, groups, strict=True) if value is not None
+    ]
+    if not known:
+        return None
+    array = np.asarray(by_group([value for value, _ in known], [group for _, group in known]))
+    low, high = bootstrap(array)
+    return {"mean": float(array.mean()), "low": low, "high": high, "examples": len(known)}

@@ -1,0 +1,25 @@
+"""The transfer set: f, token spans, weights, shots, filters."""
+
+from unprompt.stages.lessons.build import (
+    Drops,
+    build,
+    gold_completions,
+    refuse_too_many_failures,
+    replay_size,
+    replayed,
+    token_ends,
+    token_span,
+    weighted,
+)
+
+__all__ = [
+    "Drops",
+    "build",
+    "gold_completions",
+    "refuse_too_many_failures",
+    "replay_size",
+    "replayed",
+    "token_ends",
+    "token_span",
+    "weighted",
+]

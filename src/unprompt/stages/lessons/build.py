@@ -1,0 +1,266 @@
+"""Build the transfer set: the student's prompt, then f(y) token for token with the teacher's
+labels, then the end token.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from unprompt.engines.tokens import encode
+from unprompt.messages import UserError
+from unprompt.recipe import Extract
+from unprompt.records import Completion, Lesson, Prompt, SoftLabels
+from unprompt.stages.lessons import extract as extract_
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass
+class Drops:
+    """What did not become a lesson, and why; what did, but not whole."""
+
+    failed: dict[str, str] = field(default_factory=dict)
+    """Example id -> reason."""
+    cut_at_limit: list[str] = field(default_factory=list)
+    """Examples whose answer `max_new_tokens` cut: taught as far as it goes, without the end token.
+    """
+    filtered: dict[str, int] = field(default_factory=dict)
+    """What the context's filter said of the completions, ahead of f."""
+
+    def reasons(self) -> dict[str, int]:
+        """Reason -> count."""
+        return dict(Counter(self.failed.values()))
+
+
+def token_ends(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[int]:
+    """For each token, the number of characters of the decoded text up to its end, shape
+    (len(ids),).
+    """
+    alone = [_decode(tokenizer, [token]) for token in ids]
+    if "".join(alone) == _decode(tokenizer, ids):
+        return np.cumsum([len(text) for text in alone], dtype=int).tolist()
+    # tokens that decode differently alone (parts of a character, SentencePiece blanks): decode
+    # every beginning
+    return [len(_decode(tokenizer, ids[: n + 1]).rstrip("�")) for n in range(len(ids))]
+
+
+def _decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    text = tokenizer.decode(
+        list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+    )
+    assert isinstance(text, str)
+    return text
+
+
+def token_span(
+    tokenizer: PreTrainedTokenizerBase, completion: Completion, span: extract_.Span
+) -> tuple[int, int] | str:
+    """The tokens that make up a span of characters, or why no whole tokens do. Blanks at the edges
+    may come along.
+    """
+    text, ends = completion.text, token_ends(tokenizer, completion.token_ids)
+    first, last = span.start, span.end
+    while first < last and text[first].isspace():
+        first += 1
+    while last > first and text[last - 1].isspace():
+        last -= 1
+    begins = [0, *ends]
+    start = next((n for n, end in enumerate(ends) if end > first), len(ends))
+    # tokens of blanks inside the span belong to it, and so do those that hold the first bytes of
+    # its first letter
+
+    def ends_inside_a_letter(n: int) -> bool:
+        return len(_decode(tokenizer, completion.token_ids[: n + 1])) > ends[n]
+
+    while start > 0 and (
+        begins[start - 1] >= span.start
+        or begins[start - 1] == ends[start - 1]
+        or ends_inside_a_letter(start - 1)
+    ):
+        start -= 1
+    if not text[last:].strip() and completion.stop != "stop":
+        stop = len(ends) - (completion.stop == "end")
+    else:
+        stop = next((n + 1 for n, end in enumerate(ends) if end >= last), len(ends))
+    outside = text[begins[start] : first] + _decode(tokenizer, completion.token_ids[:stop])[last:]
+    if outside.strip():
+        return "boundary inside a token"
+    return start, stop
+
+
+def build(
+    prompts: Sequence[Prompt],
+    completions: Sequence[Completion],
+    tokenizer: PreTrainedTokenizerBase,
+    rule: Extract,
+    *,
+    end_token: bool,
+    where: str = "extract",
+    modules: str | None = None,
+    writer: PreTrainedTokenizerBase | None = None,
+    window: int | None = None,
+) -> tuple[list[Lesson], Drops]:
+    """Lessons from the teacher's completions.
+
+    Args:
+        prompts: The student's prompt for each completion.
+        completions: The teacher's, with labels.
+        tokenizer: The student's.
+        rule: f.
+        end_token: Teach the end token after an answer that is finished. Its label is the teacher's
+            where the teacher itself ended there; else it is certain, since f ends the answer there.
+        writer: The tokenizer of a teacher that has another one than the student: the text of the
+            tokens that f keeps is tokenised anew, each token its own label.
+        window: Longest lesson, of those that are tokenised anew: nobody could know their length
+            before; None: no limit.
+
+    Returns:
+        The lessons, and what was dropped.
+    """
+    lessons, drops = [], Drops()
+    for prompt, completion in zip(prompts, completions, strict=True):
+        span = extract_.extract(rule, completion.text, completion.stop, where, modules)
+        tokens = (
+            token_span(writer or tokenizer, completion, span)
+            if isinstance(span, extract_.Span)
+            else span
+        )
+        if isinstance(tokens, str):
+            drops.failed[prompt.example_id] = tokens
+            continue
+        start, stop = tokens
+        assert completion.labels is not None
+        assert isinstance(span, extract_.Span)
+        target, labels = completion.token_ids[start:stop], completion.labels.slice(start, stop)
+        if writer is not None:
+            again = _anew(tokenizer, _decode(writer, target))
+            if isinstance(again, str):
+                drops.failed[prompt.example_id] = again
+                continue
+            target, labels = again, SoftLabels.hard(again)
+        if tokenizer.eos_token_id in target:
+            drops.failed[prompt.example_id] = "the student's end token inside the answer"
+            continue
+        to_the_end = span.end >= len(completion.text.rstrip())
+        if to_the_end and completion.stop == "length":
+            drops.cut_at_limit.append(prompt.example_id)
+        elif end_token:
+            eos = tokenizer.eos_token_id
+            assert isinstance(eos, int)
+            if (
+                writer is None
+                and stop == len(completion.token_ids) - 1
+                and completion.token_ids[stop] == eos
+            ):
+                labels = SoftLabels.concat([labels, completion.labels.slice(stop, stop + 1)])
+            else:
+                labels = labels.then_hard(eos)
+            target = (*target, eos)
+        asked = _student_prompt(tokenizer, prompt)
+        if window and len(asked) + len(target) > window:
+            drops.failed[prompt.example_id] = "over the student's window in its own tokens"
+            continue
+        weights = np.concatenate([np.zeros(len(asked)), np.ones(len(target))]).astype(np.float32)
+        lessons.append(
+            Lesson(
+                prompt.example_id, prompt.context, (*asked, *target), len(asked), weights, labels
+            )
+        )
+    return lessons, drops
+
+
+def _anew(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...] | str:
+    """The student's tokens of a text that another tokenizer wrote, or why there are none."""
+    if "�" in text:
+        return "half a character"
+    ids = tuple(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+    return (
+        ids
+        if _decode(tokenizer, ids).strip() == text.strip()
+        else "the student's tokenizer can't write it"
+    )
+
+
+def gold_completions(
+    prompts: Sequence[Prompt], texts: Sequence[str], tokenizer: PreTrainedTokenizerBase
+) -> list[Completion]:
+    """Gold answers in the form of a teacher's: what supervised training on them learns, each token
+    its own label.
+    """
+    eos, found = tokenizer.eos_token_id, []
+    assert isinstance(eos, int)
+    for prompt, text in zip(prompts, texts, strict=True):
+        ids = [*tokenizer(text, add_special_tokens=False, verbose=False).input_ids, eos]
+        found.append(
+            Completion(
+                prompt.example_id,
+                prompt.context,
+                _decode(tokenizer, ids[:-1]),
+                tuple(ids),
+                "end",
+                0,
+                SoftLabels.hard(ids),
+            )
+        )
+    return found
+
+
+def weighted(lessons: Sequence[Lesson], weight: float) -> list[Lesson]:
+    """Lessons whose loss counts `weight` times as much in the sum of Snell et al. 2022, equation
+    2.
+    """
+    return [replace(lesson, weights=lesson.weights * np.float32(weight)) for lesson in lessons]
+
+
+def replay_size(lessons: int, share: float) -> int:
+    """How many replayed lessons beside `lessons` others make up `share` of all."""
+    return round(lessons * share / (1 - share))
+
+
+def replayed(lessons: Sequence[Lesson], count: int, seed: int) -> list[Lesson]:
+    """`count` of the lessons (all, if there are fewer), drawn without replacement, in their
+    order.
+    """
+    chosen = np.random.default_rng(seed).permutation(len(lessons))[:count]
+    return [lessons[n] for n in sorted(chosen)]
+
+
+def _student_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
+    ids = encode(tokenizer, prompt.content, prompt.context)
+    if not ids:
+        raise UserError(
+            "the student's prompt has no tokens",
+            where=f"context {prompt.context}, input {prompt.example_id}",
+            fix="give the template some text",
+        )
+    return ids
+
+
+def refuse_too_many_failures(
+    drops: Drops, inputs: int, max_failed: float, context: str, completions: Sequence[Completion]
+) -> None:
+    """Stop ahead of training when too many answers could not be used.
+
+    Raises:
+        UserError: With the commonest reason and an answer as it was.
+    """
+    if inputs and len(drops.failed) > max_failed * inputs:
+        reason, count = Counter(drops.failed.values()).most_common(1)[0]
+        id_ = next(id_ for id_, why in drops.failed.items() if why == reason)
+        text = next(c.text for c in completions if c.example_id == id_)
+        raise UserError(
+            f"{len(drops.failed)} of {inputs} answers could not be extracted, more than"
+            f" lessons.max_failed allows ({max_failed:.0%}); most often '{reason}' ({count} times),"
+            f" as in input '{id_}': {text[:80]!r}",
+            where=f"contexts.{context}.extract",
+            fix=(
+                "change extract, sampling.max_new_tokens or the teacher's prompt; the completions"
+                " are kept"
+            ),
+        )

@@ -1,0 +1,204 @@
+"""Which of a teacher's completions become lessons: those whose answer is correct, or what most of
+the input's completions say. Pure.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from unprompt import metrics
+from unprompt.messages import UserError
+from unprompt.recipe import Extract, Filter
+from unprompt.records import Completion, Example
+from unprompt.stages.lessons import extract as extract_
+
+KEPT, WRONG, MINORITY, NO_ANSWER = "kept", "wrong", "minority", "no answer found"
+"""What a filter says of a completion."""
+
+
+def check(
+    rule: Filter, examples: Sequence[Example], per_input: int, name: str, modules: str
+) -> None:
+    """Before any money is spent: the metric is there, and so is what it needs.
+
+    Raises:
+        UserError: An unknown metric or one that does not look at an answer, an input without a gold
+            answer, or a majority of one completion.
+    """
+    where = f"contexts.{name}.filter"
+    metrics.find(rule.metric, f"{where}.metric", modules)
+    if rule.metric in metrics.NO_GOLD:
+        raise UserError(
+            f"'{rule.metric}' does not say whether an answer is correct",
+            where=f"{where}.metric",
+            fix="use accuracy, say",
+        )
+    if rule.keep == "majority" and per_input == 1:
+        raise UserError(
+            "of one completion there is no majority",
+            where=f"{where}.keep",
+            fix="raise sampling.per_input, to 3 say",
+        )
+    lacking = next((e for e in examples if e.target is None), None)
+    if rule.keep == "correct" and lacking is not None:
+        raise UserError(
+            f"input '{lacking.id}' has no gold answer to be correct by",
+            where=where,
+            fix=(
+                f"name the field that holds it in contexts.{name}.inputs.target (the data has:"
+                f" {', '.join(lacking.fields)}), or keep: majority"
+            ),
+        )
+
+
+def with_gold(example: Example) -> Example:
+    """An input whose gold answer a template may show, as `target`."""
+    return Example(
+        example.id,
+        example.fields if example.target is None else {**example.fields, "target": example.target},
+        example.target,
+    )
+
+
+def judge(
+    rule: Filter,
+    extract: Extract,
+    examples: Sequence[Example],
+    completions: Sequence[Completion],
+    per_input: int,
+    name: str = "",
+    modules: str | None = None,
+) -> list[str]:
+    """What becomes of each completion: `kept`, `wrong`, `minority` or `no answer found`.
+
+    Args:
+        rule: The context's filter.
+        extract: f, where the filter has no extraction of its own.
+        examples: The inputs.
+        completions: `per_input` of each input, in the inputs' order.
+        name: The context's, for messages.
+
+    Raises:
+        UserError: The metric fails.
+    """
+    where = f"contexts.{name}.filter"
+    measure = metrics.find(rule.metric, f"{where}.metric", modules)
+    spans = [
+        extract_.extract(rule.extract or extract, c.text, c.stop, f"{where}.extract", modules)
+        for c in completions
+    ]
+    answers = [
+        c.text[span.start : span.end].strip() if isinstance(span, extract_.Span) else None
+        for c, span in zip(completions, spans, strict=True)
+    ]
+
+    def right(answer: str, example: Example) -> bool:
+        try:
+            return float(measure(answer, example)) >= 1
+        except Exception as error:
+            raise UserError(
+                f"metric '{rule.metric}' failed on input '{example.id}': {type(error).__name__}:"
+                f" {error}",
+                where=where,
+                fix="mend it",
+            ) from error
+
+    def usable(answer: str) -> bool:
+        """Whether others can be compared with it, as with a gold answer; ours say so by raising
+        ValueError (a number without one).
+        """
+        if rule.metric not in metrics.METRICS:
+            return True
+        try:
+            metrics.METRICS[rule.metric]("", Example("", {}, answer))
+        except ValueError:
+            return False
+        return True
+
+    found = []
+    for number, example in enumerate(examples):
+        own = answers[number * per_input : (number + 1) * per_input]
+        if rule.keep == "correct":
+            found += [
+                NO_ANSWER if answer is None else KEPT if right(answer, example) else WRONG
+                for answer in own
+            ]
+        else:
+            found += _vote(
+                [answer if answer is not None and usable(answer) else None for answer in own],
+                example,
+                right,
+            )
+    return found
+
+
+def _vote(
+    answers: Sequence[str | None], example: Example, agree: Callable[[str, Example], bool]
+) -> list[str]:
+    """Self-consistency (Wang et al. 2022): what most say is kept. Of equals, what was said
+    first.
+    """
+    sides: list[str] = []
+    chosen: list[int | None] = []
+    for answer in answers:
+        if answer is None:
+            chosen.append(None)
+            continue
+        side = next(
+            (
+                n
+                for n, other in enumerate(sides)
+                if agree(answer, Example(example.id, example.fields, other))
+            ),
+            len(sides),
+        )
+        if side == len(sides):
+            sides.append(answer)
+        chosen.append(side)
+    votes = Counter(side for side in chosen if side is not None)
+    winner = min(votes, key=lambda side: (-votes[side], side), default=None)
+    return [NO_ANSWER if side is None else KEPT if side == winner else MINORITY for side in chosen]
+
+
+def unkept(verdicts: Sequence[str], per_input: int) -> list[int]:
+    """Numbers of the inputs of which nothing was kept."""
+    return [
+        n
+        for n in range(len(verdicts) // per_input)
+        if KEPT not in verdicts[n * per_input : (n + 1) * per_input]
+    ]
+
+
+def counts(rule: Filter, verdicts: Sequence[str], hinted: Sequence[str] | None) -> dict[str, int]:
+    """Completions by what became of them. With a hint (its completions' verdicts, `hinted`), those
+    too.
+    """
+    said, after = Counter(verdicts), Counter(hinted or ())
+    told = {
+        verdict: said[verdict]
+        for verdict in (KEPT, WRONG if rule.keep == "correct" else MINORITY, NO_ANSWER)
+    }
+    return (
+        told
+        if hinted is None
+        else {**told, "asked with the hint": len(hinted), "hinted": after[KEPT]}
+    )
+
+
+def refuse_nothing(kept: int, told: dict[str, int], name: str) -> None:
+    """Stop ahead of training when a filter lets nothing through.
+
+    Raises:
+        UserError: With what became of the completions.
+    """
+    if not kept:
+        said = ", ".join(f"{count} {what}" for what, count in told.items())
+        raise UserError(
+            f"the filter keeps none of the teacher's completions ({said})",
+            where=f"contexts.{name}.filter",
+            fix=(
+                "mend its extract, raise sampling.per_input or sampling.max_new_tokens, or add a"
+                " hint; the completions are kept"
+            ),
+        )

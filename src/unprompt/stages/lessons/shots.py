@@ -1,0 +1,389 @@
+"""Several (question, answer) pairs in one sequence: lessons for in-context learning (AICD, Liu
+2024), and questions behind 0 to n shots. Pure.
+
+The layout of both, with sep the separator: T_student(x_1) y_1 sep T_student(x_2) y_2 sep ...
+T_student(x_n) y_n <end>.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from unprompt.messages import UserError
+from unprompt.recipe import Context, Lessons, Recipe, Shots, Template
+from unprompt.records import Example, Lesson, Prompt, SoftLabels
+from unprompt.stages import inputs
+from unprompt.stages.prompts import plain
+from unprompt.stages.templates.render import render, render_all
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def answer_weights(settings: Lessons) -> list[float]:
+    """w_1 ... w_n of Liu 2024, the last answer's last."""
+    weights, n = settings.weights, settings.n
+    if weights.each is not None:
+        return list(weights.each)
+    if n == 1:
+        return [weights.last]
+    if weights.schedule == "constant":
+        return [weights.shots] * (n - 1) + [weights.last]
+    steps = np.linspace if weights.schedule == "linear" else np.geomspace
+    return steps(weights.shots, weights.last, n).tolist()
+
+
+@dataclass
+class Packed:
+    """Lessons of several pairs.
+
+    Attributes:
+        epochs: The lessons of each epoch; one list, if all epochs have the same shots.
+        dropped: Shots left out, all epochs together, because the sequence was over the window.
+        short: Sequences that lack some.
+        sequences: All of them.
+    """
+
+    epochs: list[list[Lesson]]
+    dropped: int = 0
+    short: int = 0
+    sequences: int = 0
+
+
+def pack(
+    lessons: Sequence[Lesson],
+    texts: Mapping[str, str],
+    input_of: Mapping[str, str],
+    tokenizer: PreTrainedTokenizerBase,
+    settings: Lessons,
+    *,
+    window: int | None,
+    epochs: int,
+    seed: int,
+) -> Packed:
+    """Each lesson behind n - 1 others of its context; loss = sum over i of w_i * KL(y_i | x_1, y_1,
+    ..., x_i) (Liu 2024, AICD).
+
+    Labels are carried over as they are, those of answers with weight 0 left out. A sequence over
+    the window loses whole shots from the front.
+
+    Args:
+        lessons: Single ones, of one context.
+        texts: The student's prompt of each, by the lesson's id.
+        input_of: The lesson's id -> its input's id (they differ where an input has several
+            completions).
+        epochs: For how many epochs random shots are drawn.
+
+    Raises:
+        UserError: Too few inputs have a lesson.
+    """
+    by_input: dict[str, list[int]] = {}
+    for n, lesson in enumerate(lessons):
+        by_input.setdefault(input_of[lesson.example_id], []).append(n)
+    refuse_too_few(len(by_input), settings.n, lessons[0].context if lessons else "")
+    eos = tokenizer.eos_token_id
+    assert isinstance(eos, int)
+    pairs = [
+        _Pair.of(lesson, texts[lesson.example_id], tokenizer, settings.separator, eos)
+        for lesson in lessons
+    ]
+    chosen = _chosen(lessons, texts, input_of, by_input, settings, epochs, seed)
+    weights, found = answer_weights(settings), Packed([])
+    for shots_of in chosen:
+        epoch = []
+        for n, lesson in enumerate(lessons):
+            sequence = [*(pairs[k] for k in shots_of[n]), pairs[n]]
+            whole = len(sequence)
+            while window and len(sequence) > 1 and _length(sequence) > window:
+                sequence = sequence[1:]
+            found.dropped, found.short = (
+                found.dropped + whole - len(sequence),
+                found.short + (whole > len(sequence)),
+            )
+            epoch.append(
+                _joined(
+                    lesson,
+                    sequence,
+                    weights[-len(sequence) :],
+                    everything=settings.loss_on == "all",
+                )
+            )
+        found.epochs.append(epoch)
+        found.sequences += len(epoch)
+    return found
+
+
+def refuse_too_few(inputs_: int, n: int, name: str) -> None:
+    """A lesson never has itself, or another completion of its own input, as a shot.
+
+    Raises:
+        UserError: There are not enough others.
+    """
+    if inputs_ < n:
+        raise UserError(
+            f"{inputs_} inputs have a lesson, but lessons.n is {n}: each stands behind {n - 1}"
+            " others",
+            where=f"contexts.{name}",
+            fix="lower lessons.n, or give more inputs",
+        )
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A question and its answer as they stand in a sequence. `first` and `later` are the question's
+    tokens at its front, and behind a separator.
+    """
+
+    first: list[int]
+    later: list[int]
+    target: list[int]
+    labels: SoftLabels
+    ends: bool
+    weight: float
+
+    @staticmethod
+    def of(
+        lesson: Lesson, text: str, tokenizer: PreTrainedTokenizerBase, separator: str, eos: int
+    ) -> _Pair:
+        target = list(lesson.input_ids[lesson.prompt_length :])
+        later = list(tokenizer(separator + text, add_special_tokens=False, verbose=False).input_ids)
+        first = list(lesson.input_ids[: lesson.prompt_length])
+        return _Pair(
+            first, later, target, lesson.labels, target[-1] == eos, float(lesson.weights[-1])
+        )
+
+
+def _length(sequence: Sequence[_Pair]) -> int:
+    first, *later = sequence
+    return (
+        len(first.first)
+        + sum(len(p.later) for p in later)
+        + sum(len(p.target) - p.ends for p in sequence)
+        + sequence[-1].ends
+    )
+
+
+def _joined(
+    lesson: Lesson, sequence: Sequence[_Pair], weights: Sequence[float], *, everything: bool
+) -> Lesson:
+    ids: list[int] = []
+    token_weights: list[float] = []
+    labels: list[SoftLabels] = []
+    for place, (pair, weight) in enumerate(zip(sequence, weights, strict=True)):
+        asked = pair.later if place else pair.first
+        kept = len(pair.target) - (pair.ends and place + 1 < len(sequence))
+        ids += [*asked, *pair.target[:kept]]
+        if everything:
+            free = 0 if place else 1  # nothing predicts the first token
+            token_weights += [0.0] * free + [pair.weight] * (len(asked) - free + kept)
+            labels += [SoftLabels.hard(asked[free:]), pair.labels.slice(0, kept)]
+        else:
+            token_weights += [0.0] * len(asked) + [weight * pair.weight] * kept
+            labels += [pair.labels.slice(0, kept)] if weight else []
+    prompt_length = 1 if everything else len(sequence[0].first)
+    return Lesson(
+        lesson.example_id,
+        lesson.context,
+        tuple(ids),
+        prompt_length,
+        np.asarray(token_weights, np.float32),
+        SoftLabels.concat(labels),
+    )
+
+
+def _chosen(
+    lessons: Sequence[Lesson],
+    texts: Mapping[str, str],
+    input_of: Mapping[str, str],
+    by_input: Mapping[str, list[int]],
+    settings: Lessons,
+    epochs: int,
+    seed: int,
+) -> list[list[list[int]]]:
+    """Epoch -> lesson -> numbers of the lessons ahead of it, of as many other inputs."""
+    others, members = settings.n - 1, list(by_input.values())
+    place = {id_: n for n, id_ in enumerate(by_input)}
+    own = [place[input_of[lesson.example_id]] for lesson in lessons]
+    if not others:
+        return [[[] for _ in lessons]]
+    if settings.select == "fixed":
+        return [[[members[m][0] for m in range(settings.n) if m != mine][:others] for mine in own]]
+    if settings.select == "nearest":
+        near = _nearest([texts[lessons[first].example_id] for first, *_ in members], others)
+        return [[[members[m][0] for m in near[mine]] for mine in own]]
+    found = []
+    for epoch in range(epochs):
+        drawn = []
+        for lesson, mine in zip(lessons, own, strict=True):
+            random = np.random.default_rng(
+                _number(f"{seed}:{epoch}:{lesson.context}:{lesson.example_id}")
+            )
+            picked = random.choice(len(members) - 1, others, replace=False)
+            drawn.append(
+                [
+                    members[m][random.integers(len(members[m]))]
+                    for m in (int(p) + (p >= mine) for p in picked)
+                ]
+            )
+        found.append(drawn)
+    return found
+
+
+def _number(key: str) -> int:
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8])
+
+
+def _nearest(texts: Sequence[str], count: int) -> list[list[int]]:
+    """The `count` texts nearest to each by the cosine of TF-IDF weights, the nearest last, beside
+    the question; of equals, the earlier ones.
+    """
+    words, found = _words(texts), []
+    for n in range(len(texts)):
+        likeness = (words[n] @ words.T).toarray()[0]
+        likeness[n] = -np.inf
+        found.append(np.argsort(-likeness, kind="stable")[:count][::-1].tolist())
+    return found
+
+
+def _words(texts: Sequence[str]) -> Any:
+    """TF-IDF weights of each text's words, a sparse matrix of unit rows."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    try:
+        return TfidfVectorizer(token_pattern=r"(?u)\b\w+\b").fit_transform(texts)
+    except ValueError:  # no words
+        raise UserError(
+            "the student's prompts have no words to be compared by",
+            where="lessons.select",
+            fix="write random or fixed",
+        ) from None
+
+
+# -- questions behind shots ------------------------------------------------------------------------
+
+
+def draws(settings: Shots) -> list[tuple[int, int]]:
+    """(shots, number of the draw) of everything that is measured; without shots there is nothing to
+    draw.
+    """
+    return [
+        (count, draw)
+        for count in settings.counts
+        for draw in range(1, (settings.draws if count else 1) + 1)
+    ]
+
+
+def system(name: str, count: int, draw: int) -> str:
+    """How grades name a system behind shots."""
+    return f"{name}@{count}/{draw}"
+
+
+def questions(
+    settings: Shots,
+    name: str,
+    context: Context,
+    pool: list[dict[str, Any]] | None,
+    asked: Sequence[Prompt],
+    seed: int,
+    where: str,
+    modules: str,
+) -> dict[tuple[int, int], list[Prompt]]:
+    """Each held-out example's prompt behind shots: (shots, draw) -> prompts.
+
+    A draw is one order of the pool, the same for all examples: the first so many are shown, an
+    example that is itself among them left out.
+
+    Args:
+        settings: The evaluation's `shots`.
+        pool: The context's own few-shot pool, which the student's template may name.
+        asked: The student's prompts without shots.
+        where: Key of the section, for messages.
+
+    Raises:
+        UserError: The student's prompt is a chat, the pool is too small, or a shot's answer is
+            empty.
+    """
+    refuse_chat(context.student, name, where)
+    rows = inputs.load(settings.pool, f"{where}.pool", modules)
+    shown = render_all(name, context.student, "student", rows, [pool])
+    answers = [_answer(settings.answer, name, row, f"{where}.answer") for row in rows]
+    pieces = [
+        f"{prompt.content}{answer}{settings.separator}"
+        for prompt, answer in zip(shown, answers, strict=True)
+    ]
+    texts = [plain(prompt) for prompt in shown]
+    found = {}
+    for count, draw in draws(settings):
+        order = np.random.default_rng([seed, draw]).permutation(len(rows))
+        found[count, draw] = []
+        for prompt in asked:
+            itself = plain(prompt)
+            chosen = list(itertools.islice((n for n in order if texts[n] != itself), count))
+            if len(chosen) < count:
+                raise UserError(
+                    f"{count} shots are wanted, but the pool has only {len(chosen)} beside example"
+                    f" '{prompt.example_id}'",
+                    where=f"{where}.pool",
+                    fix="give a bigger pool, or lower counts",
+                )
+            text = "".join(pieces[n] for n in chosen) + str(prompt.content)
+            found[count, draw].append(Prompt(prompt.example_id, prompt.context, text))
+    return found
+
+
+def refuse_chat(template: Template, name: str, where: str) -> None:
+    """Pairs can only be joined as text.
+
+    Raises:
+        UserError: The student's prompt is a chat.
+    """
+    if template.messages:
+        raise UserError(
+            f"the student's prompt in context '{name}' is a chat, but pairs with shots are joined"
+            " as plain text",
+            where=where,
+            fix=f"write contexts.{name}.student as plain text",
+        )
+
+
+def check(recipe: Recipe, asked: Mapping[str, Sequence[Prompt]], *, encoder_decoder: bool) -> None:
+    """Before any money is spent: lessons with shots are possible.
+
+    Args:
+        asked: The student's prompts of each context that is taught.
+
+    Raises:
+        UserError: They are not.
+    """
+    for round_, plan in recipe.plan.items():
+        if plan.lessons.kind != "shots":
+            continue
+        where = f"rounds.{round_}.lessons.kind" if recipe.rounds else "lessons.kind"
+        if encoder_decoder:
+            raise UserError(
+                "an encoder-decoder model can't learn answers between questions",
+                where=where,
+                fix="name a decoder-only model",
+            )
+        for name in plan.contexts:
+            refuse_chat(recipe.contexts[name].student, name, where)
+            refuse_too_few(len(asked[name]), plan.lessons.n, name)
+            if plan.lessons.select == "nearest":
+                _words([str(prompt.content) for prompt in asked[name]])
+
+
+def _answer(source: str, name: str, row: Example, where: str) -> str:
+    text = str(render(Template(text=source), name, row, None, where).content)
+    if not text.strip():
+        raise UserError(
+            f"the answer of shot '{row.id}' is empty",
+            where=where,
+            fix="mend the template or the pool",
+        )
+    return text

@@ -1,0 +1,44 @@
+"""T: rendered prompts with their lengths. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from unprompt.records import Prompt, as_text
+
+
+def sample_ids(id_: str, count: int) -> list[str]:
+    """Ids of an input's completions: the input's own, then `id/2`, `id/3`, ..."""
+    return [id_, *(f"{id_}/{number}" for number in range(2, count + 1))]
+
+
+def several(asked: Sequence[Prompt], count: int) -> list[Prompt]:
+    """Each prompt `count` times, under the ids of the input's completions."""
+    return [
+        replace(prompt, example_id=id_)
+        for prompt in asked
+        for id_ in sample_ids(prompt.example_id, count)
+    ]
+
+
+def plain(prompt: Prompt) -> str:
+    """A prompt for telling whether two are the same: letter case and blanks aside."""
+    return " ".join(as_text(prompt.content).casefold().split())
+
+
+@dataclass(frozen=True)
+class Side:
+    """Rendered prompts of one template over one data set, with their lengths in tokens and the
+    prefix that all share (of an ensemble: each rendering's prefix; the length is of all
+    renderings).
+    """
+
+    prompts: list[Prompt]
+    lengths: list[int]
+    prefix: tuple[int, ...]
+
+    def only(self, places: Sequence[int], count: int = 1) -> Side:
+        """Some of the prompts, each `count` times (under the ids of an input's completions)."""
+        lengths = [self.lengths[n] for n in places for _ in range(count)]
+        return Side(several([self.prompts[n] for n in places], count), lengths, self.prefix)

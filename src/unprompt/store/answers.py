@@ -1,0 +1,91 @@
+"""A store's answers, read when they are needed: of a million of them, a few parts are in memory at
+a time. A broken part is set aside, and said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, overload
+
+import numpy as np
+
+from unprompt.messages import say
+from unprompt.records import Completion
+from unprompt.store import rundir
+
+if TYPE_CHECKING:
+    from unprompt.store.rundir import Place
+
+_READERS = 16
+"""Parts that are read at once from a store behind a network."""
+
+
+class Parts:
+    """A store's parts, each read once and held against its checksums.
+
+    Attributes:
+        paths: The parts.
+        places: A prompt's fingerprint -> (number of the part among `paths`, row).
+    """
+
+    def __init__(self, store: Place) -> None:
+        self.paths: list[Place] = []
+        self.places: dict[str, tuple[int, int]] = {}
+        remote = not isinstance(store, Path)
+        with ThreadPoolExecutor(
+            _READERS if remote else 1
+        ) as pool:  # behind a network, most of the time is spent waiting
+            for path, keys in pool.map(_keys, rundir.parts(store)):
+                if keys is not None:
+                    self.add(path, keys)
+
+    def add(self, path: Place, keys: Sequence[str]) -> None:
+        """A part that was written, with the fingerprints of its prompts."""
+        self.places.update((key, (len(self.paths), row)) for row, key in enumerate(keys))
+        self.paths.append(path)
+
+
+def _keys(path: Place) -> tuple[Place, list[str] | None]:
+    """A part's prompts; None of a broken one, which is set aside."""
+    try:
+        return path, rundir.part_keys(path)
+    except rundir.Broken as error:
+        say(
+            f"BROKEN FILE: {path} {error.what}. It is kept as {rundir.move(path, '.broken').name};"
+            " its answers, and no others, are asked for again"
+        )
+        return path, None
+
+
+class Answers(Sequence[Completion]):
+    """Completions in the prompts' order, read from their parts when they are needed; of `window` of
+    them, one behind the other, at a time.
+    """
+
+    def __init__(self, paths: list[Place], places: Sequence[tuple[int, int]], window: int) -> None:
+        self._paths, self._window = paths, window
+        self._places_N2 = np.array(places, np.int32).reshape(-1, 2)
+        self._first, self._read = 0, list[Completion]()
+
+    def __len__(self) -> int:
+        return len(self._places_N2)
+
+    @overload
+    def __getitem__(self, index: int) -> Completion: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Completion]: ...
+    def __getitem__(self, index: int | slice) -> Completion | list[Completion]:
+        if isinstance(index, slice):
+            return [self[n] for n in range(*index.indices(len(self)))]
+        n = range(len(self))[index]
+        if not self._first <= n < self._first + len(self._read):
+            self._first, self._read = n // self._window * self._window, []
+            places_W2 = self._places_N2[self._first : self._first + self._window]
+            parts = {
+                part: rundir.read_part(self._paths[part])
+                for part in np.unique(places_W2[:, 0]).tolist()
+            }
+            self._read = [parts[part][row][1] for part, row in places_W2.tolist()]
+        return self._read[n - self._first]

@@ -1,0 +1,76 @@
+"""Lessons that stay on disk while a student trains on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, overload
+
+import pyarrow as pa
+
+from unprompt.records import Lesson
+from unprompt.store import rundir
+
+_ROWS = 32
+"""Read at once: one lesson costs the reading of so many, and so many share one entry in the file's
+index."""
+
+
+class StoredLessons(Sequence[Lesson]):
+    """A transfer set on disk. A lesson is read when it is asked for, in any order, and none is kept
+    in memory.
+
+    Args:
+        path: What `copied` wrote.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @staticmethod
+    def copied(source: Path) -> StoredLessons:
+        """From what `rundir.write_lessons` wrote. Parquet can't be read a row at a time, so its
+        rows are copied into an Arrow file beside it.
+
+        Raises:
+            UserError: It is broken, or the copy can't be written.
+        """
+        target = source.with_suffix(".arrow")
+        with (
+            rundir.replacing(target) as partial,
+            pa.OSFile(str(partial), "wb") as sink,
+            pa.ipc.new_file(sink, rundir.LESSON) as writer,
+        ):
+            for batch in rundir.lesson_batches(source, _ROWS):
+                writer.write_batch(batch)
+        return StoredLessons(target)
+
+    @cached_property
+    def _file(self) -> Any:
+        return pa.ipc.open_file(
+            pa.OSFile(str(self.path), "rb")
+        )  # not mapped into memory: what was read would count as ours until it is needed
+
+    @cached_property
+    def _count(self) -> int:
+        batches = self._file.num_record_batches
+        return _ROWS * (batches - 1) + self._file.get_batch(batches - 1).num_rows if batches else 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, number: int) -> Lesson: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[Lesson]: ...
+    def __getitem__(self, number: int | slice) -> Lesson | list[Lesson]:
+        if isinstance(number, slice):
+            return [self[n] for n in range(*number.indices(len(self)))]
+        if not -len(self) <= number < len(self):
+            raise IndexError(number)
+        batch, row = divmod(number % len(self), _ROWS)
+        return rundir.lesson_at(self._file.get_batch(batch), row)
+
+    def __reduce__(self) -> Any:
+        return StoredLessons, (self.path,)  # each process opens the file for itself

@@ -1,0 +1,1 @@
+"""Side doors: one command each."""

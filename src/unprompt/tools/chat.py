@@ -1,0 +1,94 @@
+"""`unprompt chat RUN`: the run's systems in the terminal. Every line typed is a new input, as the
+recipe's data has them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TextIO
+
+from unprompt.messages import UserError
+from unprompt.report.visible import visible
+from unprompt.tools.live import Live
+
+_HALF = "\ufffd"
+"""What an unfinished character is decoded to."""
+
+
+def chat(
+    folder: Path,
+    system: str | None,
+    context: str | None,
+    out: TextIO | None = None,
+    read: Callable[[str], str] = input,
+) -> None:
+    """Answer until the input ends.
+
+    Args:
+        system: Who answers first; the last round's student unless given.
+        context: Whose prompts; the first context's unless given.
+        out: Where answers go; the terminal unless given.
+
+    Raises:
+        UserError: No finished run, no such system or context. What is wrong with an input is only
+            said.
+    """
+    out, live = out or sys.stdout, Live(folder)
+    context = live.context(context)
+    systems, fields = live.systems(context), live.fields(context)
+    system = system or systems[-1]
+    if system not in systems:
+        raise UserError(
+            f"there is no system '{system}'",
+            where="--system",
+            fix=f"there are: {', '.join(systems)}",
+        )
+
+    def say(line: str, end: str = "\n") -> None:
+        print(line, end=end, file=out, flush=True)
+
+    say(
+        f"{system} answers ({context}); "
+        + ", ".join(f"/{name}" for name in systems)
+        + " to ask another, /all for one after the other, /quit to leave"
+    )
+    asked = [system]
+    while True:
+        try:
+            first = read(f"{fields[0] if fields else 'enter'}> ")
+            if first.startswith("/") and first[1:].strip() in (*systems, "all", "quit"):
+                if first[1:].strip() == "quit":
+                    return
+                asked = systems if first[1:].strip() == "all" else [first[1:].strip()]
+                continue
+            typed = {name: first if name == fields[0] else read(f"{name}> ") for name in fields}
+        except EOFError:
+            return
+        for name in asked:
+            try:
+                _answer(live, context, name, typed, say)
+            except UserError as error:
+                say(f"\n{error}")
+                break
+
+
+def _answer(
+    live: Live, context: str, system: str, typed: dict[str, str], say: Callable[..., None]
+) -> None:
+    """Only what is sure is printed while it comes: neither half a character, nor what may be the
+    beginning of a stop string.
+    """
+    say(f"{system}: ", end="")
+    written, longest = "", max(map(len, live.recipe.sampling.stop), default=1)
+    for item in live.stream(context, system, typed):
+        if isinstance(item, str):
+            sure = item.rstrip(_HALF)
+            sure = sure[: max(len(written), len(sure) - longest + 1)]
+            if sure.startswith(written):
+                say(visible(sure[len(written) :]), end="")
+                written = sure
+        else:
+            rest = item.text[len(written) :] if item.text.startswith(written) else f"\n{item.text}"
+            say(f"{visible(rest)}\n  [{item.figures}]")

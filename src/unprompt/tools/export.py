@@ -1,0 +1,158 @@
+"""`unprompt export RUN --to DIR`: a round's student as a folder of its own, for other libraries and
+servers.
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unprompt import recipe as recipe_, report
+from unprompt.engines import models
+from unprompt.messages import UserError
+from unprompt.recipe import Recipe
+from unprompt.stages import evaluate
+from unprompt.stages.weights import Weights
+from unprompt.store import rundir
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+
+def export(folder: Path, to: Path, round_: str | None, *, merge: bool = True) -> list[str]:
+    """Write weights (or the adapter alone), tokenizer with chat template, generation settings and
+    model card.
+
+    Args:
+        folder: A finished run's.
+        to: A new or empty folder.
+        round_: Whose student; the last round's unless given.
+        merge: Whole weights; else the adapter, which needs the model beside it.
+
+    Returns:
+        Lines for the terminal: what was written, and the commands that serve it.
+
+    Raises:
+        UserError: No finished run, no such round, no adapter to write alone, or a folder with
+            something in it.
+    """
+    files = rundir.RunDir(folder)
+    proven, recipe = files.report(), recipe_.load(files.recipe)
+    name = round_ or list(recipe.plan)[-1]
+    if name not in recipe.plan:
+        raise UserError(
+            f"there is no round '{name}'",
+            where="--round",
+            fix=f"there are: {', '.join(recipe.plan)}",
+        )
+    adapter = recipe.plan[name].train.adapter
+    if not (merge or adapter):
+        raise UserError(
+            f"all weights of '{name}' were trained: it has no adapter",
+            where="--adapter",
+            fix="leave that option out",
+        )
+    if to.is_file() or (to.is_dir() and any(to.iterdir())):
+        raise UserError(
+            "there is something here already", where=str(to), fix="give a new folder with --to"
+        )
+    tokenizer = models.load_tokenizer(recipe.model, "model")
+    model: Any = Weights(recipe, files, tokenizer).student(name).model
+    whole = merge and adapter is not None
+    with rundir.replacing(to) as partial, models.quiet():
+        partial.mkdir(parents=True)
+        if whole:
+            model = model.merge_and_unload()
+        settings = generation(recipe, tokenizer, model)
+        if merge:
+            model.generation_config = settings
+        model.save_pretrained(partial)
+        settings.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        (partial / "README.md").write_text(report.model_card(proven, name, merged=whole), "utf-8")
+    what = "whole weights" if merge else f"adapter of rank {adapter.rank if adapter else 0}"
+    stops = ", ".join(map(repr, recipe.sampling.stop))
+    return [
+        f"{to}: {what} of '{name}', tokenizer, generation settings, model card",
+        *(
+            [f"note: in the run, answers also ended at {stops}: give a server that as `stop`"]
+            if stops
+            else []
+        ),
+        *commands(recipe, name, to, merged=merge, encoder_decoder=model.config.is_encoder_decoder),
+    ]
+
+
+def generation(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, model: Any) -> GenerationConfig:
+    """Settings with which a plain `generate` writes as the graded answers were written, stop
+    strings aside.
+    """
+    from transformers import GenerationConfig
+
+    evaluation = next(
+        (found for name in recipe.contexts if (found := recipe.evaluation(name))), None
+    )
+    sampling = evaluate.sampling_of(recipe, evaluation) if evaluation else recipe.sampling
+    chance: dict[str, Any] = {"do_sample": False}
+    if sampling.temperature:
+        chance = {
+            "do_sample": True,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": 0,
+        }
+    return GenerationConfig(
+        eos_token_id=sorted(models.end_ids(tokenizer, model.generation_config)),
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        decoder_start_token_id=getattr(model.config, "decoder_start_token_id", None),
+        max_new_tokens=sampling.max_new_tokens,
+        **chance,
+    )
+
+
+def commands(
+    recipe: Recipe, name: str, to: Path, *, merged: bool, encoder_decoder: bool
+) -> list[str]:
+    """Lines that load and serve what lies in `to`."""
+    path, adapter = shlex.quote(str(to)), recipe.plan[name].train.adapter
+    kind = "ForSeq2SeqLM" if encoder_decoder else "ForCausalLM"
+    library = "transformers import Auto" if merged else "peft import AutoPeft"
+    lines = [
+        f"Python:        from {library}Model{kind} as Model; model ="
+        f" Model.from_pretrained({str(to)!r})"
+    ]
+    if encoder_decoder:
+        return lines  # the servers below serve decoders
+    chats = any(context.student.messages for context in recipe.contexts.values())
+    base = shlex.quote(recipe.model.name or models.folder_of(recipe.model, "model"))
+    if merged:
+        lines += [
+            f"vLLM:          vllm serve {path}",
+            f"transformers:  transformers serve {path}",
+            (
+                f"llama.cpp:     python convert_hf_to_gguf.py {path} --outfile {name}.gguf &&"
+                f" llama-server -m {name}.gguf"
+            ),
+        ]
+    else:
+        assert adapter
+        lines += [
+            (
+                f"vLLM:          vllm serve {base} --enable-lora --max-lora-rank"
+                f" {max(8, 1 << (adapter.rank - 1).bit_length())} --lora-modules {name}={path}"
+            ),
+            (
+                f"llama.cpp:     python convert_lora_to_gguf.py {path} --base {base} --outfile"
+                f" {name}.gguf && llama-server -m BASE.gguf --lora {name}.gguf"
+            ),
+            "transformers:  export with --merge: `transformers serve` takes whole weights",
+        ]
+    return [
+        *lines,
+        (
+            f"ask:           POST /v1/{'chat/completions' if chats else 'completions'} with the"
+            " student's prompt (README.md there)"
+        ),
+    ]

@@ -1,0 +1,1 @@
+"""People rate answers, blind."""

@@ -1,0 +1,79 @@
+"""Ratings given in the browser: one SQLite file in the run's folder, a row for each rater and
+response.
+
+Every call is a transaction of its own, on disk when it returns (write-ahead log, full sync), so
+several people, a reload and a kill lose nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from unprompt.messages import UserError
+
+_TABLE = """CREATE TABLE IF NOT EXISTS ratings (
+    rater TEXT NOT NULL, id TEXT NOT NULL, rating INTEGER NOT NULL,
+    at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP, PRIMARY KEY (rater, id)
+) WITHOUT ROWID"""
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+    try:
+        with contextlib.closing(sqlite3.connect(path, timeout=30)) as connection, connection:
+            yield connection
+    except sqlite3.Error as error:
+        raise UserError(
+            f"SQLite: {error}",
+            where=str(path),
+            fix="check the disk, and that this is a file of ratings",
+        ) from None
+
+
+def create(path: Path) -> None:
+    """Make the file, unless it is there."""
+    with _opened(path) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(_TABLE)
+
+
+def save(path: Path, rater: str, id_: str, rating: int) -> None:
+    """Write one rating down; a later one of the same person for the same response replaces it."""
+    with _opened(path) as connection:
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(
+            "REPLACE INTO ratings (rater, id, rating) VALUES (?, ?, ?)", (rater, id_, rating)
+        )
+
+
+def given(path: Path) -> dict[str, dict[str, int]]:
+    """Rater -> id -> rating."""
+    found: dict[str, dict[str, int]] = {}
+    with _opened(path) as connection:
+        for rater, id_, rating in connection.execute(
+            "SELECT rater, id, rating FROM ratings ORDER BY at, rater, id"
+        ):
+            found.setdefault(rater, {})[id_] = rating
+    return found
+
+
+def of(path: Path, rater: str) -> dict[str, int]:
+    """One person's ratings: id -> rating."""
+    with _opened(path) as connection:
+        return dict(
+            connection.execute(
+                "SELECT id, rating FROM ratings WHERE rater = ?", (rater,)
+            ).fetchall()
+        )
+
+
+def is_one(path: Path) -> bool:
+    """Whether this is a SQLite file."""
+    try:
+        with path.open("rb") as file:
+            return file.read(16) == b"SQLite format 3\0"
+    except OSError:
+        return False

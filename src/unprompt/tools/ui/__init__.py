@@ -1,0 +1,148 @@
+"""`unprompt ui RUN`: two small pages in the browser, Try and Rate, served to this machine alone
+unless told otherwise.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import secrets
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from unprompt.messages import UserError, say
+
+LOW, HIGH = 1, 5
+"""Ends of the scale, where no sheet was exported before."""
+
+
+def loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens there."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def app(
+    folder: Path, token: str | None, systems: Sequence[str] = (), examples: int | None = None
+) -> Any:
+    """Both pages as one ASGI application: Try under `/try`, Rate under `/rate`.
+
+    Args:
+        folder: A finished run's.
+        token: Who comes without it is refused; None: nobody is, but only requests to this machine's
+            own names are answered.
+        systems: Whose answers are rated; all, if empty.
+        examples: How many examples of each context are rated; all unless given.
+
+    Raises:
+        UserError: Gradio is not installed, or there is no finished run. A run without written
+            answers has no page Rate.
+    """
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    try:
+        import gradio as gr
+        from fastapi import FastAPI
+        from fastapi.responses import RedirectResponse, Response
+        from gradio import themes
+        from starlette.middleware.trustedhost import TrustedHostMiddleware
+    except ImportError:
+        raise UserError(
+            "the pages need Gradio", where="unprompt ui", fix="pip install 'unprompt[ui]'"
+        ) from None
+
+    from unprompt.tools.live import Live
+    from unprompt.tools.rating import rate
+    from unprompt.tools.ui import rating, trying
+    from unprompt.tools.ui.guard import Guard
+
+    live = Live(folder)
+    served = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    font = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Arial", "sans-serif"]
+    theme = themes.Base(
+        primary_hue="blue",
+        neutral_hue="slate",
+        radius_size="sm",
+        font=font,
+        font_mono=["ui-monospace", "monospace"],
+    )
+    pages = {"/try": (trying.page(live), "", trying.CSS)}
+    try:
+        key = rate.blinded(folder, systems, examples, LOW, HIGH)
+    except UserError as error:
+        if error.what != rate.NO_ANSWERS:
+            raise
+        say(f"note: no page Rate: {error.what}")
+    else:
+        pages["/rate"] = (
+            rating.page(live.name, key, folder / rate.BALLOTS),
+            rating.KEYS,
+            rating.CSS,
+        )
+    for path, (blocks, head, css) in pages.items():
+        gr.mount_gradio_app(
+            served,
+            blocks,
+            path,
+            theme=theme,
+            head=head,
+            css=css,
+            footer_links=[],
+            show_error=False,
+            max_file_size=1,
+            ssr_mode=False,
+        )
+    served.add_api_route("/favicon.ico", lambda: Response(status_code=204), include_in_schema=False)
+    served.add_api_route("/", lambda: RedirectResponse("/try/"), include_in_schema=False)
+    if token is None:
+        served.add_middleware(
+            TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "::1"]
+        )
+    return Guard(served, token)
+
+
+def serve(folder: Path, host: str, port: int, systems: Sequence[str], examples: int | None) -> None:
+    """Serve both pages until stopped, and print their links. Whoever can reach more than this
+    machine needs a token, made here.
+
+    Raises:
+        UserError: See `app`; or the port is taken.
+    """
+    token = None if loopback(host) else secrets.token_urlsafe(24)
+    served = app(folder, token, systems, examples)
+    import uvicorn
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((host, port))
+        except OSError as error:
+            raise UserError(
+                f"can't listen there: {error.strerror}",
+                where=f"{host}:{port}",
+                fix="choose another --port or --host (0 finds a free port)",
+            ) from None
+        found = listening.getsockname()[1]
+        name = (
+            socket.gethostname()
+            if host in ("0.0.0.0", "::")
+            else f"[{host}]"
+            if ":" in host
+            else host
+        )
+        for page, what in (("try", "ask the systems"), ("rate", "rate their answers, blinded")):
+            say(f"http://{name}:{found}/{page}/{f'?token={token}' if token else ''}   {what}")
+        if token:
+            say(
+                "the token is the key to these pages: whoever has the link comes in. The connection"
+                " is not encrypted."
+            )
+        say(
+            f"ratings are kept in {folder / 'ratings.sqlite'}; then: unprompt rate {folder} --read"
+            f" {folder / 'ratings.sqlite'}"
+        )
+        uvicorn.Server(uvicorn.Config(served, log_level="warning")).run(sockets=[listening])
