@@ -26,7 +26,7 @@ _HOME = {
     "Lesson": "records",
     "Grade": "records",
     "SoftLabels": "records",
-    "UserError": "errors",
+    "UserError": "messages",
 }
 
 __all__ = [
