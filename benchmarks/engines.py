@@ -17,7 +17,7 @@ from pathlib import Path
 from unprompt import recipe
 from unprompt.stages import check
 from unprompt.stages.weights import Weights
-from unprompt.store import rundir
+from unprompt.store.folder import RunDir
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     wanted = recipe.load(Path(__file__).parent.parent / "recipes" / "quickstart.yaml", given.set)
     checked = check.check(wanted)
     with tempfile.TemporaryDirectory() as folder:
-        weights = Weights(wanted, rundir.RunDir(folder), checked.tokenizer)
+        weights = Weights(wanted, RunDir(folder), checked.tokenizer)
         began = time.perf_counter()
         weights.engine("teacher")
         ready = time.perf_counter() - began

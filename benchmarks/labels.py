@@ -9,7 +9,7 @@ The teacher is SmolLM2-135M-Instruct behind the quickstart's prompt. The gradien
 student) with respect to a token's logits is p_student - q; its error is that of q: |mean of (q -
 p)| / |mean of (p_student - p)| over all tokens, where the student is the same model without the
 long prompt, and for one token alone |q - p| / |p|. Bytes and speed are those of
-`rundir.write_completions` and `read_completions`.
+`write_completions` and `read_completions`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from collect import asked, load
 from unprompt.engines.hf.engine import HFEngine
 from unprompt.recipe import Labels, Sampling
 from unprompt.records import SoftLabels
-from unprompt.store import rundir
+from unprompt.store.tables import read_completions, write_completions
 
 KINDS = [
     Labels(draws=100),
@@ -91,10 +91,10 @@ def main() -> None:
                 (str(n), _with(c, label))
                 for n, (c, label) in enumerate(zip(written, said, strict=True))
             ]
-            rundir.write_completions(Path(folder, "part-00000.parquet"), rows)
+            write_completions(Path(folder, "part-00000.parquet"), rows)
             size_b = Path(folder, "part-00000.parquet").stat().st_size
             began = time.process_time()
-            rundir.read_completions(Path(folder))
+            read_completions(Path(folder))
             took = time.process_time() - began
         name = {
             "sampled": f"{labels.draws} draws",
@@ -122,9 +122,7 @@ def stored(run: Path) -> None:
                 chunk.total_compressed_size
             )
     folders = sorted({path.parent for path in paths})
-    said = [
-        c.labels for folder in folders for c in rundir.read_completions(folder).values() if c.labels
-    ]
+    said = [c.labels for folder in folders for c in read_completions(folder).values() if c.labels]
     tokens = sum(map(len, said))
     ids = np.concatenate(
         [np.diff(x.slice(n, n + 1).ids, prepend=0) for x in said for n in range(len(x))]

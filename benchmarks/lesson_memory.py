@@ -26,8 +26,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast,
 from unprompt.recipe import Train
 from unprompt.records import Lesson, SoftLabels
 from unprompt.stages import train
-from unprompt.store import rundir
+from unprompt.store.folder import RunDir
 from unprompt.store.stored import StoredLessons
+from unprompt.store.tables import read_lessons, write_lessons
 
 VOCABULARY = 256
 TOKENS, TAUGHT, DRAWS = 24, 4, 20
@@ -116,17 +117,17 @@ def main() -> None:
         " seconds |\n|---|---|---|"
     )
     with tempfile.TemporaryDirectory() as folder:
-        files, began = rundir.RunDir(folder), time.perf_counter()
+        files, began = RunDir(folder), time.perf_counter()
         path = files.folder / "lessons.parquet"
         print(f"| at the start | {resident():.0f} | |", flush=True)
-        rundir.write_lessons(path, lessons(given.lessons))
+        write_lessons(path, lessons(given.lessons))
         print(
             f"| written, {path.stat().st_size / 2**20:,.0f} MB | {resident():.0f} |"
             f" {time.perf_counter() - began:.0f} |",
             flush=True,
         )
         began = time.perf_counter()
-        taught = rundir.read_lessons(path) if given.in_memory else StoredLessons.copied(path)
+        taught = read_lessons(path) if given.in_memory else StoredLessons.copied(path)
         told = (
             "all read"
             if given.in_memory

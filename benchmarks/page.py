@@ -23,7 +23,7 @@ from unprompt.recipe import parse
 from unprompt.records import Example, Grade, Prompt
 from unprompt.report import TokenKL, held_out
 from unprompt.stages.prompts import Side
-from unprompt.store import rundir
+from unprompt.store.tables import write_rows
 
 WORDS = [
     "room",
@@ -137,7 +137,7 @@ def main() -> None:
         report.conclude(found)
         done("numbers, with their intervals")
         rows = held_out("hotel", examples, Side(student, [], ()), Side(teacher, [], ()), kl)
-        rundir.write_rows(Path(folder, "examples.parquet"), [row.row() for row in rows])
+        write_rows(Path(folder, "examples.parquet"), [row.row() for row in rows])
         done("examples.parquet")
         page = Path(folder, "report.html")
         page.write_text(report.page(found, rows, grades), "utf-8")

@@ -29,8 +29,8 @@ from unprompt import recipe
 from unprompt.records import Completion, SoftLabels
 from unprompt.stages import check
 from unprompt.stages.collect import LARGEST_PART
-from unprompt.store import rundir
 from unprompt.store.answers import Parts
+from unprompt.store.tables import write_completions
 from unprompt.tools import demo
 
 
@@ -114,7 +114,7 @@ def measured(count: int = 2000) -> dict[str, float]:
     ]
     with tempfile.TemporaryDirectory() as folder:
         for number in range(20):
-            rundir.write_completions(Path(folder) / f"part-{number}.parquet", rows)
+            write_completions(Path(folder) / f"part-{number}.parquet", rows)
         began = time.perf_counter()
         Parts(Path(folder))
         scan = (time.perf_counter() - began) / 20

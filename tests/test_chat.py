@@ -14,7 +14,7 @@ from conftest import tiny_recipe
 from unprompt.messages import UserError
 from unprompt.recipe import Template, parse
 from unprompt.report.visible import visible
-from unprompt.store import rundir
+from unprompt.store.tables import read_grades
 from unprompt.tools import chat
 from unprompt.tools.live import Live, Reply
 
@@ -57,7 +57,7 @@ def test_every_system_answers_as_it_was_graded(run: Path) -> None:
         typing("/all", "grey", '["grey"]', "/teacher", "grey", "no json", "/quit", "never read"),
     )
     said = out.getvalue()
-    graded = {g.system: g for g in rundir.read_grades(run / "grades.parquet")}
+    graded = {g.system: g for g in read_grades(run / "grades.parquet")}
     assert len({graded[name].text for name in ("teacher", "before", "one", "two")}) > 2, (
         "the test proves nothing"
     )

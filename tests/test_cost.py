@@ -23,7 +23,7 @@ from unprompt.recipe.prices import Price
 from unprompt.report import cost
 from unprompt.report.cost import Usage
 from unprompt.stages import check
-from unprompt.store import rundir
+from unprompt.store.tables import read_completions
 
 BIG = Price(Decimal("10"), Decimal("30"), Decimal("1"))
 SMALL = Price(Decimal("0.5"), Decimal("1.5"))
@@ -129,7 +129,7 @@ def test_a_run_reports_its_cost(priced: Callable[..., Recipe], tmp_path: Path) -
     done = [
         c
         for store in (tmp_path / "run" / "completions").iterdir()
-        for c in rundir.read_completions(store).values()
+        for c in read_completions(store).values()
     ]
     own = [c for c in done if c.example_id.startswith("i")]
     assert len(own) == 8

@@ -15,7 +15,7 @@ import unprompt
 from conftest import tiny_recipe
 from unprompt.messages import UserError
 from unprompt.recipe import parse
-from unprompt.store import rundir
+from unprompt.store.tables import read_grades
 from unprompt.tools import export
 
 
@@ -52,7 +52,7 @@ def answers(model: Any, folder: Path) -> list[str]:
 
 
 def graded(run: Path, system: str) -> list[str]:
-    return [g.text for g in rundir.read_grades(run / "grades.parquet") if g.system == system]
+    return [g.text for g in read_grades(run / "grades.parquet") if g.system == system]
 
 
 @pytest.mark.parametrize(("name", "merge"), [("lora", True), ("lora", False), ("whole", True)])

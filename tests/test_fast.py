@@ -39,7 +39,7 @@ from unprompt.stages import train
 from unprompt.stages.train import fast, loop
 from unprompt.stages.train.fast import head, packing, step as step_module
 from unprompt.stages.train.loss import batch_kl, collate
-from unprompt.store import rundir
+from unprompt.store.folder import RunDir
 
 SIZE: dict[str, Any] = {
     "vocab_size": 259,
@@ -272,7 +272,7 @@ def test_which_path_a_training_takes(
             tokenizer,
             ragged_lessons(),
             settings,
-            rundir.RunDir(tmp_path / run),
+            RunDir(tmp_path / run),
             seed=0,
             made_from="x",
         )
@@ -297,7 +297,7 @@ def test_fast_plain_and_checkpointed_trainings_end_alike(tokenizer: Any, tmp_pat
             tokenizer,
             ragged_lessons(),
             settings,
-            rundir.RunDir(tmp_path / name),
+            RunDir(tmp_path / name),
             seed=0,
             made_from="x",
         )

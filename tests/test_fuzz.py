@@ -30,7 +30,15 @@ from unprompt.stages.evaluate import judge
 from unprompt.stages.lessons import extract
 from unprompt.stages.templates import sandbox
 from unprompt.stages.templates.render import render
-from unprompt.store import rundir
+from unprompt.store.folder import RunDir
+from unprompt.store.tables import (
+    read_completions,
+    read_grades,
+    read_lessons,
+    write_completions,
+    write_grades,
+    write_lessons,
+)
 from unprompt.tools import transfer
 
 MANY = int(os.environ.get("UNPROMPT_FUZZ", 0))
@@ -316,7 +324,7 @@ def test_a_regex_that_would_run_for_ever_is_stopped() -> None:
 
 
 def _part(path: Path) -> list[tuple[Any, ...]]:
-    rundir.write_completions(
+    write_completions(
         path,
         [
             (
@@ -348,7 +356,7 @@ def _plain(store: Path) -> list[tuple[Any, ...]]:
             c.prompt_tokens,
             c.labels and (c.labels.ids.tolist(), c.labels.teacher_nll.tolist()),
         )
-        for key, c in rundir.read_completions(store).items()
+        for key, c in read_completions(store).items()
     ]
 
 
@@ -389,8 +397,8 @@ def test_lessons_and_grades_that_were_cut_or_flipped(tmp_path: Path, data: st.Da
     write, read, rows = data.draw(
         st.sampled_from(
             [
-                (rundir.write_lessons, rundir.read_lessons, lessons),
-                (rundir.write_grades, rundir.read_grades, grades),
+                (write_lessons, read_lessons, lessons),
+                (write_grades, read_grades, grades),
             ]
         )
     )
@@ -422,7 +430,7 @@ def _shown(record: Lesson | Grade) -> Any:
     st.integers(0, 60),
 )
 def test_the_state_of_a_run(tmp_path: Path, state: Any, cut: bool, length: int) -> None:
-    run = rundir.RunDir(tmp_path)
+    run = RunDir(tmp_path)
     text = json.dumps(state)
     for name in ("state.json", "report.json"):
         (tmp_path / name).write_text(text[:length] if cut else text)

@@ -33,7 +33,8 @@ from unprompt import cli, messages
 from unprompt.engines.hf.engine import HFEngine
 from unprompt.metrics import entities
 from unprompt.stages.train.loop import LessonTrainer
-from unprompt.store import rundir
+from unprompt.store import tables
+from unprompt.store.tables import _writer
 
 FAQ = Path(__file__).parents[1] / "docs" / "FAQ.md"
 
@@ -191,7 +192,7 @@ def never_matching(b: Bench) -> str:
 
 def disk_full(b: Bench) -> str:
     """The disk fills up in the second part: the first is kept."""
-    writer = rundir._writer
+    writer = _writer
 
     def full(path: Any, table: Any) -> Any:
         if path.name.startswith(".part-") and b.parts():
@@ -200,7 +201,7 @@ def disk_full(b: Bench) -> str:
         return writer(path, table)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rundir, "_writer", full)
+        patch.setattr(tables, "_writer", full)
         line = b.fails("run", b.recipe(), "--out", "out")
     assert len(b.asked) == 8
     assert len(b.parts()) == 1

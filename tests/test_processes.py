@@ -21,7 +21,7 @@ from unprompt import pipeline
 from unprompt.messages import UserError
 from unprompt.recipe import Train, load, parse
 from unprompt.stages import train
-from unprompt.store import rundir
+from unprompt.store.tables import read_completions, read_grades
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -117,7 +117,7 @@ def test_a_whole_run(alone: Path, decoder_folder: Path, tmp_path: Path) -> None:
         ).read_bytes()
         assert_same_student(alone / part, out / part, atol=2e-6, rtol=1e-5)
     grades = {
-        run: [(g.system, g.example_id, g.text) for g in rundir.read_grades(run / "grades.parquet")]
+        run: [(g.system, g.example_id, g.text) for g in read_grades(run / "grades.parquet")]
         for run in (alone, out)
     }
     assert grades[alone] == grades[out]
@@ -186,10 +186,9 @@ def test_the_quickstart(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     for path in one.rglob("part-*.parquet"):
         if not path.parent.name.startswith("."):
-            records = rundir.read_completions(path.parent)
+            records = read_completions(path.parent)
             assert [
-                c.token_ids
-                for c in rundir.read_completions(two / path.parent.relative_to(one)).values()
+                c.token_ids for c in read_completions(two / path.parent.relative_to(one)).values()
             ] == [c.token_ids for c in records.values()]
     assert_same_student(one, two, atol=1e-4, rtol=1e-3)
     moved, theirs = weights(one), weights(two)

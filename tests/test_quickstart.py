@@ -13,7 +13,8 @@ import pytest
 
 from pages import opened, serving, value, wait_for
 from unprompt.report.visible import visible
-from unprompt.store import rundir
+from unprompt.store.folder import RunDir
+from unprompt.store.tables import read_grades
 from unprompt.tools.rating import ballots, rate
 
 DEMO = [sys.executable, "-m", "unprompt", "demo", "--out"]
@@ -29,7 +30,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_prompt_disappears(run: Path) -> None:
-    context = rundir.RunDir(run).report()["contexts"]["hotel"]
+    context = RunDir(run).report()["contexts"]["hotel"]
     accuracy = {
         system: values["metrics"]["accuracy"]["mean"]
         for system, values in context["systems"].items()
@@ -51,7 +52,7 @@ def test_the_pages_with_the_real_model(run: Path, chromium: Any) -> None:
     """
     graded = {
         grade.system: grade.text
-        for grade in rundir.read_grades(run / "grades.parquet")
+        for grade in read_grades(run / "grades.parquet")
         if grade.example_id == "h001"
     }
     with serving(run, ["teacher", "after"], 2) as address:

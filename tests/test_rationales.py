@@ -16,7 +16,7 @@ from unprompt.engines.hf.engine import HFEngine
 from unprompt.recipe import Extract, Filter, Recipe, Sampling, parse
 from unprompt.records import Completion, Example, Prompt
 from unprompt.stages.lessons import rationales
-from unprompt.store import rundir
+from unprompt.store.tables import read_completions
 from unprompt.tools import show
 
 ANSWER = Extract(after="is ")
@@ -138,7 +138,7 @@ def recipe(folder: Path, modules: str, context: dict[str, Any], **sections: Any)
 
 def completions(run: unprompt.Run) -> dict[tuple[str, int], Completion]:
     """(id, tokens of the prompt) -> what was answered with labels."""
-    stores = [rundir.read_completions(store) for store in (run.folder / "completions").iterdir()]
+    stores = [read_completions(store) for store in (run.folder / "completions").iterdir()]
     return {
         (c.example_id, c.prompt_tokens): c for store in stores for c in store.values() if c.labels
     }

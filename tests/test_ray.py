@@ -25,8 +25,9 @@ from unprompt.recipe import Recipe, Sampling, load
 from unprompt.records import Completion, Prompt
 from unprompt.stages import collect, weights
 from unprompt.stages.cluster import Workers
-from unprompt.store import rundir
 from unprompt.store.answers import Parts
+from unprompt.store.places import place
+from unprompt.store.tables import read_completions, read_part
 from unprompt.tools import demo
 
 TWO = Workers("local", 2)
@@ -163,7 +164,7 @@ def asked_of(engine: Callable[[], Any], store: Any) -> list[str]:
     try:
         collect.fill(TWO.ask(engine, gpu=False), asking, prompts, [1, 2, 3])
     finally:
-        kept = sorted(c.example_id for c in rundir.read_completions(store).values())
+        kept = sorted(c.example_id for c in read_completions(store).values())
     return kept
 
 
@@ -180,7 +181,7 @@ def test_a_refusal_comes_back_as_it_is_and_what_was_answered_is_kept(
     with pytest.raises(UserError) as refused:
         asked_of(Refuses, tmp_path)
     assert str(refused.value) == "budget: the budget is spent -> raise it"
-    assert [c.example_id for c in rundir.read_completions(tmp_path).values()] == ["i2"]
+    assert [c.example_id for c in read_completions(tmp_path).values()] == ["i2"]
 
 
 class Answers:
@@ -191,13 +192,13 @@ class Answers:
 
 
 def test_a_store_that_workers_do_not_share(cluster: None, tmp_path: Path) -> None:
-    assert asked_of(Answers, rundir.place(f"file://{tmp_path}/store", "store")) == [
+    assert asked_of(Answers, place(f"file://{tmp_path}/store", "store")) == [
         "i0",
         "i1",
         "i2",
     ]
     with pytest.raises(UserError, match="on its own machine"):
-        asked_of(Answers, rundir.place("memory://not-shared", "store"))
+        asked_of(Answers, place("memory://not-shared", "store"))
 
 
 # -- stores behind an address ----------------------------------------------------------------------
@@ -209,7 +210,7 @@ def test_a_run_whose_completions_are_behind_an_address(
     pipeline.collect(tiny(), tmp_path / "near")
     away, near = tiny(store="memory://bucket/run"), digests(tmp_path / "near")
     assert pipeline.collect(away, tmp_path / "away")[0].endswith("8 of them asked now")
-    found = rundir.place("memory://bucket/run", "store")
+    found = place("memory://bucket/run", "store")
     assert {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
         for path in found.glob("*/part-*.parquet")
@@ -218,11 +219,11 @@ def test_a_run_whose_completions_are_behind_an_address(
     assert not (tmp_path / "away" / "completions").exists()
     (store,) = found.glob("*")
     (folder,) = (tmp_path / "near" / "completions").iterdir()
-    far, here = rundir.read_completions(store), rundir.read_completions(folder)
+    far, here = read_completions(store), read_completions(folder)
     assert far.keys() == here.keys() == Parts(store).places.keys() == Parts(folder).places.keys()
     assert all(completion.token_ids == here[key].token_ids for key, completion in far.items())
     part = next(iter(store.glob("part-*")))
-    kept, whole = len(rundir.read_part(part)), part.read_bytes()
+    kept, whole = len(read_part(part)), part.read_bytes()
     part.write_bytes(whole[:-9])
     assert pipeline.collect(away, tmp_path / "away")[0].endswith(f"{kept} of them asked now")
     assert part.read_bytes() == whole

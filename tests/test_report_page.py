@@ -21,7 +21,7 @@ from unprompt.report.compare import differences
 from unprompt.report.examples import browser, vanished
 from unprompt.report.verdict import needed
 from unprompt.report.visible import embedded, visible
-from unprompt.store import rundir
+from unprompt.store.folder import RunDir
 
 LETTERS = (
     "def first(answer, example):\n    return float(ord(answer[:1] or ' ') % 2 =="
@@ -353,7 +353,7 @@ def test_what_vanished_is_what_the_student_is_not_shown() -> None:
 
 def test_the_model_card_has_metadata_and_the_measured_values(run: unprompt.Run) -> None:
     for name in ("one", "two"):
-        text = (rundir.RunDir(run.folder).round(name).student / "README.md").read_text("utf-8")
+        text = (RunDir(run.folder).round(name).student / "README.md").read_text("utf-8")
         _, metadata, body = text.split("---\n", 2)
         found = yaml.safe_load(metadata)
         assert found["library_name"] == "peft"

@@ -23,7 +23,7 @@ from unprompt.recipe import Data, Labels, Recipe, Sampling, parse
 from unprompt.records import Example, Prompt
 from unprompt.stages import check
 from unprompt.stages.inputs import draw
-from unprompt.store import rundir
+from unprompt.store.folder import RunDir
 
 EVERYTHING = Labels(kind="top_k", k=259)
 MEMBERS = ("one: red\nsky:", "another: green grass\nsky:", "x\nsky:")
@@ -141,7 +141,7 @@ def recipe(folder: Path, **sections: Any) -> Recipe:
 
 
 def weights(run: pipeline.Run, name: str) -> dict[str, torch.Tensor]:
-    folder = rundir.RunDir(run.folder).round(name).student
+    folder = RunDir(run.folder).round(name).student
     [path] = list(folder.glob("*.safetensors"))
     return load_file(path)
 

@@ -29,7 +29,8 @@ from unprompt.records import Completion, Prompt
 from unprompt.stages import check, collect
 from unprompt.stages.prompts import Side
 from unprompt.stages.weights import Weights
-from unprompt.store import rundir
+from unprompt.store.folder import RunDir
+from unprompt.store.tables import read_completions, write_completions
 
 KEY = "sk-planted-0123456789"
 SAMPLING = Sampling(temperature=0, max_new_tokens=8)
@@ -374,7 +375,7 @@ def recipe(url: str, **server: Any) -> Any:
 def collected(made: Any, folder: Path) -> list[Completion]:
     side = Side(asked(20), [5] * 20, (0,))
     return list(
-        Weights(made, rundir.RunDir(folder), byte_tokenizer()).collect(
+        Weights(made, RunDir(folder), byte_tokenizer()).collect(
             "asks", "teacher", side, made.sampling, made.labels
         )[0]
     )
@@ -453,7 +454,7 @@ def test_a_ledger_that_a_kill_cut_is_read(tmp_path: Path) -> None:
 def test_parts_of_a_store_are_never_overwritten(tmp_path: Path) -> None:
     completion = Completion("a", "c", "x", (1,), "end", 1)
     for part in (0, 2):
-        rundir.write_completions(tmp_path / f"part-{part:05d}.parquet", [(str(part), completion)])
+        write_completions(tmp_path / f"part-{part:05d}.parquet", [(str(part), completion)])
 
     class Engine:
         def generate(self, prompts: list[Prompt], *_: Any, **__: Any) -> list[Completion]:
@@ -466,7 +467,7 @@ def test_parts_of_a_store_are_never_overwritten(tmp_path: Path) -> None:
         asked(1),
         [5],
     )
-    assert set(rundir.read_completions(tmp_path)) == {"0", "2", collect.key_of(asked(1)[0])}
+    assert set(read_completions(tmp_path)) == {"0", "2", collect.key_of(asked(1)[0])}
 
 
 # -- the recipe, the key, and a whole run ----------------------------------------------------------

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from unprompt.records import Completion, SoftLabels
-from unprompt.store import rundir
+from unprompt.store.tables import read_completions, write_completions
 
 
 def test_labels_come_back_as_they_were(tmp_path: Path) -> None:
@@ -26,8 +26,8 @@ def test_labels_come_back_as_they_were(tmp_path: Path) -> None:
         (str(n), Completion(f"e{n}", "c", "text", (1, 2), "end", 7, labels))
         for n, labels in enumerate(kept)
     ]
-    rundir.write_completions(tmp_path / "part-00000.parquet", rows)
-    found = rundir.read_completions(tmp_path)
+    write_completions(tmp_path / "part-00000.parquet", rows)
+    found = read_completions(tmp_path)
     for n, labels in enumerate(kept):
         mine = found[str(n)].labels
         assert (mine is None) == (labels is None)
@@ -38,5 +38,5 @@ def test_labels_come_back_as_they_were(tmp_path: Path) -> None:
 
 
 def test_a_part_without_rows(tmp_path: Path) -> None:
-    rundir.write_completions(tmp_path / "part-00000.parquet", [])
-    assert rundir.read_completions(tmp_path) == {}
+    write_completions(tmp_path / "part-00000.parquet", [])
+    assert read_completions(tmp_path) == {}

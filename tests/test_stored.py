@@ -18,8 +18,9 @@ from unprompt.messages import UserError
 from unprompt.recipe import Train
 from unprompt.records import Lesson
 from unprompt.stages import train
-from unprompt.store import rundir
+from unprompt.store.folder import RunDir
 from unprompt.store.stored import StoredLessons
+from unprompt.store.tables import read_lessons, write_lessons
 
 BENCHMARK = Path(__file__).parent.parent / "benchmarks/lesson_memory.py"
 
@@ -44,14 +45,14 @@ def same(one: Lesson, two: Lesson) -> bool:
 def test_every_lesson_is_read_as_it_was_written(count: int, tmp_path: Path) -> None:
     """5,000: more than are written together."""
     lessons, path = ragged_lessons(count), tmp_path / "lessons.parquet"
-    rundir.write_lessons(path, iter(lessons))
+    write_lessons(path, iter(lessons))
     stored = StoredLessons.copied(path)
     assert len(stored) == count
     for number in np.random.default_rng(0).permutation(count)[:200].tolist():
         assert same(stored[number], lessons[number])
     assert same(stored[-1], lessons[-1])
     assert all(same(a, b) for a, b in zip(stored[:40], lessons[:40], strict=True))
-    assert all(same(a, b) for a, b in zip(rundir.read_lessons(path), lessons, strict=True))
+    assert all(same(a, b) for a, b in zip(read_lessons(path), lessons, strict=True))
     assert len(pickle.loads(pickle.dumps(stored))) == count
     with pytest.raises(IndexError):
         stored[count]
@@ -59,7 +60,7 @@ def test_every_lesson_is_read_as_it_was_written(count: int, tmp_path: Path) -> N
 
 def test_a_changed_bit_is_found(tmp_path: Path) -> None:
     path = tmp_path / "lessons.parquet"
-    rundir.write_lessons(path, ragged_lessons(200))
+    write_lessons(path, ragged_lessons(200))
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 16
     path.write_bytes(data)
@@ -69,7 +70,7 @@ def test_a_changed_bit_is_found(tmp_path: Path) -> None:
 
 
 def test_the_student_is_the_same_bit_for_bit(tokenizer: Any, tmp_path: Path) -> None:
-    rundir.write_lessons(tmp_path / "lessons.parquet", ragged_lessons(40))
+    write_lessons(tmp_path / "lessons.parquet", ragged_lessons(40))
     stored = StoredLessons.copied(tmp_path / "lessons.parquet")
     digests = []
     for name, lessons in (("memory", ragged_lessons(40)), ("disk", stored)):
@@ -82,7 +83,7 @@ def test_the_student_is_the_same_bit_for_bit(tokenizer: Any, tmp_path: Path) -> 
             tokenizer,
             lessons,
             settings,
-            rundir.RunDir(tmp_path / name),
+            RunDir(tmp_path / name),
             seed=0,
             made_from="x",
             variants=2,

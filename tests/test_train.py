@@ -18,7 +18,7 @@ from unprompt.recipe import Recipe, Train, parse
 from unprompt.records import Lesson, SoftLabels
 from unprompt.stages import train
 from unprompt.stages.train.loss import batch_kl, collate
-from unprompt.store import rundir
+from unprompt.store.folder import RunDir
 
 
 def ragged_lessons(count: int = 8) -> list[Lesson]:
@@ -58,7 +58,7 @@ def test_any_split_into_micro_batches_gives_the_same_step(
             tokenizer,
             lessons,
             settings,
-            rundir.RunDir(tmp_path / str(micro)),
+            RunDir(tmp_path / str(micro)),
             seed=0,
             made_from="x",
         )
@@ -95,9 +95,7 @@ def test_the_step_is_the_gradient_of_weighted_kl_over_total_weight(
         max_grad_norm=1e9,
         trainer={"optim": "sgd"},
     )
-    train.train(
-        trained, tokenizer, lessons, settings, rundir.RunDir(tmp_path), seed=0, made_from="x"
-    )
+    train.train(trained, tokenizer, lessons, settings, RunDir(tmp_path), seed=0, made_from="x")
     for name, value in trained.named_parameters():
         torch.testing.assert_close(value.detach(), want[name], atol=2e-6, rtol=1e-5)
 

@@ -21,7 +21,7 @@ from unprompt import cli, messages, pipeline
 from unprompt.messages import UserError
 from unprompt.recipe import Recipe, parse
 from unprompt.records import Lesson, Prompt, SoftLabels
-from unprompt.store import rundir
+from unprompt.store.tables import read_completions
 from unprompt.tools import transfer
 
 USER, ANSWER = {"role": "user", "content": "red:"}, {"role": "assistant", "content": " a colour"}
@@ -74,7 +74,7 @@ def told(run: pipeline.Run) -> dict[str, tuple[int, ...]]:
     found = [
         c
         for store in sorted((run.folder / "completions").glob("*"))
-        for c in rundir.read_completions(store).values()
+        for c in read_completions(store).values()
     ]
     return {
         c.example_id: c.token_ids[:-1]

@@ -23,7 +23,7 @@ from unprompt.messages import UserError
 from unprompt.recipe import Extract, Labels, Model, Recipe, parse
 from unprompt.records import Completion, Prompt, SoftLabels
 from unprompt.stages import check, lessons
-from unprompt.store import rundir
+from unprompt.store.tables import read_completions
 
 SMOL, DEEP = 49152, 129280
 """Tokens of the two real tokenizers: SmolLM2's, and DeepSeek's."""
@@ -86,9 +86,7 @@ def recipe(student: Path | str, teacher: Path | str, **sections: Any) -> Recipe:
 
 def answers(run: pipeline.Run) -> dict[str, Completion]:
     """The teacher's answers to the training inputs."""
-    stores = [
-        rundir.read_completions(store) for store in sorted((run.folder / "completions").glob("*"))
-    ]
+    stores = [read_completions(store) for store in sorted((run.folder / "completions").glob("*"))]
     return {
         c.example_id: c for store in stores for c in store.values() if c.example_id.startswith("i")
     }

@@ -22,7 +22,7 @@ from pages import SLOW, opened, serving, value, wait_for
 from unprompt.messages import UserError
 from unprompt.recipe import parse
 from unprompt.report.visible import visible
-from unprompt.store import rundir
+from unprompt.store.tables import read_grades, write_grades
 from unprompt.tools import ui
 from unprompt.tools.live import Live, Reply
 from unprompt.tools.rating import ballots, rate
@@ -43,8 +43,8 @@ def run(tmp_path_factory: pytest.TempPathFactory, decoder_folder: Path) -> Path:
     }
     words["sampling"]["max_new_tokens"] = 8
     unprompt.run(parse(words), folder)
-    grades = rundir.read_grades(folder / "grades.parquet")
-    rundir.write_grades(
+    grades = read_grades(folder / "grades.parquet")
+    write_grades(
         folder / "hostile.parquet",
         [unprompt.Grade(**{**_plain(g), "text": HOSTILE, "answer": HOSTILE}) for g in grades[:1]]
         + grades[1:],
@@ -75,9 +75,7 @@ def test_try_shows_what_was_graded(run: Path, address: str, chromium: Any) -> No
     page.wait_for_function("document.querySelector('#field-0 textarea').value == 'gold'")
     page.locator("#ask").click()
     wait_for(page, "#figures-after", "written")
-    graded = {
-        g.system: g for g in rundir.read_grades(run / "clean.parquet") if g.example_id == "h2"
-    }
+    graded = {g.system: g for g in read_grades(run / "clean.parquet") if g.example_id == "h2"}
     assert len({g.text for g in graded.values()}) > 1, "the test proves nothing"
     for system in ("teacher", "before", "after"):
         figures = page.locator(f"#figures-{system}").inner_text()

@@ -20,7 +20,7 @@ from unprompt import cli
 from unprompt.recipe import Train
 from unprompt.records import Lesson
 from unprompt.stages import processes, train
-from unprompt.store import rundir
+from unprompt.store.folder import RunDir
 
 FSDP2 = {"fsdp": True, "fsdp_config": {"version": 2}, "use_cpu": False}
 PLAIN: dict[str, Any] = {
@@ -61,7 +61,7 @@ class Counted(list[Lesson]):
         return super().__getitem__(number)
 
 
-def trained(name: str, folder: Path, lessons: list[Lesson]) -> rundir.RunDir:
+def trained(name: str, folder: Path, lessons: list[Lesson]) -> RunDir:
     """Two epochs of lessons whose number is no multiple of the batch: the last step of each can't
     be dealt evenly.
     """
@@ -73,7 +73,7 @@ def trained(name: str, folder: Path, lessons: list[Lesson]) -> rundir.RunDir:
         **(shared if processes.count() > 1 else {}),
     }
     settings = Train(**{**PLAIN, "fast": False, **changes, "trainer": said})
-    student, files = train.attach_adapter(family(), settings, 0), rundir.RunDir(folder / name)
+    student, files = train.attach_adapter(family(), settings, 0), RunDir(folder / name)
     train.train(student, byte_tokenizer(), lessons, settings, files, seed=3, made_from="x")
     return files
 

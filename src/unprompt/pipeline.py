@@ -22,7 +22,25 @@ from unprompt.records import Completion, Grade, Lesson, Prompt
 from unprompt.stages import evaluate, inputs, processes
 from unprompt.stages.prompts import Side, sample_ids, several
 from unprompt.stages.weights import Weights
-from unprompt.store import rundir
+from unprompt.store.files import (
+    FORMAT,
+    file_digest,
+    fingerprint,
+    module_digest,
+    path_digest,
+    read_json,
+    replacing,
+)
+from unprompt.store.folder import RunDir
+from unprompt.store.places import Place
+from unprompt.store.tables import (
+    read_grades,
+    read_lessons,
+    read_rows,
+    write_grades,
+    write_lessons,
+    write_rows,
+)
 
 if TYPE_CHECKING:
     from unprompt.engines.vocabulary import Pair
@@ -61,14 +79,14 @@ class Run:
     def grades(self) -> list[Grade]:
         """Every system's answer to every held-out example."""
         path = self.folder / "grades.parquet"
-        return rundir.read_grades(path) if path.is_file() else []
+        return read_grades(path) if path.is_file() else []
 
     @property
     def examples(self) -> Examples:
         """The held-out examples with every system's answer; `.to_pandas()` gives a table."""
         from unprompt.report import Examples, HeldOut
 
-        rows = rundir.read_rows(self.folder / "examples.parquet")
+        rows = read_rows(self.folder / "examples.parquet")
         return Examples([HeldOut.from_row(row) for row in rows], self.grades)
 
     @staticmethod
@@ -78,7 +96,7 @@ class Run:
         Raises:
             UserError: There is none.
         """
-        return Run(Path(folder), rundir.RunDir(folder).report(), unchanged=True)
+        return Run(Path(folder), RunDir(folder).report(), unchanged=True)
 
     def _repr_html_(self) -> str:
         from unprompt import report
@@ -87,9 +105,7 @@ class Run:
 
     def lessons(self, round_: str = "after") -> list[Lesson]:
         """The transfer set of a round."""
-        return rundir.read_lessons(
-            rundir.RunDir(self.folder).round(round_).folder / "lessons.parquet"
-        )
+        return read_lessons(RunDir(self.folder).round(round_).folder / "lessons.parquet")
 
 
 def run(recipe: Recipe, folder: str | Path | None = None) -> Run:
@@ -106,19 +122,19 @@ def run(recipe: Recipe, folder: str | Path | None = None) -> Run:
     Raises:
         UserError: Something the user can mend; what was finished until then is kept.
     """
-    files = rundir.RunDir(folder or Path("runs") / recipe.name)
+    files = RunDir(folder or Path("runs") / recipe.name)
     trainer = recipe.train.trainer
     processes.meet(trainer.get("ddp_timeout", 1800), trainer.get("ddp_backend"))
     if processes.number():
         return _join(recipe, files)
     with processes.leading(), files.locked():
         search(recipe.modules)
-        everything = rundir.fingerprint(
-            rundir.FORMAT, recipe.model_dump(mode="json"), _sources(recipe), str(files.folder)
+        everything = fingerprint(
+            FORMAT, recipe.model_dump(mode="json"), _sources(recipe), str(files.folder)
         )
         if (
             files.finished("report", everything)
-            and rundir.read_json(files.folder / "report.json")
+            and read_json(files.folder / "report.json")
             and all(files.round(name).student.exists() for name in recipe.plan)
         ):
             _refuse_drift(recipe, files.report())
@@ -163,7 +179,7 @@ def collect(
     Raises:
         UserError: Something the user can mend; what was answered until then is kept.
     """
-    files = rundir.RunDir(folder or Path("runs") / recipe.name)
+    files = RunDir(folder or Path("runs") / recipe.name)
     if workers and recipe.teacher_model and recipe.teacher_model.server:
         raise UserError(
             "the teacher is a server, which one process asks as fast as it answers",
@@ -184,7 +200,7 @@ def collect(
         return work.collect(workers)
 
 
-def _join(recipe: Recipe, files: rundir.RunDir) -> Run:
+def _join(recipe: Recipe, files: RunDir) -> Run:
     """A run as every process but the first sees it."""
     search(recipe.modules)
     weights = None
@@ -253,7 +269,7 @@ def compare(folders: Sequence[Path], out: Path) -> Path:
             where="unprompt compare",
             fix="give the folders of two runs or more",
         )
-    with rundir.replacing(out) as partial:
+    with replacing(out) as partial:
         partial.write_text(report.compare(reports), "utf-8")
     return out
 
@@ -261,12 +277,12 @@ def compare(folders: Sequence[Path], out: Path) -> Path:
 class _Work:
     """One run's stages. Each takes records and gives records."""
 
-    def __init__(self, recipe: Recipe, files: rundir.RunDir, checked: Checked) -> None:
+    def __init__(self, recipe: Recipe, files: RunDir, checked: Checked) -> None:
         self.recipe, self.files, self.checked = recipe, files, checked
         self.weights = Weights(recipe, files, checked.tokenizer)
         self._answers: dict[tuple[str, str], Sequence[Completion]] = {}
         self._scores: dict[tuple[str, str], dict[str, Sequence[Completion]]] = {}
-        self._stores: dict[tuple[str, str], rundir.Place] = {}
+        self._stores: dict[tuple[str, str], Place] = {}
         self._taught: dict[tuple[str, str, bool, float], tuple[int, Drops]] = {}
         """(context, whose answers, settings) -> how many lessons they made, and what was dropped.
         """
@@ -339,7 +355,7 @@ class _Work:
                 stop=sample.stop,
             )
             parts = [
-                rundir.FORMAT,
+                FORMAT,
                 where,
                 self.weights.identity("teacher"),
                 sample.model_dump(mode="json"),
@@ -347,10 +363,10 @@ class _Work:
                 [s.fields for s in seeds],
                 [h.fields for h in held],
             ]
-            target = self.files.folder / "inputs" / f"{rundir.fingerprint(*parts)}.json"
+            target = self.files.folder / "inputs" / f"{fingerprint(*parts)}.json"
             counted = target.with_suffix(".counts.json")
             if (
-                rundir.read_json(target) is None or rundir.read_json(counted) is None or recipe.cost
+                read_json(target) is None or read_json(counted) is None or recipe.cost
             ):  # what was drawn is in its store: for its cost it is only counted again
 
                 def answer(
@@ -368,9 +384,9 @@ class _Work:
                 rows, found = draw.draw(
                     sample, seeds, held, answer, recipe.batch_size or 32, recipe.seed, where
                 )
-                with rundir.replacing(counted) as partial:
+                with replacing(counted) as partial:
                     partial.write_text(json.dumps(found))
-                with rundir.replacing(target) as partial:
+                with replacing(target) as partial:
                     partial.write_text(json.dumps(rows, ensure_ascii=False, indent=0), "utf-8")
             files[where] = str(target.resolve())
             counts[where] = json.loads(counted.read_text())
@@ -627,10 +643,10 @@ class _Work:
         # answers
         self._built.clear()
         variants = facts.pop("variants")
-        digest = rundir.file_digest(files.folder / "lessons.parquet")
+        digest = file_digest(files.folder / "lessons.parquet")
         several = [variants] if variants > 1 else []
-        made_from = rundir.fingerprint(
-            rundir.FORMAT,
+        made_from = fingerprint(
+            FORMAT,
             digest,
             plan.train.model_dump(),
             recipe.seed,
@@ -660,18 +676,14 @@ class _Work:
             "first_loss": log["losses"][0]["loss"],
             "last_loss": log["losses"][-1]["loss"],
             "log": log["losses"],
-            **(
-                {"watch": watched}
-                if (watched := rundir.read_json(self._watched(made_from)))
-                else {}
-            ),
+            **({"watch": watched} if (watched := read_json(self._watched(made_from))) else {}),
             **({"shots": self._packed[round_]} if round_ in self._packed else {}),
         }
 
     def _write_lessons(self, round_: str) -> dict[str, int]:
         """Write a round's lessons down; gives their counts, and of how many epochs they are."""
         epochs, contexts = self.lessons(round_), self.recipe.plan[round_].contexts
-        rundir.write_lessons(
+        write_lessons(
             self.files.round(round_).folder / "lessons.parquet",
             itertools.chain.from_iterable(epochs),
         )
@@ -686,7 +698,7 @@ class _Work:
         }
 
     def _watched(self, made_from: str) -> Path:
-        return self.files.folder / "kl" / f"{rundir.fingerprint('watch', made_from, _WATCHED)}.json"
+        return self.files.folder / "kl" / f"{fingerprint('watch', made_from, _WATCHED)}.json"
 
     def _watch(self, path: Path, contexts: Sequence[str]) -> Any:
         """Looks at the held-out inputs of a round's contexts while it trains, as far as their
@@ -893,20 +905,20 @@ class _Work:
         """
         from unprompt.stages.train import kl
 
-        key = rundir.fingerprint(
-            rundir.FORMAT,
+        key = fingerprint(
+            FORMAT,
             title,
             self.weights.identity(whose),
             [[x.input_ids, x.labels.ids.tolist(), x.labels.probs.tolist()] for x in lessons],
         )
         path = self.files.folder / "kl" / f"{key}.tokens.json"
-        if (known := rundir.read_json(path)) is None:
+        if (known := read_json(path)) is None:
             engine = self.weights.here(whose)
             with bar(title, len(lessons)) as progress, engine.ready():
                 found = kl.token_kl(
                     engine.model, engine.tokenizer, lessons, self.recipe.batch_size or 32, progress
                 )
-            with rundir.replacing(path) as partial:
+            with replacing(path) as partial:
                 partial.write_text(json.dumps(found))
             return found
         return known
@@ -1216,12 +1228,12 @@ class _Work:
                 kl.get(name, {}),
             )
         ]
-        rundir.write_rows(files.folder / "examples.parquet", [each.row() for each in shown])
+        write_rows(files.folder / "examples.parquet", [each.row() for each in shown])
         if grades:
-            rundir.write_grades(files.folder / "grades.parquet", grades)
+            write_grades(files.folder / "grades.parquet", grades)
         files.write_text("report.json", json.dumps(found, indent=1, ensure_ascii=False))
         for name in self.recipe.plan:
-            rundir.RunDir(files.round(name).student).write_text(
+            RunDir(files.round(name).student).write_text(
                 "README.md", report.model_card(found, name)
             )
         files.write_text("report.md", report.markdown(found))
@@ -1262,13 +1274,13 @@ def _sources(recipe: Recipe) -> list[str]:
     if recipe.judge:
         from unprompt.stages.evaluate import judge
 
-        found.append(rundir.file_digest(judge.OURS))
+        found.append(file_digest(judge.OURS))
     if recipe.cost:
         tables = [
             prices.OURS,
             *([Path(recipe.cost.prices)] if recipe.cost.prices else []),
         ]
-        found += [rundir.file_digest(path) if path.is_file() else "missing" for path in tables]
+        found += [file_digest(path) if path.is_file() else "missing" for path in tables]
     evaluations = [
         evaluation for name in recipe.contexts if (evaluation := recipe.evaluation(name))
     ]
@@ -1308,7 +1320,7 @@ def _sources(recipe: Recipe) -> list[str]:
         )
         if source.file:
             path = local_path(source.file, "inputs")
-            found.append(rundir.file_digest(path) if path.is_file() else "missing")
+            found.append(file_digest(path) if path.is_file() else "missing")
         if source.rule:
             named.append(source.rule)
             paths = (
@@ -1316,6 +1328,6 @@ def _sources(recipe: Recipe) -> list[str]:
                 for value in source.args.values()
                 if isinstance(value, str) and value
             )
-            found += [rundir.path_digest(path) for path in paths]
-    found += [rundir.module_digest(name, recipe.modules) for name in named if ":" in name]
+            found += [path_digest(path) for path in paths]
+    found += [module_digest(name, recipe.modules) for name in named if ":" in name]
     return found

@@ -20,7 +20,7 @@ from unprompt.messages import UserError
 from unprompt.recipe import Sampling
 from unprompt.records import Completion, Prompt, SoftLabels
 from unprompt.stages import collect
-from unprompt.store import rundir
+from unprompt.store.tables import read_grades, read_part, write_grades
 
 FULL = [
     "recipe.yaml",
@@ -187,7 +187,7 @@ def test_a_broken_part_is_found_and_only_it_is_asked_again(
         fault(raw, draw)
         if raw == whole[path]:
             continue
-        mine = [c.example_id for _, c in rundir.read_part(path)]
+        mine = [c.example_id for _, c in read_part(path)]
         path.write_bytes(raw)
         engine = Fake()
         assert _asked(engine, store) == expected
@@ -293,7 +293,7 @@ def test_clocks_that_jump(
 
 def test_what_no_checksum_of_ours_holds_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "grades.parquet"
-    rundir.write_grades(path, [])
+    write_grades(path, [])
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(UserError, match=r"grades\.parquet: can't be read: .* -> delete"):
-        rundir.read_grades(path)
+        read_grades(path)

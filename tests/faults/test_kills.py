@@ -131,11 +131,9 @@ def test_the_server(warm: Warm, decoder_folder: Path, counts: Counts, tmp_path: 
 
 
 def _texts(run: Path) -> list[tuple[str, str, str]]:
-    from unprompt.store import rundir
+    from unprompt.store.tables import read_grades
 
-    return sorted(
-        (g.example_id, g.system, g.text) for g in rundir.read_grades(run / "grades.parquet")
-    )
+    return sorted((g.example_id, g.system, g.text) for g in read_grades(run / "grades.parquet"))
 
 
 def test_two_runs_on_one_folder(

@@ -21,7 +21,7 @@ from unprompt.messages import UserError
 from unprompt.records import Prompt
 from unprompt.stages.prompts import Side
 from unprompt.stages.weights import Weights
-from unprompt.store import rundir
+from unprompt.store.folder import RunDir
 
 INPUTS, CONCURRENCY = 40, 4
 
@@ -85,7 +85,7 @@ def time_runs_out(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[Asked]], No
 
 def collected(made: Any, folder: Path) -> list[str]:
     prompts = [Prompt(f"i{n}", "c", f"ask {n}") for n in range(INPUTS)]
-    weights = Weights(made, rundir.RunDir(folder), byte_tokenizer())
+    weights = Weights(made, RunDir(folder), byte_tokenizer())
     engine: Any = weights.engine("teacher")
     assert isinstance(engine, server_.ServerEngine)
     engine._sleep = at_once

@@ -21,7 +21,7 @@ from unprompt.recipe import Sampling
 from unprompt.records import Completion, Prompt
 from unprompt.stages import collect
 from unprompt.stages.cluster import Workers
-from unprompt.store import rundir
+from unprompt.store.tables import read_completions
 
 SEED, KILLS, PARTS = 20261123, 6, 24
 
@@ -87,8 +87,7 @@ def test_the_workers(counts: Counts, tmp_path: Path) -> None:
     died = [ids for path in notes.glob("killed-*") for ids in path.read_text().split()]
     asked = Counter((notes / "asked").read_text().split())
     kept = {
-        completion.example_id: completion.text
-        for completion in rundir.read_completions(store).values()
+        completion.example_id: completion.text for completion in read_completions(store).values()
     }
     assert len(list(notes.glob("killed-*"))) == KILLS
     counts.note(

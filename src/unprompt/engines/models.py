@@ -20,7 +20,7 @@ import numpy as np
 from unprompt.messages import UserError
 from unprompt.recipe import Model
 from unprompt.recipe.names import function, local_path
-from unprompt.store import rundir
+from unprompt.store.files import module_digest, replacing
 
 if TYPE_CHECKING:
     import torch
@@ -56,7 +56,7 @@ def identity(model: Model, where: str) -> str:
             )
         return f"{model.gguf}:{path.stat().st_size}"
     if model.rule is not None:
-        source = rundir.module_digest(model.rule, "")
+        source = module_digest(model.rule, "")
         return f"{model.rule}:{source}:{json.dumps(model.args, sort_keys=True)}"
     assert model.name is not None
     folder = Path(model.name)
@@ -97,7 +97,7 @@ def _made(model: Model, where: str) -> Path:
     target = cache_dir() / "models" / f"{model.rule.partition(':')[2]}-{digest}"
     if not (target / "config.json").is_file():
         make = function(model.rule, where)
-        with rundir.replacing(target) as partial, quiet():
+        with replacing(target) as partial, quiet():
             partial.mkdir()
             try:
                 make(partial, **model.args)

@@ -17,16 +17,15 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from unprompt.engines import Engine, Unfinished
 from unprompt.recipe import Labels, Sampling
 from unprompt.records import Completion, Prompt
-from unprompt.store import rundir
 from unprompt.store.answers import Answers, Parts
-
-if TYPE_CHECKING:
-    from unprompt.store.rundir import Place
+from unprompt.store.files import fingerprint
+from unprompt.store.places import Place, put
+from unprompt.store.tables import write_completions
 
 BATCHES_A_PART = 2
 MOST_PARTS = 200
@@ -165,8 +164,8 @@ class Asking:
         return Part(self._write(list(zip(keys, found, strict=True))), keys, took)
 
     def _write(self, answered: Sequence[tuple[str, Completion]]) -> str:
-        name = f"part-{rundir.fingerprint(*(key for key, _ in answered))}.parquet"
-        rundir.write_completions(self.store / name, answered)
+        name = f"part-{fingerprint(*(key for key, _ in answered))}.parquet"
+        write_completions(self.store / name, answered)
         return name
 
 
@@ -190,9 +189,7 @@ def here(engine: Callable[[], Engine]) -> Ask:
 
 def key_of(prompt: Prompt) -> str:
     """Fingerprint of one prompt."""
-    return rundir.fingerprint(
-        prompt.example_id, prompt.context, prompt.content, *prompt.others, digits=24
-    )
+    return fingerprint(prompt.example_id, prompt.context, prompt.content, *prompt.others, digits=24)
 
 
 def fill(
@@ -254,6 +251,4 @@ def _times(store: Place) -> tuple[int, float]:
 
 def _note_time(store: Place, calls: int, seconds: float) -> None:
     before = _times(store)
-    rundir.put(
-        store / "seconds.json", json.dumps([before[0] + calls, before[1] + seconds]).encode()
-    )
+    put(store / "seconds.json", json.dumps([before[0] + calls, before[1] + seconds]).encode())

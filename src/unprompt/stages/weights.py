@@ -21,7 +21,9 @@ from unprompt.recipe import Labels, Model, Recipe, Sampling
 from unprompt.recipe.names import search
 from unprompt.records import Completion
 from unprompt.stages.prompts import Side
-from unprompt.store import rundir
+from unprompt.store.files import FORMAT, fingerprint
+from unprompt.store.folder import RunDir
+from unprompt.store.places import Place
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from unprompt.engines.server.engine import ServerEngine
     from unprompt.engines.vllm.engine import VLLMEngine
     from unprompt.stages.collect import Ask
-    from unprompt.store.rundir import Place
 
 
 class Weights:
@@ -47,9 +48,7 @@ class Weights:
         spread: Given how a worker makes its engine, asks by many workers; None: in this process.
     """
 
-    def __init__(
-        self, recipe: Recipe, files: rundir.RunDir, tokenizer: PreTrainedTokenizerBase
-    ) -> None:
+    def __init__(self, recipe: Recipe, files: RunDir, tokenizer: PreTrainedTokenizerBase) -> None:
         self.recipe, self.files, self.tokenizer = recipe, files, tokenizer
         self.made_from: dict[str, str] = {}
         self.spread: Callable[[Callable[[], Engine]], Ask] | None = None
@@ -102,16 +101,14 @@ class Weights:
 
         recipe = self.recipe
         parts = [
-            rundir.FORMAT,
+            FORMAT,
             title,
             self.identity(whose),
             sampling.model_dump(exclude={"per_input"}),
             _kept(labels),
             recipe.seed,
         ]
-        store = self.files.stores(recipe.store) / rundir.fingerprint(
-            *parts, *([given] if given else [])
-        )
+        store = self.files.stores(recipe.store) / fingerprint(*parts, *([given] if given else []))
         asking = collect.Asking(
             store, sampling, labels, recipe.seed, recipe.batch_size, side.prefix
         )
@@ -361,7 +358,7 @@ def _made_elsewhere(
     place: tuple[str, str],
 ) -> Engine:
     search(recipe.modules)
-    weights = Weights(recipe, rundir.RunDir(folder), tokenizer)
+    weights = Weights(recipe, RunDir(folder), tokenizer)
     found = _place((weights._other_model(whose) or (recipe.model, ""))[0])
     if found != place:
         raise UserError(

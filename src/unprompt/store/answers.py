@@ -7,16 +7,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import overload
 
 import numpy as np
 
 from unprompt.messages import say
 from unprompt.records import Completion
-from unprompt.store import rundir
-
-if TYPE_CHECKING:
-    from unprompt.store.rundir import Place
+from unprompt.store.places import Place, move
+from unprompt.store.tables import Broken, part_files, part_keys, read_part
 
 _READERS = 16
 """Parts that are read at once from a store behind a network."""
@@ -37,7 +35,7 @@ class Parts:
         with ThreadPoolExecutor(
             _READERS if remote else 1
         ) as pool:  # behind a network, most of the time is spent waiting
-            for path, keys in pool.map(_keys, rundir.parts(store)):
+            for path, keys in pool.map(_keys, part_files(store)):
                 if keys is not None:
                     self.add(path, keys)
 
@@ -50,10 +48,10 @@ class Parts:
 def _keys(path: Place) -> tuple[Place, list[str] | None]:
     """A part's prompts; None of a broken one, which is set aside."""
     try:
-        return path, rundir.part_keys(path)
-    except rundir.Broken as error:
+        return path, part_keys(path)
+    except Broken as error:
         say(
-            f"BROKEN FILE: {path} {error.what}. It is kept as {rundir.move(path, '.broken').name};"
+            f"BROKEN FILE: {path} {error.what}. It is kept as {move(path, '.broken').name};"
             " its answers, and no others, are asked for again"
         )
         return path, None
@@ -84,8 +82,7 @@ class Answers(Sequence[Completion]):
             self._first, self._read = n // self._window * self._window, []
             places_W2 = self._places_N2[self._first : self._first + self._window]
             parts = {
-                part: rundir.read_part(self._paths[part])
-                for part in np.unique(places_W2[:, 0]).tolist()
+                part: read_part(self._paths[part]) for part in np.unique(places_W2[:, 0]).tolist()
             }
             self._read = [parts[part][row][1] for part, row in places_W2.tolist()]
         return self._read[n - self._first]

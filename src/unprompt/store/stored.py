@@ -10,7 +10,8 @@ from typing import Any, overload
 import pyarrow as pa
 
 from unprompt.records import Lesson
-from unprompt.store import rundir
+from unprompt.store.files import replacing
+from unprompt.store.tables import LESSON, lesson_at, lesson_batches
 
 _ROWS = 32
 """Read at once: one lesson costs the reading of so many, and so many share one entry in the file's
@@ -30,7 +31,7 @@ class StoredLessons(Sequence[Lesson]):
 
     @staticmethod
     def copied(source: Path) -> StoredLessons:
-        """From what `rundir.write_lessons` wrote. Parquet can't be read a row at a time, so its
+        """From what `write_lessons` wrote. Parquet can't be read a row at a time, so its
         rows are copied into an Arrow file beside it.
 
         Raises:
@@ -38,11 +39,11 @@ class StoredLessons(Sequence[Lesson]):
         """
         target = source.with_suffix(".arrow")
         with (
-            rundir.replacing(target) as partial,
+            replacing(target) as partial,
             pa.OSFile(str(partial), "wb") as sink,
-            pa.ipc.new_file(sink, rundir.LESSON) as writer,
+            pa.ipc.new_file(sink, LESSON) as writer,
         ):
-            for batch in rundir.lesson_batches(source, _ROWS):
+            for batch in lesson_batches(source, _ROWS):
                 writer.write_batch(batch)
         return StoredLessons(target)
 
@@ -70,7 +71,7 @@ class StoredLessons(Sequence[Lesson]):
         if not -len(self) <= number < len(self):
             raise IndexError(number)
         batch, row = divmod(number % len(self), _ROWS)
-        return rundir.lesson_at(self._file.get_batch(batch), row)
+        return lesson_at(self._file.get_batch(batch), row)
 
     def __reduce__(self) -> Any:
         return StoredLessons, (self.path,)  # each process opens the file for itself

@@ -14,7 +14,8 @@ from unprompt.messages import UserError
 from unprompt.recipe import Recipe
 from unprompt.stages import evaluate
 from unprompt.stages.weights import Weights
-from unprompt.store import rundir
+from unprompt.store.files import replacing
+from unprompt.store.folder import RunDir
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedTokenizerBase
@@ -37,7 +38,7 @@ def export(folder: Path, to: Path, round_: str | None, *, merge: bool = True) ->
         UserError: No finished run, no such round, no adapter to write alone, or a folder with
             something in it.
     """
-    files = rundir.RunDir(folder)
+    files = RunDir(folder)
     proven, recipe = files.report(), recipe_.load(files.recipe)
     name = round_ or list(recipe.plan)[-1]
     if name not in recipe.plan:
@@ -60,7 +61,7 @@ def export(folder: Path, to: Path, round_: str | None, *, merge: bool = True) ->
     tokenizer = models.load_tokenizer(recipe.model, "model")
     model: Any = Weights(recipe, files, tokenizer).student(name).model
     whole = merge and adapter is not None
-    with rundir.replacing(to) as partial, models.quiet():
+    with replacing(to) as partial, models.quiet():
         partial.mkdir(parents=True)
         if whole:
             model = model.merge_and_unload()

@@ -20,7 +20,7 @@ from unprompt.report import cost
 from unprompt.stages import check, evaluate
 from unprompt.stages.templates.render import render_all, variables
 from unprompt.stages.weights import Weights
-from unprompt.store import rundir
+from unprompt.store.folder import RunDir
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Live:
     """
 
     def __init__(self, folder: Path) -> None:
-        files = rundir.RunDir(folder)
+        files = RunDir(folder)
         self.name = str(files.report()["name"])
         found = recipe_.load(files.recipe)
         # the weights are in this process anyway, for the students; vLLM would take a minute to

@@ -14,7 +14,8 @@ from unprompt.stages import check
 from unprompt.stages.collect import key_of
 from unprompt.stages.lessons import extract as extract_
 from unprompt.stages.prompts import sample_ids, several
-from unprompt.store import rundir
+from unprompt.store.folder import RunDir
+from unprompt.store.tables import read_completions, read_grades, read_lessons
 
 _TOP = 5
 
@@ -26,7 +27,7 @@ def show(folder: Path, example_id: str | None = None, console: Console | None = 
         UserError: No run, or no such example.
     """
     console = console or Console()
-    files = rundir.RunDir(folder)
+    files = RunDir(folder)
     if not files.recipe.is_file():
         raise UserError(
             "there is no run here", where=str(folder), fix="run `unprompt run RECIPE` first"
@@ -34,11 +35,10 @@ def show(folder: Path, example_id: str | None = None, console: Console | None = 
     plan = recipe.load(files.recipe)
     checked = check.check(plan, estimate=False)
     stores = [
-        rundir.read_completions(store)
-        for store in sorted(files.stores(plan.store).glob("*"), key=str)
+        read_completions(store) for store in sorted(files.stores(plan.store).glob("*"), key=str)
     ]
     grades = (
-        rundir.read_grades(files.folder / "grades.parquet")
+        read_grades(files.folder / "grades.parquet")
         if (files.folder / "grades.parquet").is_file()
         else []
     )
@@ -47,9 +47,7 @@ def show(folder: Path, example_id: str | None = None, console: Console | None = 
         for name in plan.plan
         if (path := files.round(name).folder / "lessons.parquet").is_file()
     }
-    lessons = [
-        (name, lesson) for name, path in kept.items() for lesson in rundir.read_lessons(path)
-    ]
+    lessons = [(name, lesson) for name, path in kept.items() for lesson in read_lessons(path)]
     wanted = example_id or next(iter(checked.inputs.values()))[0].id
     found = False
     for name in plan.contexts:

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from unprompt.messages import UserError
-from unprompt.store import rundir
+from unprompt.store.files import replacing
 
 _PLACES = (
     "{{ text }}",
@@ -93,11 +93,11 @@ def write(prompt: Path, out: Path) -> list[str]:
             student=yaml.safe_dump(student, default_style='"', width=10**9).strip(),
         )
         filled = filled.replace("teacher: |\n\n", f"teacher: {quoted}\n")
-    with rundir.replacing(out) as partial:
+    with replacing(out) as partial:
         partial.write_text(filled, "utf-8")
     said = [f"wrote {out}"]
     if not inputs.exists():
-        with rundir.replacing(inputs) as partial:
+        with replacing(inputs) as partial:
             partial.write_text(_ROWS, "utf-8")
         said.append(f"wrote {inputs}: replace its two rows by your own")
     where = (

@@ -23,7 +23,9 @@ from unprompt.messages import UserError
 from unprompt.records import Lesson, Messages, Prompt
 from unprompt.stages import check
 from unprompt.stages.prompts import several
-from unprompt.store import rundir
+from unprompt.store.files import replacing
+from unprompt.store.folder import RunDir
+from unprompt.store.tables import read_lessons
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -302,7 +304,7 @@ def hand_over(folder: Path, round_: str | None, out: Path | None) -> list[str]:
             where=str(out),
             fix="choose another name with --out",
         )
-    files = rundir.RunDir(folder)
+    files = RunDir(folder)
     if not files.recipe.is_file():
         raise UserError(
             "there is no run here", where=str(folder), fix="run `unprompt run RECIPE` first"
@@ -330,7 +332,7 @@ def hand_over(folder: Path, round_: str | None, out: Path | None) -> list[str]:
         for prompt in several(side.prompts, recipe.per_input(context))
     }
     found = export(
-        rundir.read_lessons(source),
+        read_lessons(source),
         asked,
         checked.tokenizer,
         end_token=recipe.plan[name].lessons.end_token,
@@ -343,7 +345,7 @@ def hand_over(folder: Path, round_: str | None, out: Path | None) -> list[str]:
         )
     text = to_lines(found.chats)
     validate(text, target.name)
-    with rundir.replacing(target) as partial:
+    with replacing(target) as partial:
         partial.write_text(text, "utf-8")
     lines = summary(found.chats, checked.tokenizer)
     if found.cut:

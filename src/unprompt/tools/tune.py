@@ -27,7 +27,8 @@ from unprompt.stages import check as check_, evaluate, inputs
 from unprompt.stages.prompts import plain
 from unprompt.stages.templates.render import render
 from unprompt.stages.weights import Weights
-from unprompt.store import rundir
+from unprompt.store.files import fingerprint, module_digest, writing
+from unprompt.store.folder import RunDir
 
 if TYPE_CHECKING:
     import optuna
@@ -66,7 +67,7 @@ def tune(recipe: Recipe, folder: str | Path | None = None) -> Tuned:
     Raises:
         UserError: Something the user can mend; trials that are finished are kept.
     """
-    search = _Search(recipe, rundir.RunDir(Path(folder or Path("runs") / recipe.name) / "tune"))
+    search = _Search(recipe, RunDir(Path(folder or Path("runs") / recipe.name) / "tune"))
     optuna = _optuna()
     with search.files.locked():
         for line in search.lines:
@@ -89,7 +90,7 @@ def tune(recipe: Recipe, folder: str | Path | None = None) -> Tuned:
 class _Search:
     """What is searched, checked before anything is asked."""
 
-    def __init__(self, recipe: Recipe, files: rundir.RunDir) -> None:
+    def __init__(self, recipe: Recipe, files: RunDir) -> None:
         if recipe.tune is None:
             raise UserError(
                 "the recipe does not say what to tune",
@@ -259,7 +260,7 @@ class _Search:
             for name, side in sides.items()
         }
         functions = [
-            rundir.module_digest(name, self.recipe.modules)
+            module_digest(name, self.recipe.modules)
             for name in (self.wanted.metric, _keep(self))
             if ":" in name
         ]
@@ -269,7 +270,7 @@ class _Search:
             self.context.extract.model_dump(),
             self.evaluation.model_dump(mode="json", exclude={"data"}),
         ]
-        return rundir.fingerprint(
+        return fingerprint(
             SCHEMA,
             self._weights.identity(self._whose),
             shown,
@@ -393,7 +394,7 @@ def _study(optuna: Any, search: _Search) -> optuna.Study:
     its answers are kept all the same.
     """
     journal = search.files.folder / "trials.log"
-    with rundir.writing(journal):
+    with writing(journal):
         _mend(journal)
         backend = optuna.storages.journal.JournalFileBackend(str(journal))
         study = optuna.create_study(

@@ -16,7 +16,7 @@ from typing import Any
 from unprompt.messages import UserError
 from unprompt.recipe import Server
 from unprompt.recipe.prices import Price
-from unprompt.store import rundir
+from unprompt.store.files import replacing, writing
 
 
 @dataclass
@@ -65,14 +65,14 @@ class Ledger:
                 whole.append(line)
                 self._count(asked)
         if path and path.is_file():
-            with rundir.replacing(path) as partial:
+            with replacing(path) as partial:
                 partial.write_text("".join(f"{line}\n" for line in whole))
 
     def add(self, asked: Asked) -> None:
         """Note one answer."""
         self._count(asked)
         if self._path:
-            with rundir.writing(self._path):
+            with writing(self._path):
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 with self._path.open("a") as file:
                     file.write(f"{json.dumps(astuple(asked))}\n")

@@ -31,7 +31,7 @@ from unprompt.metrics.statistics import bootstrap, by_group
 from unprompt.recipe import Judge, Recipe, Template
 from unprompt.records import Completion, Example, Grade, Prompt
 from unprompt.stages.templates.render import render
-from unprompt.store import rundir
+from unprompt.store.files import fingerprint
 
 DIFFICULTY = "(difficulty)"
 """What stands as the system of a verdict on an input; no system can be called so."""
@@ -286,7 +286,7 @@ def judge(
         for repeat, order in enumerate(orders(names, settings.repeats, seed)):
             for system, text in shown:
                 question = ask(task, order, text, reader)
-                key = rundir.fingerprint(question.example_id, question.context, question.content)
+                key = fingerprint(question.example_id, question.context, question.content)
                 questions[key] = question
                 group = mine[0].group if mine else None
                 blank = Verdict(

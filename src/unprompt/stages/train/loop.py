@@ -33,7 +33,8 @@ from unprompt.records import Lesson, SoftLabels
 from unprompt.stages import processes
 from unprompt.stages.train import fast
 from unprompt.stages.train.loss import Batch, batch_kl, collate
-from unprompt.store import rundir
+from unprompt.store.files import file_digest, read_json, replacing, writing
+from unprompt.store.folder import RunDir
 
 _FILES = "files.json"
 """In a checkpoint: what it is made of."""
@@ -130,7 +131,7 @@ def train(
     tokenizer: PreTrainedTokenizerBase,
     lessons: Sequence[Lesson],
     settings: Train,
-    folder: rundir.RunDir,
+    folder: RunDir,
     *,
     seed: int,
     made_from: str,
@@ -227,7 +228,7 @@ def train(
         elif watch is not None:
             trainer.add_callback(watch)
         try:
-            with rundir.writing(folder.checkpoints), models.quiet():
+            with writing(folder.checkpoints), models.quiet():
                 trainer.train(resume_from_checkpoint=start)
         except (
             pickle.UnpicklingError
@@ -254,7 +255,7 @@ def train(
         for entry in trainer.state.log_history
         if "loss" in entry
     ]
-    with rundir.replacing(folder.student) as partial:
+    with replacing(folder.student) as partial:
         partial.mkdir()
         with models.quiet():
             student.save_pretrained(partial, **({"state_dict": whole} if sharded else {}))
@@ -369,7 +370,7 @@ class _Clock(TrainerCallback):
         if state.is_world_process_zero:
             checkpoint = Path(args.output_dir, f"checkpoint-{state.global_step}")
             (checkpoint / "seconds.json").write_text(json.dumps(self.seconds()))
-            with rundir.replacing(
+            with replacing(
                 checkpoint / _FILES
             ) as partial:  # last: it says that the checkpoint is whole
                 files = (
@@ -474,11 +475,11 @@ def _resumable(folder: Path, made_from: str) -> str | None:
                 " number of processes: training begins anew"
             )
         shutil.rmtree(folder, ignore_errors=True)
-        with rundir.replacing(mark) as partial:
+        with replacing(mark) as partial:
             partial.write_text(made_from)
         return None
     for checkpoint in _newest_first(folder):
-        listed = rundir.read_json(checkpoint / _FILES)
+        listed = read_json(checkpoint / _FILES)
         if isinstance(listed, dict) and "trainer_state.json" in listed:
             broken = [
                 name
@@ -504,4 +505,4 @@ def _stamp(file: Path) -> list[Any]:
     than training it anew.
     """
     size = file.stat().st_size
-    return [size, rundir.file_digest(file) if size <= _READ_AGAIN else ""]
+    return [size, file_digest(file) if size <= _READ_AGAIN else ""]

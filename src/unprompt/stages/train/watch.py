@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 from unprompt.records import Lesson
 from unprompt.stages.train import fast
 from unprompt.stages.train.kl import token_kl
-from unprompt.store import rundir
+from unprompt.store.files import read_json, replacing
 
 
 class Watch(TrainerCallback):
@@ -46,7 +46,7 @@ class Watch(TrainerCallback):
         }  # the end is the student's own row in the table
         if state.global_step not in due:
             return
-        found: dict[str, Any] = rundir.read_json(self._path) or {}
+        found: dict[str, Any] = read_json(self._path) or {}
         model = kwargs["model"]
         training = model.training
         for context, lessons in self._held.items():
@@ -65,5 +65,5 @@ class Watch(TrainerCallback):
                 "steps": {**kept, str(state.global_step): sum(values) / len(values)},
             }
         model.train(training)
-        with rundir.replacing(self._path) as partial:
+        with replacing(self._path) as partial:
             partial.write_text(json.dumps(found))

@@ -27,7 +27,9 @@ from unprompt.metrics.agreement import krippendorff_alpha
 from unprompt.metrics.statistics import bootstrap, by_group
 from unprompt.records import as_text
 from unprompt.stages import check
-from unprompt.store import rundir
+from unprompt.store.files import fingerprint, replacing
+from unprompt.store.folder import RunDir
+from unprompt.store.tables import read_grades
 from unprompt.tools.rating import ballots
 
 KEY, SHEET, RATINGS, BALLOTS = (
@@ -91,7 +93,7 @@ def export(
     Raises:
         UserError: No run, no answers, an unknown system, or a key of other answers.
     """
-    files = rundir.RunDir(folder)
+    files = RunDir(folder)
     files.report()
     if low >= high:
         raise UserError(
@@ -112,7 +114,7 @@ def export(
     writer.writerow(COLUMNS)
     for id_, row in key["rows"].items():
         writer.writerow([id_, harmless(row["input"]), harmless(row["response"]), "", ""])
-    with rundir.replacing(target) as partial:
+    with replacing(target) as partial:
         partial.write_bytes(
             text.getvalue().encode("utf-8-sig", "replace")
         )  # the mark tells spreadsheets that it is UTF-8
@@ -129,7 +131,7 @@ def blinded(
     Raises:
         UserError: No run, no answers, or a key of other answers, systems or examples.
     """
-    files = rundir.RunDir(folder)
+    files = RunDir(folder)
     files.report()
     path = folder / KEY
     old = json.loads(path.read_text("utf-8")) if path.is_file() else None
@@ -141,7 +143,7 @@ def blinded(
         return key
     graded = folder / "grades.parquet"
     there = (
-        {(g.context, g.example_id, g.system): g.shown for g in rundir.read_grades(graded)}
+        {(g.context, g.example_id, g.system): g.shown for g in read_grades(graded)}
         if graded.is_file()
         else {}
     )
@@ -159,11 +161,11 @@ def blinded(
 
 
 def _key(
-    files: rundir.RunDir, systems: Sequence[str], examples: int | None, low: int, high: int
+    files: RunDir, systems: Sequence[str], examples: int | None, low: int, high: int
 ) -> dict[str, Any]:
     """Opaque id -> what the row shows and who wrote it, in the sheet's order."""
     plan, asked = _asked(files)
-    grades = rundir.read_grades(files.folder / "grades.parquet") if asked else []
+    grades = read_grades(files.folder / "grades.parquet") if asked else []
     grades = [g for g in grades if (g.context, g.example_id) in asked]
     there = list(dict.fromkeys(g.system for g in grades))
     for name in systems:
@@ -188,7 +190,7 @@ def _key(
         raise UserError(
             NO_ANSWERS, where=str(files.folder), fix="run a recipe with an evaluate section"
         )
-    made_from = rundir.fingerprint(
+    made_from = fingerprint(
         [[g.context, g.example_id, g.system, g.shown] for g in grades], low, high
     )
     path = files.folder / KEY
@@ -223,7 +225,7 @@ def _key(
     return {"made_from": made_from, "low": low, "high": high, "rows": rows}
 
 
-def _asked(files: rundir.RunDir) -> tuple[recipe.Recipe, dict[tuple[str, str], str]]:
+def _asked(files: RunDir) -> tuple[recipe.Recipe, dict[tuple[str, str], str]]:
     """The recipe, and (context, held-out example) -> what the student was asked, of contexts whose
     answers are written.
     """
@@ -414,7 +416,7 @@ def ratings(folder: Path, paths: Sequence[Path]) -> dict[str, Any]:
         UserError: Something is wrong in a file, or ratings read before are in none of these files;
             nothing is written then.
     """
-    files = rundir.RunDir(folder)
+    files = RunDir(folder)
     try:
         key = json.loads((folder / KEY).read_text("utf-8"))
     except FileNotFoundError:

@@ -1,0 +1,165 @@
+"""A run's folder: what lies where, who is at work in it, which stages are done.
+
+```
+recipe.yaml                      the resolved recipe
+state.json                       stage -> fingerprint
+inputs/                          sampled inputs
+completions/KEY/part-*.parquet   what models answered
+lessons, grades, examples        records, as .parquet
+checkpoints/                     while training
+student/                         adapter or weights, tokenizer
+rounds/NAME/                     lessons, log and student of a named round
+report.html, .json, .md
+transfer.jsonl                   a hand-over
+```
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from unprompt.messages import UserError, say
+from unprompt.store.files import disk_error, file_digest, read_json, replacing
+from unprompt.store.places import Place, place
+
+_WRITES = {
+    "train": ("student", "train_log.json"),
+    "report": ("report.html", "report.md", "report.json"),
+}
+"""Stage -> what it leaves in the run's folder."""
+
+
+class RunDir:
+    """A run's folder."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    @property
+    def recipe(self) -> Path:
+        """The resolved recipe; where inputs were sampled, the one that reads them from what was
+        drawn.
+        """
+        sampled = self.folder / "resolved.yaml"
+        return sampled if sampled.is_file() else self.folder / "recipe.yaml"
+
+    def round(self, name: str) -> RunDir:
+        """Folder of a round: its lessons, log and student. The only round of a recipe without
+        rounds (`after`) has the run's own folder.
+        """
+        return self if name == "after" else RunDir(self.folder / "rounds" / name)
+
+    @property
+    def completions(self) -> Path:
+        """Folder of all completion stores."""
+        return self.folder / "completions"
+
+    def stores(self, address: str | None) -> Place:
+        """Where the recipe says that completions are kept, else in this folder."""
+        return place(address, "store") if address else self.completions
+
+    @property
+    def student(self) -> Path:
+        """Folder of the trained student."""
+        return self.folder / "student"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the trainer's checkpoints."""
+        return self.folder / "checkpoints"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder: a second run on it is refused. The lock dies with its process."""
+        path = self.folder / ".lock"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file = path.open("w")
+        except OSError as error:
+            raise disk_error(error, self.folder) from None
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise UserError(
+                    "another run is at work in this folder",
+                    where=str(self.folder),
+                    fix="wait for it, or choose --out",
+                ) from None
+            yield
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a small file atomically."""
+        with replacing(self.folder / name) as partial:
+            partial.write_text(text, "utf-8")
+
+    def state(self) -> dict[str, Any]:
+        """Stage -> fingerprint of what it was made from; `student`: file -> digest. Nothing, if
+        that is lost: the stages are then done again.
+        """
+        found = read_json(self.folder / "state.json")
+        return found if isinstance(found, dict) else {}
+
+    def finished(self, stage: str, made_from: str) -> bool:
+        """Whether `stage` was finished from just this, and what it wrote is still there."""
+        return self.state().get(stage) == made_from and all(
+            (self.folder / name).exists() for name in _WRITES[stage]
+        )
+
+    def trained(self, made_from: str) -> bool:
+        """Whether the student was trained on just this, and its files are as they were written; if
+        not, that is said.
+        """
+        if not self.finished("train", made_from):
+            return False
+        broken = [
+            name
+            for name, digest in self.state().get("student", {}).items()
+            if digest_if_there(self.folder / name) != digest
+        ]
+        if broken:
+            say(
+                f"BROKEN FILE: {self.folder / broken[0]} is not as it was written; the student is"
+                " trained again, from the same lessons"
+            )
+        return not broken
+
+    def finish(self, stage: str, made_from: str) -> None:
+        """Note that `stage` is done; of training, what the student's files hold."""
+        state = {**self.state(), stage: made_from}
+        if stage == "train":
+            paths = [
+                self.folder / "train_log.json",
+                *sorted(self.student.glob("adapter_config.json")),
+                *sorted(self.student.glob("*.safetensors")),
+            ]
+            state["student"] = {
+                str(path.relative_to(self.folder)): file_digest(path) for path in paths
+            }
+        self.write_text("state.json", json.dumps(state, indent=1))
+
+    def report(self) -> dict[str, Any]:
+        """The finished report.
+
+        Raises:
+            UserError: This is no run, or it has not got that far.
+        """
+        try:
+            return json.loads((self.folder / "report.json").read_text("utf-8"))
+        except FileNotFoundError:
+            raise UserError(
+                "there is no finished run here",
+                where=str(self.folder),
+                fix="run `unprompt run RECIPE` first",
+            ) from None
+        except ValueError:
+            raise UserError(
+                "report.json can't be read",
+                where=str(self.folder),
+                fix="delete it and run the recipe again",
+            ) from None

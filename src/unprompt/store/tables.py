@@ -1,0 +1,375 @@
+"""Records as columns of Parquet files, and back."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from unprompt.messages import UserError
+from unprompt.records import Completion, Grade, Lesson, SoftLabels
+from unprompt.store.files import first_line, replacing
+from unprompt.store.places import Place, put, reached
+
+_LABELS = {
+    "label_ids": pa.list_(pa.int32()),
+    "label_probs": pa.list_(pa.float32()),
+    "label_sizes": pa.list_(pa.int32()),
+    "teacher_nll": pa.list_(pa.float32()),
+}
+
+
+_COMPLETION = pa.schema(
+    {
+        "example_id": pa.string(),
+        "context": pa.string(),
+        "prompt": pa.string(),
+        "text": pa.string(),
+        "token_ids": pa.list_(pa.int32()),
+        "stop": pa.string(),
+        "prompt_tokens": pa.int32(),
+        **_LABELS,
+    }
+)
+
+
+LESSON = pa.schema(
+    {
+        "example_id": pa.string(),
+        "context": pa.string(),
+        "input_ids": pa.list_(pa.int32()),
+        "prompt_length": pa.int32(),
+        "weights": pa.list_(pa.float32()),
+        **_LABELS,
+    }
+)
+
+
+_GRADE = pa.schema(
+    {f.name: pa.int32() if f.name.endswith("_tokens") else pa.string() for f in fields(Grade)}
+)
+
+
+_SPLIT = {f"{name}.list.element": "BYTE_STREAM_SPLIT" for name in ("label_ids", "teacher_nll")}
+"""Columns whose bytes of one rank are written together, which packs better than a dictionary of
+their values."""
+
+
+_GROUP = 4096
+"""Rows that are written, and can be read, together."""
+
+
+def _label_columns(labels: SoftLabels | None) -> dict[str, Any]:
+    """Ids are written as differences from the id before of the same token: small numbers, which
+    pack well.
+    """
+    if labels is None:
+        return dict.fromkeys(_LABELS)
+    ids, sizes = labels.ids.copy(), labels.offsets[1:] - labels.offsets[:-1]
+    first = labels.offsets[:-1][sizes > 0]
+    ids[1:] -= labels.ids[:-1]
+    ids[first] = labels.ids[first]
+    return {
+        "label_ids": ids,
+        "label_probs": labels.probs,
+        "label_sizes": sizes,
+        "teacher_nll": labels.teacher_nll,
+    }
+
+
+def _labels(row: dict[str, Any]) -> SoftLabels | None:
+    if row["label_ids"] is None:
+        return None
+    sizes, sums = row["label_sizes"], np.zeros(len(row["label_ids"]) + 1, np.int64)
+    offsets = np.zeros(len(sizes) + 1, np.int32)
+    sizes.cumsum(out=offsets[1:])
+    row["label_ids"].cumsum(out=sums[1:])
+    ids = sums[1:] - sums[offsets[:-1]].repeat(sizes)
+    return SoftLabels(ids.astype(np.int32), row["label_probs"], offsets, row["teacher_nll"])
+
+
+def _write(path: Place, rows: list[dict[str, Any]], schema: pa.Schema | None) -> None:
+    _write_tables(path, iter([pa.Table.from_pylist(rows, schema=schema)]))
+
+
+def _write_tables(path: Place, tables: Iterator[pa.Table]) -> None:
+    """Write tables of the same columns, one after the other, each a row group."""
+    first, whole = next(tables), io.BytesIO()
+    here = isinstance(path, Path)
+    with (
+        replacing(path) if here else contextlib.nullcontext(whole) as partial,
+        _writer(partial, first) as writer,
+    ):
+        for table in itertools.chain([first], tables):
+            writer.write_table(table)
+    if not here:
+        put(path, whole.getvalue())
+
+
+def _writer(path: Path | io.BytesIO, table: pa.Table) -> pq.ParquetWriter:
+    packed: dict[str, Any] = {}
+    if "label_ids" in table.column_names:
+        packed = {
+            "use_dictionary": [
+                name for name in table.column_names if f"{name}.list.element" not in _SPLIT
+            ],
+            "column_encoding": _SPLIT,
+        }
+        packed["use_dictionary"] += [
+            "label_probs.list.element",
+            "label_sizes.list.element",
+            "token_ids.list.element",
+        ]
+    return pq.ParquetWriter(
+        path, table.schema, compression="zstd", write_page_checksum=True, **packed
+    )
+
+
+class Broken(UserError):
+    """A file of records that was cut, or of which a bit has changed."""
+
+
+@contextlib.contextmanager
+def _readable(path: Place) -> Iterator[None]:
+    """A file that was cut, or of which a bit has changed, is refused.
+
+    Raises:
+        Broken: It is not what was written.
+    """
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError) as error:
+        if (
+            isinstance(error, OSError) and error.errno is not None
+        ):  # not what it holds, but whether it can be had
+            raise UserError(
+                f"can't be read: {error.strerror or error}",
+                where=str(path),
+                fix="check the disk and run again",
+            ) from None
+        raise Broken(
+            f"can't be read: {first_line(error)}",
+            where=str(path),
+            fix="delete it and report.json, and run again",
+        ) from None
+
+
+def _read(path: Place, schema: pa.Schema | None) -> list[dict[str, Any]]:
+    """Rows; labels as arrays."""
+    return _row_values(_table(path, schema))
+
+
+def _table(path: Place, schema: pa.Schema | None) -> pa.Table:
+    """All columns of a file in one chunk, its checksums held."""
+    with (
+        _readable(path),
+        (
+            contextlib.nullcontext(path)
+            if isinstance(path, Path)
+            else reached(path, path.open, "rb")
+        ) as file,
+    ):
+        table = pq.read_table(file, page_checksum_verification=True).combine_chunks()
+        table.validate(full=True)
+        if schema is not None:
+            _refuse_other_columns(table.schema, schema)
+    return table
+
+
+def _refuse_other_columns(found: pa.Schema, schema: pa.Schema) -> None:
+    if found.names != schema.names or found.types != schema.types:
+        raise ValueError("its columns are not those that were written")
+
+
+def _row_values(table: pa.Table) -> list[dict[str, Any]]:
+    """Rows of a table in one chunk; labels as arrays."""
+    arrays = [name for name in _LABELS if name in table.column_names]
+    rows = table.drop_columns(arrays).to_pylist()
+    for name in arrays if rows else ():
+        column = table[name].chunk(0)
+        there, ends, values = (
+            column.is_valid().to_pylist(),
+            column.offsets.to_numpy(),
+            column.values.to_numpy(),
+        )
+        for row, filled, start, stop in zip(rows, there, ends[:-1], ends[1:], strict=True):
+            row[name] = values[start:stop] if filled else None
+    return rows
+
+
+def write_completions(path: Place, completions: Sequence[tuple[str, Completion]]) -> None:
+    """Write one part: pairs of the prompt's fingerprint and its completion."""
+    _write(
+        path,
+        [
+            {
+                "example_id": c.example_id,
+                "context": c.context,
+                "prompt": prompt,
+                "text": c.text,
+                "token_ids": c.token_ids,
+                "stop": c.stop,
+                "prompt_tokens": c.prompt_tokens,
+                **_label_columns(c.labels),
+            }
+            for prompt, c in completions
+        ],
+        _COMPLETION,
+    )
+
+
+def part_files(store: Place) -> list[Place]:
+    """The parts of a store, in a fixed order."""
+    return sorted(
+        reached(store, lambda: list(store.glob("part-*.parquet"))), key=lambda part: part.name
+    )
+
+
+def part_keys(path: Place) -> list[str]:
+    """Fingerprints of the prompts that a part answers. The whole part is read and held against its
+    checksums, and only these are kept.
+
+    Raises:
+        Broken: It is not what was written.
+    """
+    return _table(path, _COMPLETION)["prompt"].to_pylist()
+
+
+def read_part(path: Place) -> list[tuple[str, Completion]]:
+    """One part: pairs of the prompt's fingerprint and its completion."""
+    return [
+        (
+            row["prompt"],
+            Completion(
+                row["example_id"],
+                row["context"],
+                row["text"],
+                tuple(row["token_ids"]),
+                row["stop"],
+                row["prompt_tokens"],
+                _labels(row),
+            ),
+        )
+        for row in _read(path, _COMPLETION)
+    ]
+
+
+def read_completions(store: Place) -> dict[str, Completion]:
+    """All parts of a store: the prompt's fingerprint -> its completion."""
+    return {key: completion for part in part_files(store) for key, completion in read_part(part)}
+
+
+def write_lessons(path: Path, lessons: Iterable[Lesson]) -> None:
+    """Write the transfer set; lessons are taken as they come, and few are in memory at a time."""
+    rest = iter(lessons)
+    groups = iter(lambda: list(itertools.islice(rest, _GROUP)), [])
+    first = [_lesson_table(group) for group in itertools.islice(groups, 1)] or [
+        LESSON.empty_table()
+    ]
+    _write_tables(path, itertools.chain(first, map(_lesson_table, groups)))
+
+
+def _lesson_table(lessons: list[Lesson]) -> pa.Table:
+    columns: dict[str, list[Any]] = {
+        "input_ids": [np.asarray(x.input_ids, np.int32) for x in lessons],
+        "weights": [x.weights for x in lessons],
+    }
+    labels = [_label_columns(x.labels) for x in lessons]
+    columns |= {name: [each[name] for each in labels] for name in _LABELS}
+    arrays: dict[str, Any] = {
+        name: [getattr(x, name) for x in lessons]
+        for name in ("example_id", "context", "prompt_length")
+    }
+    for name, parts in columns.items():
+        ends = np.cumsum([0, *map(len, parts)]).astype(np.int32)
+        arrays[name] = pa.ListArray.from_arrays(
+            ends, pa.array(np.concatenate(parts), LESSON.field(name).type.value_type)
+        )
+    return pa.table(arrays, schema=LESSON)
+
+
+def read_lessons(path: Path) -> list[Lesson]:
+    """Read the transfer set."""
+    return [_lesson(row) for row in _read(path, LESSON)]
+
+
+def lesson_batches(path: Path, size: int) -> Iterator[pa.RecordBatch]:
+    """The rows of a transfer set, `size` at a time (a divisor of 4096), the last ones fewer.
+
+    Raises:
+        UserError: The file is broken.
+    """
+    with _readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+        _refuse_other_columns(file.schema_arrow, LESSON)
+        for number in range(file.num_row_groups):
+            table = file.read_row_group(number).combine_chunks()
+            table.validate(full=True)
+            for start in range(0, len(table), size):
+                yield from table.slice(start, size).to_batches()
+
+
+def lesson_at(batch: pa.RecordBatch, row: int) -> Lesson:
+    """The lesson in a row of such a batch."""
+    found: dict[str, Any] = {
+        name: column[row] for name, column in zip(LESSON.names, batch.columns, strict=True)
+    }
+    arrays = {
+        name: found.pop(name).values.to_numpy() for name in ("input_ids", "weights", *_LABELS)
+    }
+    plain = {name: value.as_py() for name, value in found.items()}
+    return _lesson({**plain, **arrays, "input_ids": arrays["input_ids"].tolist()})
+
+
+def _lesson(row: dict[str, Any]) -> Lesson:
+    labels = _labels(row)
+    assert labels is not None
+    weights = np.asarray(row["weights"], np.float32)
+    return Lesson(
+        row["example_id"],
+        row["context"],
+        tuple(row["input_ids"]),
+        row["prompt_length"],
+        weights,
+        labels,
+    )
+
+
+def write_grades(path: Path, grades: Sequence[Grade]) -> None:
+    """Write all grades; targets and metric values as JSON text, since they may be anything."""
+    rows = [
+        {
+            **asdict(g),
+            "target": json.dumps(g.target, ensure_ascii=False, default=str),
+            "metrics": json.dumps(g.metrics),
+        }
+        for g in grades
+    ]
+    _write(path, rows, _GRADE)
+
+
+def read_grades(path: Path) -> list[Grade]:
+    """Read all grades."""
+    return [
+        Grade(**{**row, "target": json.loads(row["target"]), "metrics": json.loads(row["metrics"])})
+        for row in _read(path, _GRADE)
+    ]
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows of plain values; nothing, if there are none."""
+    if rows:
+        _write(path, rows, None)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Read such rows."""
+    return _read(path, None) if path.is_file() else []
