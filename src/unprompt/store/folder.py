@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from unprompt.messages import UserError, say
-from unprompt.store.files import disk_error, file_digest, read_json, replacing
+from unprompt.store.files import digest_if_there, disk_error, file_digest, read_json, replacing
 from unprompt.store.places import Place, place
 
 _WRITES = {
