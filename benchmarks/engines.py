@@ -9,13 +9,13 @@ python benchmarks/engines.py --set 'teacher_model={server: {...}}'
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from pathlib import Path
 
 from unprompt import recipe
 from unprompt.stages import check
+from unprompt.stages.questions import Question
 from unprompt.stages.weights import Weights
 from unprompt.store.folder import RunDir
 
@@ -32,10 +32,13 @@ def main() -> None:
         began = time.perf_counter()
         weights.engine("teacher")
         ready = time.perf_counter() - began
-        found, store, _ = weights.collect(
-            "answers", "teacher", checked.teacher["hotel"], wanted.sampling, wanted.labels
+        found = weights.collect(
+            "answers",
+            Question("teacher", checked.teacher["hotel"], wanted.sampling, wanted.labels),
         )
-        calls, seconds = json.loads((store / "seconds.json").read_text())
+        calls, each = len(found), found.seconds_a_call
+        assert each
+        seconds = calls * each
         tokens = sum(len(each.token_ids) for each in found)
         weights.forget_engines()
     print(

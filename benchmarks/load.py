@@ -92,7 +92,7 @@ def measure(
             Asking(store, Sampling(), Labels(), 0, None, (0,)),
             prompts,
             lengths,
-        )[0]
+        )
 
     began = time.perf_counter()
     go()

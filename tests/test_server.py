@@ -28,6 +28,7 @@ from unprompt.recipe import Labels, Sampling, Server, parse
 from unprompt.records import Completion, Prompt
 from unprompt.stages import check, collect
 from unprompt.stages.prompts import Side
+from unprompt.stages.questions import Question
 from unprompt.stages.weights import Weights
 from unprompt.store.folder import RunDir
 from unprompt.store.tables import read_completions, write_completions
@@ -373,12 +374,9 @@ def recipe(url: str, **server: Any) -> Any:
 
 
 def collected(made: Any, folder: Path) -> list[Completion]:
+    weights = Weights(made, RunDir(folder), byte_tokenizer())
     side = Side(asked(20), [5] * 20, (0,))
-    return list(
-        Weights(made, RunDir(folder), byte_tokenizer()).collect(
-            "asks", "teacher", side, made.sampling, made.labels
-        )[0]
-    )
+    return list(weights.collect("asks", Question("teacher", side, made.sampling, made.labels)))
 
 
 def test_a_budget_is_never_exceeded_and_can_be_raised(tiny: Any, tmp_path: Path) -> None:

@@ -21,7 +21,9 @@ from unprompt.recipe.names import local_path, search
 from unprompt.records import Completion, Grade, Lesson, Prompt
 from unprompt.stages import evaluate, inputs, processes
 from unprompt.stages.prompts import Side, sample_ids, several
+from unprompt.stages.questions import Question
 from unprompt.stages.weights import Weights
+from unprompt.store.answers import Answers
 from unprompt.store.files import (
     FORMAT,
     file_digest,
@@ -32,7 +34,6 @@ from unprompt.store.files import (
     replacing,
 )
 from unprompt.store.folder import RunDir
-from unprompt.store.places import Place
 from unprompt.store.tables import (
     read_grades,
     read_lessons,
@@ -280,9 +281,8 @@ class _Work:
     def __init__(self, recipe: Recipe, files: RunDir, checked: Checked) -> None:
         self.recipe, self.files, self.checked = recipe, files, checked
         self.weights = Weights(recipe, files, checked.tokenizer)
-        self._answers: dict[tuple[str, str], Sequence[Completion]] = {}
+        self._answers: dict[tuple[str, str], Answers] = {}
         self._scores: dict[tuple[str, str], dict[str, Sequence[Completion]]] = {}
-        self._stores: dict[tuple[str, str], Place] = {}
         self._taught: dict[tuple[str, str, bool, float], tuple[int, Drops]] = {}
         """(context, whose answers, settings) -> how many lessons they made, and what was dropped.
         """
@@ -376,7 +376,7 @@ class _Work:
                     context: str = context,
                 ) -> Sequence[Completion]:
                     side = Side(asked, [len(str(p.content)) for p in asked], (0,))
-                    found = self.weights.collect(title, "teacher", side, sampling, None)[0]
+                    found = self.weights.collect(title, Question("teacher", side, sampling))
                     self._spend(context, "teacher", side, found, inputs=True)
                     return found
 
@@ -425,11 +425,11 @@ class _Work:
                 )
                 continue
             title, side = self._questions(name, "teacher")
-            _, store, asked = self.weights.collect(
-                title, "teacher", side, recipe.sampling, recipe.labels
-            )
+            question = Question("teacher", side, recipe.sampling, recipe.labels)
+            answers = self.weights.collect(title, question)
             found.append(
-                f"{name}: {len(side.prompts)} answers in {store}, {asked} of them asked now"
+                f"{name}: {len(answers)} answers in {answers.store}, {answers.asked} of them asked"
+                " now"
             )
         return found
 
@@ -569,7 +569,9 @@ class _Work:
             self._questions(name, whose),
             whose not in self._spent.get(name, {}),
         )
-        completions, *_ = self.weights.collect(title, whose, side, recipe.sampling, recipe.labels)
+        completions: Sequence[Completion] = self.weights.collect(
+            title, Question(whose, side, recipe.sampling, recipe.labels)
+        )
         if first_time:
             self._spend(name, whose, side, completions)
         if context.filter is None:
@@ -582,8 +584,8 @@ class _Work:
         if context.hint:
             left = rationales.unkept(first, count)
             side = checked.hint[name].only(left, count)
-            again, *_ = self.weights.collect(
-                f"{title}, with the hint", whose, side, recipe.sampling, recipe.labels
+            again = self.weights.collect(
+                f"{title}, with the hint", Question(whose, side, recipe.sampling, recipe.labels)
             )
             if first_time:
                 self._spend(name, whose, side, again)
@@ -772,8 +774,8 @@ class _Work:
         if evaluation.choices:
             self._scores[name, system] = {
                 which: self.weights.collect(
-                    f"{title}, {which}", whose, side, sampling, None, given
-                )[0]
+                    f"{title}, {which}", Question(whose, side, sampling, given=given)
+                )
                 for which, given in (
                     self.checked.teacher_choices if whose == "teacher" else self.checked.choices
                 )[name].items()
@@ -784,8 +786,8 @@ class _Work:
         counted = (
             system == "teacher" and not (pair and pair.by == "text") and not served
         ) or metrics.OF_COMPLETION.keys() & set(evaluation.metrics)
-        self._answers[name, system], self._stores[name, system], _ = self.weights.collect(
-            title, whose, side, sampling, _EVALUATION_LABELS if counted else None
+        self._answers[name, system] = self.weights.collect(
+            title, Question(whose, side, sampling, _EVALUATION_LABELS if counted else None)
         )
 
     def _answer_behind_shots(self, name: str, system: str, whose: str) -> None:
@@ -806,12 +808,9 @@ class _Work:
                 shots.system(system, count, draw),
                 metrics.OF_COMPLETION.keys() & set(evaluation.metrics),
             )
-            self._answers[name, called], self._stores[name, called], _ = self.weights.collect(
-                f"{name}: {called} on held-out",
-                whose,
-                side,
-                sampling,
-                _EVALUATION_LABELS if counted else None,
+            labels = _EVALUATION_LABELS if counted else None
+            self._answers[name, called] = self.weights.collect(
+                f"{name}: {called} on held-out", Question(whose, side, sampling, labels)
             )
 
     def grades(self) -> list[Grade]:
@@ -907,7 +906,6 @@ class _Work:
 
         key = fingerprint(
             FORMAT,
-            title,
             self.weights.identity(whose),
             [[x.input_ids, x.labels.ids.tolist(), x.labels.probs.tolist()] for x in lessons],
         )
@@ -992,12 +990,9 @@ class _Work:
                 continue
             assert evaluation
             whose = recipe.taught_by(name)[0] or "teacher"
-            answers, *_ = self.weights.collect(
+            answers = self.weights.collect(
                 f"{name}: teacher against itself",
-                whose,
-                side.only(range(len(rows)), 2),
-                recipe.sampling,
-                None,
+                Question(whose, side.only(range(len(rows)), 2), recipe.sampling),
             )
             rule = recipe.contexts[name].extract
             plain = evaluation.model_copy(update={"metrics": ()})
@@ -1031,13 +1026,11 @@ class _Work:
                     else:
                         whose = "base" if system == "before" else system
                         title = f"{asking}: {system} on examples of {given}"
-                        answers, *_ = self.weights.collect(
-                            title,
-                            whose,
+                        side, sampling = (
                             checked.crossed[asking, given],
                             evaluate.sampling_of(recipe, evaluation),
-                            None,
                         )
+                        answers = self.weights.collect(title, Question(whose, side, sampling))
                     graded = evaluate.grade(
                         system,
                         given,
@@ -1064,8 +1057,8 @@ class _Work:
         if settings is None or side is None:
             return {}
         sampling = Sampling(max_new_tokens=settings.max_new_tokens)
-        answers, *_ = self.weights.collect(
-            "drift: base answers", "base", side, sampling, _EVALUATION_LABELS
+        answers = self.weights.collect(
+            "drift: base answers", Question("base", side, sampling, _EVALUATION_LABELS)
         )
         found, drops = lessons.build(
             side.prompts, answers, self.checked.tokenizer, Extract(), end_token=True, where="drift"
@@ -1099,13 +1092,8 @@ class _Work:
         def ask(asked: list[Prompt], ids: list[list[int]]) -> Sequence[Completion]:
             prefix = 0 if reader.encoder_decoder else common_prefix(ids)
             side = Side(asked, [len(each) for each in ids], (prefix,))
-            return self.weights.collect(
-                "judge",
-                "judge",
-                side,
-                Sampling(temperature=0, max_new_tokens=settings.max_new_tokens),
-                None,
-            )[0]
+            sampling = Sampling(temperature=0, max_new_tokens=settings.max_new_tokens)
+            return self.weights.collect("judge", Question("judge", side, sampling))
 
         asked = {name: side.prompts for name, side in self.checked.held_student.items()}
         verdicts = judge.judge(self.recipe, self.checked.held_out, asked, grades, reader, ask)
@@ -1148,7 +1136,6 @@ class _Work:
         them.
         """
         from unprompt import report
-        from unprompt.stages.collect import seconds_a_call
 
         checked, files = self.checked, self.files
         contexts: dict[str, dict[str, Any]] = {}
@@ -1187,7 +1174,7 @@ class _Work:
         for name, reason in self._kl_left_out.items():
             contexts[name]["kl_left_out"] = reason
         seconds = {
-            name: {s: seconds_a_call(store) for (n, s), store in self._stores.items() if n == name}
+            name: {s: each.seconds_a_call for (n, s), each in self._answers.items() if n == name}
             for name in contexts
         }
         found = report.numbers(

@@ -164,7 +164,7 @@ class Fake:
 def _asked(engine: Any, store: Path, count: int = 60) -> list[tuple[Any, ...]]:
     prompts = [Prompt(f"i{n}", "c", f"prompt {n}" * (n % 3)) for n in range(count)]
     asking = collect.Asking(store, Sampling(), None, 0, 5, (0,))
-    found, _ = collect.fill(
+    found = collect.fill(
         collect.here(lambda: engine), asking, prompts, [len(p.content) for p in prompts]
     )
     return [

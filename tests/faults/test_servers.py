@@ -20,6 +20,7 @@ from unprompt.engines.server.http import Endpoint
 from unprompt.messages import UserError
 from unprompt.records import Prompt
 from unprompt.stages.prompts import Side
+from unprompt.stages.questions import Question
 from unprompt.stages.weights import Weights
 from unprompt.store.folder import RunDir
 
@@ -89,9 +90,8 @@ def collected(made: Any, folder: Path) -> list[str]:
     engine: Any = weights.engine("teacher")
     assert isinstance(engine, server_.ServerEngine)
     engine._sleep = at_once
-    found = weights.collect(
-        "asks", "teacher", Side(prompts, [5] * INPUTS, (0,)), made.sampling, made.labels
-    )[0]
+    side = Side(prompts, [5] * INPUTS, (0,))
+    found = weights.collect("asks", Question("teacher", side, made.sampling, made.labels))
     return [c.text for c in found]
 
 

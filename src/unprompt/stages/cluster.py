@@ -21,7 +21,7 @@ from typing import Any
 
 from unprompt.engines import Engine
 from unprompt.messages import UserError
-from unprompt.stages.collect import Ask, Asking, Part, Question
+from unprompt.stages.collect import Ask, Asking, Missing, Part
 
 _TRIES = 3
 """Times that a part is asked, if its worker is lost each time."""
@@ -93,7 +93,7 @@ class Workers:
         """
 
         def ask(
-            asking: Asking, parts: list[list[Question]], progress: Callable[[int], object]
+            asking: Asking, parts: list[list[Missing]], progress: Callable[[int], object]
         ) -> Iterator[Part]:
             import ray
             import ray.data
@@ -201,7 +201,7 @@ class _Worker:
                 told[name].append(value)
         return told
 
-    def _refuse_deadly(self, first: Question) -> None:
+    def _refuse_deadly(self, first: Missing) -> None:
         """Ray asks a lost part again for ever, and a part that kills each worker would never
         end.
         """

@@ -22,7 +22,7 @@ from typing import NamedTuple
 from unprompt.engines import Engine, Unfinished
 from unprompt.recipe import Labels, Sampling
 from unprompt.records import Completion, Prompt
-from unprompt.store.answers import Answers, Parts
+from unprompt.store.answers import Answers, Parts, Times
 from unprompt.store.files import fingerprint
 from unprompt.store.places import Place, put
 from unprompt.store.tables import write_completions
@@ -40,8 +40,8 @@ _NOTED_EVERY = 10.0
 as a part of many workers."""
 
 
-class Question(NamedTuple):
-    """A prompt that is to be asked.
+class Missing(NamedTuple):
+    """A prompt that has no answer yet.
 
     Attributes:
         key: Its fingerprint.
@@ -85,7 +85,7 @@ class Asking:
     batch_size: int | None
     prefix_tokens: Sequence[int]
 
-    def parts(self, questions: Sequence[Question], total: int) -> list[list[Question]]:
+    def parts(self, questions: Sequence[Missing], total: int) -> list[list[Missing]]:
         """The questions of each part, of a job of `total` prompts: those of like length together,
         as far as they stand near each other.
         """
@@ -107,7 +107,7 @@ class Asking:
     def ask(
         self,
         engine: Engine,
-        asked: Sequence[Question],
+        asked: Sequence[Missing],
         progress: Callable[[int], object] = lambda n: None,
     ) -> Part:
         """Ask the questions of a part and write it.
@@ -169,7 +169,7 @@ class Asking:
         return name
 
 
-Ask = Callable[[Asking, list[list[Question]], Callable[[int], object]], Iterator[Part]]
+Ask = Callable[[Asking, list[list[Missing]], Callable[[int], object]], Iterator[Part]]
 """Asks the questions of all parts, in any order, and tells of each part that is written."""
 
 
@@ -179,7 +179,7 @@ def here(engine: Callable[[], Engine]) -> Ask:
     """
 
     def ask(
-        asking: Asking, parts: list[list[Question]], progress: Callable[[int], object]
+        asking: Asking, parts: list[list[Missing]], progress: Callable[[int], object]
     ) -> Iterator[Part]:
         for part in parts:
             yield asking.ask(engine(), part, progress)
@@ -187,9 +187,12 @@ def here(engine: Callable[[], Engine]) -> Ask:
     return ask
 
 
-def key_of(prompt: Prompt) -> str:
-    """Fingerprint of one prompt."""
-    return fingerprint(prompt.example_id, prompt.context, prompt.content, *prompt.others, digits=24)
+def key_of(prompt: Prompt, given: Sequence[int] | None = None) -> str:
+    """Fingerprint of one prompt, with the continuation (token ids) that is scored behind it."""
+    scored = [] if given is None else [list(given)]
+    return fingerprint(
+        prompt.example_id, prompt.context, prompt.content, *prompt.others, *scored, digits=24
+    )
 
 
 def fill(
@@ -199,7 +202,7 @@ def fill(
     lengths: Sequence[int],
     given: Sequence[tuple[str, Sequence[int]]] | None = None,
     progress: Callable[[int], object] = lambda n: None,
-) -> tuple[Answers, int]:
+) -> Answers:
     """Ask what the store has no completion of.
 
     Args:
@@ -208,47 +211,39 @@ def fill(
         progress: Told how many prompts were answered since the last call.
 
     Returns:
-        One completion for each prompt, in the prompts' order; and how many had to be asked.
+        One completion for each prompt, in the prompts' order.
     """
-    parts, keys = Parts(asking.store), [key_of(prompt) for prompt in prompts]
+    parts = Parts(asking.store)
+    keys = [key_of(prompt, given[n][1] if given else None) for n, prompt in enumerate(prompts)]
     missing = [
-        Question(key, n, prompts[n], lengths[n], given[n] if given else None)
+        Missing(key, n, prompts[n], lengths[n], given[n] if given else None)
         for n, key in enumerate(keys)
         if key not in parts.places
     ]
     progress(len(prompts) - len(missing))
-    calls, seconds, noted = 0, 0.0, -math.inf
+    times, noted = _times(asking.store), -math.inf
     try:
         for part in ask(asking, asking.parts(missing, len(prompts)), progress) if missing else ():
             parts.add(asking.store / part.name, part.keys)
-            calls, seconds = calls + len(part.keys), seconds + part.seconds
+            times[part.name] = len(part.keys), part.seconds
             if time.perf_counter() > noted + _NOTED_EVERY:
-                _note_time(asking.store, calls, seconds)
-                calls, seconds, noted = 0, 0.0, time.perf_counter()
+                _note(asking.store, times)
+                noted = time.perf_counter()
     finally:
-        if calls:
-            _note_time(asking.store, calls, seconds)
-    return Answers(
-        parts.paths, [parts.places[key] for key in keys], asking.size(len(prompts)) * PARTS_A_WINDOW
-    ), len(missing)
+        if missing and times:
+            _note(asking.store, times)
+    window = asking.size(len(prompts)) * PARTS_A_WINDOW
+    return Answers(asking.store, parts, keys, window=window, asked=len(missing), times=times)
 
 
-def seconds_a_call(store: Place) -> float | None:
-    """Measured seconds for one prompt, batching and prefix cache included; None before the first
-    part.
-    """
-    calls, seconds = _times(store)
-    return seconds / calls if calls else None
-
-
-def _times(store: Place) -> tuple[int, float]:
+def _times(store: Place) -> Times:
     try:
-        calls, seconds = json.loads((store / "seconds.json").read_text())
-        return calls, seconds
+        found = json.loads((store / "seconds.json").read_text())
     except (FileNotFoundError, ValueError):
-        return 0, 0.0
+        return {}
+    return {name: (calls, seconds) for name, (calls, seconds) in found.items()}
 
 
-def _note_time(store: Place, calls: int, seconds: float) -> None:
-    before = _times(store)
-    put(store / "seconds.json", json.dumps([before[0] + calls, before[1] + seconds]).encode())
+def _note(store: Place, times: Times) -> None:
+    """Others may have noted theirs meanwhile."""
+    put(store / "seconds.json", json.dumps(_times(store) | times).encode())

@@ -8,7 +8,7 @@ round's name.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import cached_property, partial
 from pathlib import Path
@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any
 from unprompt.engines import Engine, models
 from unprompt.engines.server.ledger import Ledger
 from unprompt.messages import UserError, bar, say
-from unprompt.recipe import Labels, Model, Recipe, Sampling
+from unprompt.recipe import Model, Recipe
 from unprompt.recipe.names import search
-from unprompt.records import Completion
-from unprompt.stages.prompts import Side
-from unprompt.store.files import FORMAT, fingerprint
+from unprompt.stages.questions import Question, address
+from unprompt.store.answers import Answers
 from unprompt.store.folder import RunDir
-from unprompt.store.places import Place
+from unprompt.store.places import put
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -79,38 +78,20 @@ class Weights:
         ]
         return [*found, self.made_from[whose]] if whose in self.recipe.plan else found
 
-    def collect(
-        self,
-        title: str,
-        whose: str,
-        side: Side,
-        sampling: Sampling,
-        labels: Labels | None,
-        given: Sequence[tuple[str, list[int]]] | None = None,
-    ) -> tuple[Sequence[Completion], Place, int]:
-        """Answers to prompts, in their order; the folder that keeps them; and how many were missing
-        there and asked.
+    def collect(self, title: str, question: Question) -> Answers:
+        """Answers in the prompts' order; what was answered before, to whatever end, is not asked.
 
         Args:
-            title: What the terminal calls it, and what keeps these answers apart from those to the
-                same prompts for another purpose.
-            given: For each prompt a continuation (text, token ids) to score, instead of writing
-                one.
+            title: What the terminal calls it.
+            question: What is asked of whom.
         """
         from unprompt.stages import collect
 
-        recipe = self.recipe
-        parts = [
-            FORMAT,
-            title,
-            self.identity(whose),
-            sampling.model_dump(exclude={"per_input"}),
-            _kept(labels),
-            recipe.seed,
-        ]
-        store = self.files.stores(recipe.store) / fingerprint(*parts, *([given] if given else []))
+        recipe, whose, side = self.recipe, question.whose, question.side
+        decided = question.decided_by(self.identity(whose), recipe.seed)
+        store = self.files.stores(recipe.store) / address(decided)
         asking = collect.Asking(
-            store, sampling, labels, recipe.seed, recipe.batch_size, side.prefix
+            store, question.sampling, question.labels, recipe.seed, recipe.batch_size, side.prefix
         )
         ask = (
             self.spread(self._worker(whose))
@@ -118,8 +99,10 @@ class Weights:
             else collect.here(lambda: self.engine(whose))
         )
         with bar(title, len(side.prompts)) as progress:
-            found, asked = collect.fill(ask, asking, side.prompts, side.lengths, given, progress)
-        return found, store, asked
+            found = collect.fill(ask, asking, side.prompts, side.lengths, question.given, progress)
+        if found.asked:
+            put(store / "question.json", json.dumps(decided, indent=1).encode())
+        return found
 
     def _worker(self, whose: str) -> Callable[[], Engine]:
         """Makes the engine in another process, perhaps on another machine."""
@@ -368,16 +351,3 @@ def _made_elsewhere(
             fix="name dtype and device in the recipe, and use machines of one kind",
         )
     return weights.engine(whose)
-
-
-def _kept(labels: Labels | None) -> Any:
-    """The label settings that matter for what is written."""
-    if labels is None:
-        return None
-    settings = {
-        "sampled": [labels.draws],
-        "top_k_tail": [labels.kept, labels.tail],
-        "top_k": [labels.kept],
-        "hard": [],
-    }
-    return [labels.kind, *settings[labels.kind]]

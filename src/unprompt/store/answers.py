@@ -20,6 +20,10 @@ _READERS = 16
 """Parts that are read at once from a store behind a network."""
 
 
+Times = dict[str, tuple[int, float]]
+"""Name of a part -> its prompts, and the seconds that asking them took."""
+
+
 class Parts:
     """A store's parts, each read once and held against its checksums.
 
@@ -60,10 +64,25 @@ def _keys(path: Place) -> tuple[Place, list[str] | None]:
 class Answers(Sequence[Completion]):
     """Completions in the prompts' order, read from their parts when they are needed; of `window` of
     them, one behind the other, at a time.
+
+    Attributes:
+        store: The folder that keeps them.
+        asked: How many were missing there, and had to be asked.
     """
 
-    def __init__(self, paths: list[Place], places: Sequence[tuple[int, int]], window: int) -> None:
-        self._paths, self._window = paths, window
+    def __init__(
+        self,
+        store: Place,
+        parts: Parts,
+        keys: Sequence[str],
+        *,
+        window: int,
+        asked: int = 0,
+        times: Times | None = None,
+    ) -> None:
+        self.store, self.asked = store, asked
+        self._paths, self._window, self._times = parts.paths, window, times or {}
+        places = [parts.places[key] for key in keys]
         self._places_N2 = np.array(places, np.int32).reshape(-1, 2)
         self._first, self._read = 0, list[Completion]()
 
@@ -86,3 +105,13 @@ class Answers(Sequence[Completion]):
             }
             self._read = [parts[part][row][1] for part, row in places_W2.tolist()]
         return self._read[n - self._first]
+
+    @property
+    def seconds_a_call(self) -> float | None:
+        """Measured seconds for one prompt, batching and prefix cache included, over the parts in
+        which these answers lie; None if nobody noted them.
+        """
+        names = (self._paths[part].name for part in np.unique(self._places_N2[:, 0]).tolist())
+        noted = [self._times[name] for name in names if name in self._times]
+        calls = sum(calls for calls, _ in noted)
+        return sum(seconds for _, seconds in noted) / calls if calls else None

@@ -25,6 +25,7 @@ from unprompt.recipe.names import search
 from unprompt.records import Example
 from unprompt.stages import check as check_, evaluate, inputs
 from unprompt.stages.prompts import plain
+from unprompt.stages.questions import Question
 from unprompt.stages.templates.render import render
 from unprompt.stages.weights import Weights
 from unprompt.store.files import fingerprint, module_digest, writing
@@ -299,8 +300,8 @@ class _Search:
             self.wanted.context,
             self.wanted,
         )
-        completions, *_ = self._weights.collect(
-            f"tune {name}", self._whose, side, self.sampling(combination), None
+        completions = self._weights.collect(
+            f"tune {name}", Question(self._whose, side, self.sampling(combination))
         )
         graded = evaluate.grade(
             wanted.who,

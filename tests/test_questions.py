@@ -1,0 +1,116 @@
+"""Equal questions have one answer, whatever they are asked for and however that is called."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unprompt import pipeline
+from unprompt.engines.hf.engine import HFEngine
+from unprompt.recipe import Labels, Recipe, Sampling
+from unprompt.records import Prompt
+from unprompt.stages.collect import key_of
+from unprompt.stages.prompts import Side
+from unprompt.stages.questions import Question, address
+from unprompt.stages.weights import Weights
+
+SIDE = Side([Prompt("a", "c", "x")], [1], (0,))
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[Any, ...]]:
+    """(Prompt, how it is answered) -> times that the model was asked."""
+    found: Counter[tuple[Any, ...]] = Counter()
+    generate = HFEngine.generate
+
+    def counting(self: Any, prompts: Any, sampling: Any, labels: Any, **more: Any) -> Any:
+        written = sampling.model_dump_json(), labels and labels.model_dump_json()
+        found.update((key_of(prompt), *written, id(self.model)) for prompt in prompts)
+        return generate(self, prompts, sampling, labels, **more)
+
+    monkeypatch.setattr(HFEngine, "generate", counting)
+    return found
+
+
+def test_two_systems_with_the_same_question_ask_once(
+    tiny: Callable[..., Recipe], tmp_path: Path, asked: Counter[Any]
+) -> None:
+    pipeline.run(tiny(), tmp_path / "plain")
+    alone = asked.total()
+    asked.clear()
+    twins = {"twin": {"model": "base", "prompt": "student"}}
+    report = pipeline.run(tiny(systems=twins), tmp_path / "twins").report
+    assert asked.total() == alone
+    systems = report["contexts"]["colours"]["systems"]
+    assert systems["twin"]["metrics"] == systems["before"]["metrics"]
+    assert systems["twin"]["seconds_per_call"] == systems["before"]["seconds_per_call"]
+
+
+def test_what_the_same_weights_answered_is_not_asked_again_for_replay(
+    tiny: Callable[..., Recipe], tmp_path: Path, asked: Counter[Any]
+) -> None:
+    colours = tiny().model_dump(mode="json")["contexts"]["colours"]
+    rounds = {
+        "one": {"contexts": ["colours"], "start": "base"},
+        "two": {
+            "contexts": ["others"],
+            "start": "base",
+            "replay": {"contexts": ["colours"], "share": 0.5},
+        },
+    }
+    made = tiny(contexts={"colours": colours, "others": colours}, rounds=rounds, evaluate=None)
+    pipeline.run(made, tmp_path / "run")
+    assert set(asked.values()) == {1}
+
+
+def test_another_title_asks_nobody(
+    tiny: Callable[..., Recipe],
+    tmp_path: Path,
+    asked: Counter[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = pipeline.run(tiny(), tmp_path / "run").report
+    kept = set((tmp_path / "run").rglob("kl/*"))
+    asked.clear()
+    (tmp_path / "run" / "report.json").unlink()
+    collect, kl = Weights.collect, pipeline._Work._kl
+    monkeypatch.setattr(
+        Weights, "collect", lambda self, title, question: collect(self, f"new {title}", question)
+    )
+    monkeypatch.setattr(
+        pipeline._Work, "_kl", lambda self, title, *rest: kl(self, f"new {title}", *rest)
+    )
+    assert pipeline.run(tiny(), tmp_path / "run").report == before
+    assert not asked
+    assert set((tmp_path / "run").rglob("kl/*")) == kept
+
+
+def test_what_decides_an_answer_decides_its_address() -> None:
+    question = Question("base", SIDE, Sampling(), Labels())
+
+    def of(question: Question, weights: str = "w", seed: int = 0) -> str:
+        return address(question.decided_by([weights], seed))
+
+    others = [
+        of(question, weights="v"),
+        of(question, seed=1),
+        of(Question("base", SIDE, Sampling(temperature=0), Labels())),
+        of(Question("base", SIDE, Sampling(), Labels(draws=7))),
+        of(Question("base", SIDE, Sampling(), None)),
+        of(Question("base", SIDE, Sampling(), given=[("y", [1])])),
+    ]
+    assert len({of(question), *others}) == 1 + len(others)
+    assert of(question) == of(Question("teacher", SIDE, Sampling(per_input=2), Labels(k=5)))
+
+
+def test_a_store_says_what_it_was_asked(tiny: Callable[..., Recipe], tmp_path: Path) -> None:
+    pipeline.run(tiny(), tmp_path / "run")
+    for store in (tmp_path / "run" / "completions").iterdir():
+        told = json.loads((store / "question.json").read_text())
+        assert address(told) == store.name
+        assert told["sampling"]["max_new_tokens"] == 4
