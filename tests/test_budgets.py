@@ -30,7 +30,7 @@ DEBTS = {
     "complexity report/text.py _facts": 13,
     "complexity stages/check.py check": 35,
     "complexity stages/train/loop.py train": 14,
-    "lines cli.py": 465,
+    "lines cli.py": 481,
     "lines engines/hf/engine.py": 439,
     "lines engines/hf/engine.py HFEngine._write": 72,
     "lines engines/models.py": 425,
