@@ -113,3 +113,21 @@ def test_the_functions_of_the_extend_page_work(
         Extract(keep="mine:last_word"), "it is 42", "end", modules=str(tmp_path)
     ) == Span(6, 8)
     assert metrics.find("mine:close_enough", "metrics", str(tmp_path))("3", rows[1]) == 1.0
+
+
+def test_the_tree_names_the_files_that_there_are() -> None:
+    """Every module stands in the tree of docs/architecture.md, and nothing else; a room's
+    `__init__.py` is its own line.
+    """
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    tree = page.partition("src/unprompt/\n")[2].partition("```")[0]
+    named: set[str] = set()
+    rooms: list[str] = []
+    for indent, entry in re.findall(r"^( +)(\S+)", tree, re.MULTILINE):
+        rooms = rooms[: len(indent) // 2 - 1]
+        named.add("/".join([*rooms, entry.rstrip("/")]))
+        if entry.endswith("/"):
+            rooms.append(entry.rstrip("/"))
+    package = ROOT / "src" / "unprompt"
+    there = {path.relative_to(package).as_posix() for path in package.rglob("*.py")}
+    assert named == {path.removesuffix("/__init__.py") for path in there}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,46 @@ def test_help_names_every_command() -> None:
     )
     for command in names.split():
         assert f"  {command}" in done.stdout
+
+
+def test_version_is_the_one_of_the_package() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "unprompt", "--version"], capture_output=True, text=True, check=True
+    )
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert done.stdout == f"unprompt {unprompt.__version__}\n"
+    assert unprompt.__version__ == project["version"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_completes_commands(shell: str) -> None:
+    environment = {**os.environ, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    command = Path(sys.executable).with_name("unprompt")
+    done = subprocess.run(
+        [command, "--show-completion", shell],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
+    )
+    assert "_UNPROMPT_COMPLETE" in done.stdout
+    done = subprocess.run(
+        [command],
+        capture_output=True,
+        text=True,
+        env={
+            **os.environ,
+            "_UNPROMPT_COMPLETE": f"complete_{shell}",
+            "_TYPER_COMPLETE_ARGS": "unprompt c",
+            "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+            "COMP_WORDS": "unprompt c",
+            "COMP_CWORD": "1",
+        },
+        check=False,
+    )
+    for name in ("collect", "check", "compare", "chat"):
+        assert name in done.stdout
+    assert "export" not in done.stdout
 
 
 def test_public_names_exist() -> None:

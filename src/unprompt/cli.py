@@ -13,10 +13,8 @@ import typer
 app = typer.Typer(
     name="unprompt",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Put a prompt into a model's weights, and prove it with numbers.",
 )
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML recipe.")]
@@ -34,6 +32,24 @@ Out = Annotated[
         "--out", metavar="DIR", help="The run's folder [default: runs/<name of the recipe>]."
     ),
 ]
+
+
+def _version(wanted: bool) -> None:
+    from unprompt import __version__
+
+    if wanted:
+        typer.echo(f"unprompt {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Put a prompt into a model's weights, and prove it with numbers."""
 
 
 @app.command()

@@ -22,7 +22,11 @@ def accuracy(answer: str, example: Example) -> float:
 
 
 def normalise(text: str) -> str:
-    """Lower case, single blanks, no punctuation at the ends."""
+    """Lower case, single blanks, no punctuation at the ends.
+
+    >>> normalise(" Card  arrival. ")
+    'card arrival'
+    """
     return " ".join(text.casefold().split()).strip(string.punctuation + string.whitespace)
 
 

@@ -54,6 +54,9 @@ def resampled_means(*arrays: np.ndarray) -> list[np.ndarray]:
 def by_group(values: Sequence[float], groups: Sequence[str | None]) -> list[float]:
     """The mean of each group's values, in order of first appearance; a value whose group is None is
     alone.
+
+    >>> by_group([1.0, 0.0, 3.0], ["a", None, "a"])
+    [2.0, 0.0]
     """
     found: dict[object, list[float]] = {}
     for n, (value, group) in enumerate(zip(values, groups, strict=True)):

@@ -219,7 +219,11 @@ def weighted(lessons: Sequence[Lesson], weight: float) -> list[Lesson]:
 
 
 def replay_size(lessons: int, share: float) -> int:
-    """How many replayed lessons beside `lessons` others make up `share` of all."""
+    """How many replayed lessons beside `lessons` others make up `share` of all.
+
+    >>> replay_size(90, 0.1)
+    10
+    """
     return round(lessons * share / (1 - share))
 
 
