@@ -69,8 +69,8 @@ class Recipe(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of everything random."""
     batch_size: Annotated[int, Field(ge=1)] | None = None
-    """Prompts answered at once; None: as many as fit into memory, up to where more are no faster.
-    """
+    """Prompts answered at once. Unless given, as many as fit into memory, up to where more are no
+    faster."""
     store: str | None = None
     """Where completions are kept: a folder, or an address that fsspec reads (`s3://bucket/folder`,
     `gs://...`), which many machines and runs may share; `completions` in the run's folder unless

@@ -71,7 +71,7 @@ class Template(Section):
 
 
 class Extract(Section):
-    """f: which part of the teacher's completion the student learns."""
+    """f: which part of the teacher's completion the student learns. A bare string is `keep`."""
 
     shorthand: ClassVar = {str: "keep"}
 

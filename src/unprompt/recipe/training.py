@@ -146,6 +146,40 @@ class Adapter(Section):
     """Names of the layers to adapt."""
 
 
+_FIELDS = {
+    "num_train_epochs": "epochs",
+    "gradient_accumulation_steps": "batch_size",
+    "per_device_train_batch_size": "micro_batch_size",
+    "learning_rate": "learning_rate",
+    "warmup_ratio": "warmup",
+    "warmup_steps": "warmup",
+    "weight_decay": "weight_decay",
+    "max_grad_norm": "max_grad_norm",
+    "save_steps": "save_every",
+    "gradient_checkpointing": "checkpointing",
+}
+"""Argument of `transformers.TrainingArguments` -> the field of `train` that says the same."""
+_SCHEDULES = {
+    "linear": "schedule: linear",
+    "cosine": "schedule: cosine",
+    "constant": "schedule: constant and train.warmup: 0",
+    "constant_with_warmup": "schedule: constant",
+}
+"""The same of `lr_scheduler_type`; its other values have no field."""
+
+
+def _field(name: str, value: Any) -> str | None:
+    """What of `train` says the same as an argument of the trainer; None: nothing does."""
+    if name == "lr_scheduler_type":
+        return _SCHEDULES.get(str(value))
+    only_there = {
+        "warmup_steps": isinstance(value, (int, float)) and value >= 1,  # a count, not a share
+        "save_steps": isinstance(value, float) and value < 1,  # a share, not a count
+        "max_grad_norm": value in (0, None),  # no limit
+    }
+    return None if only_there.get(name) else _FIELDS.get(name)
+
+
 class Train(Section):
     """Training, on `transformers.Trainer`."""
 
@@ -178,12 +212,16 @@ class Train(Section):
     about a third more time."""
     trainer: dict[str, Any] = Field(default_factory=dict)
     """Anything else for `transformers.TrainingArguments`, as it is (trackers, FSDP, DeepSpeed,
-    ...)."""
+    ...). What has a field here is refused there."""
 
     @field_validator("trainer")
     @classmethod
     def _trainer_numbers(cls, values: dict[str, Any]) -> dict[str, Any]:
-        return {key: number(value) for key, value in values.items()}
+        values = {key: number(value) for key, value in values.items()}
+        for key, value in values.items():
+            if field := _field(key, value):
+                raise ValueError(f"{key} has a field of its own -> write train.{field}")
+        return values
 
     @model_validator(mode="after")
     def _whole_micro_batches(self) -> Self:
