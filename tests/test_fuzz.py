@@ -22,8 +22,7 @@ from unprompt.engines.server import replies
 from unprompt.engines.server.engine import ServerEngine
 from unprompt.engines.server.ledger import Ledger
 from unprompt.messages import UserError
-from unprompt.recipe import Data, Extract, Labels, Sampling, Server, Template, load, prices
-from unprompt.recipe.schema import Judge
+from unprompt.recipe import Data, Extract, Judge, Labels, Sampling, Server, Template, load, prices
 from unprompt.records import Completion, Example, Grade, Lesson, Prompt, SoftLabels
 from unprompt.stages import check, inputs
 from unprompt.stages.evaluate import judge

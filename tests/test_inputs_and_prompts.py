@@ -379,6 +379,52 @@ def test_the_name_is_that_of_the_file_unless_given(tmp_path: Path) -> None:
     assert load(tmp_path / "colours.v2.yaml", ["name=other"]).name == "other"
 
 
+DOUBLED: dict[str, tuple[Any, str]] = {
+    "num_train_epochs": (3, "train.epochs"),
+    "gradient_accumulation_steps": (2, "train.batch_size"),
+    "per_device_train_batch_size": (2, "train.micro_batch_size"),
+    "learning_rate": (1e-3, "train.learning_rate"),
+    "lr_scheduler_type": ("cosine", "train.schedule: cosine"),
+    "warmup_ratio": (0.1, "train.warmup"),
+    "warmup_steps": (0.1, "train.warmup"),
+    "weight_decay": ("1e-2", "train.weight_decay"),
+    "max_grad_norm": (0.5, "train.max_grad_norm"),
+    "save_steps": (10, "train.save_every"),
+    "gradient_checkpointing": (True, "train.checkpointing"),
+}
+
+
+@pytest.mark.parametrize("name", DOUBLED)
+@pytest.mark.parametrize("at", ["train", "rounds.first.train"])
+def test_what_train_has_a_field_for_is_refused_in_trainer(name: str, at: str) -> None:
+    value, field = DOUBLED[name]
+    words = tiny_recipe(Path("/models/tiny"))
+    said = {"trainer": {name: value}}
+    where = words["train"] if at == "train" else {}
+    where |= said
+    if at != "train":
+        words["rounds"] = {"first": {"contexts": ["colours"], "train": where}}
+    with pytest.raises(UserError) as told:
+        parse(words)
+    assert str(told.value) == (
+        f"recipe: '{at}.trainer': {name} has a field of its own -> write {field}"
+    )
+
+
+def test_what_train_has_no_field_for_stays_in_trainer() -> None:
+    words = tiny_recipe(Path("/models/tiny"))
+    only_there = {
+        "lr_scheduler_type": "cosine_with_restarts",
+        "warmup_steps": 20,
+        "max_grad_norm": 0,
+        "save_steps": 0.5,
+        "gradient_checkpointing_kwargs": {"use_reentrant": True},
+        "report_to": ["tensorboard"],
+    }
+    words["train"]["trainer"] = only_there
+    assert parse(words).train.trainer == only_there
+
+
 OVERRIDES: dict[str, Callable[[Any], bool]] = {
     "train.learning_rate=5e-4": lambda r: r.train.learning_rate == 5e-4,
     "train.trainer.adam_epsilon=1e-7": lambda r: r.train.trainer == {"adam_epsilon": 1e-7},

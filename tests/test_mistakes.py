@@ -562,6 +562,12 @@ MISTAKES: dict[str, Mistake] = {
         "'warmup_ratoi'",
         "use arguments of transformers.TrainingArguments",
     ),
+    "trainer argument with a field": (
+        lambda b: b.fails("check", b.recipe(train={"trainer": {"weight_decay": "1e-2"}})),
+        "recipe.yaml",
+        "'train.trainer': weight_decay has a field of its own",
+        "write train.weight_decay",
+    ),
     "rule not there": (
         lambda b: b.fails("check", b.context(inputs={"rule": "colours_rule:make"})),
         "contexts.colours.inputs",

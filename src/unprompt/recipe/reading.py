@@ -12,7 +12,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from unprompt.messages import UserError
-from unprompt.recipe.schema import Recipe, number
+from unprompt.recipe.recipe import Recipe
+from unprompt.recipe.section import number
 
 
 class _Loader(yaml.SafeLoader):

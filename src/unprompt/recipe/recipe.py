@@ -1,0 +1,256 @@
+"""The whole recipe, and what follows from it."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Self
+
+import yaml
+from pydantic import (
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from unprompt.recipe import library, rules
+from unprompt.recipe.contexts import Context
+from unprompt.recipe.measuring import Cost, Drift, Evaluate, Judge, Report, System, Tune
+from unprompt.recipe.models import Model
+from unprompt.recipe.section import Section, from_base
+from unprompt.recipe.training import Labels, Lessons, Round, Sampling, Train
+
+
+class Recipe(Section):
+    """All a run needs to know."""
+
+    name: str = "run"
+    """Name of the run; names its folder."""
+    model: Model
+    """The student's weights, and the teacher's unless `teacher_model` is given."""
+    teacher_model: Model | None = None
+    """A bigger teacher: of the student's family, or of any other with `labels.kind: hard`."""
+    contexts: Annotated[dict[str, Context], Field(min_length=1)]
+    """What is distilled, by name."""
+    sampling: Sampling = Sampling()
+    """How the teacher writes."""
+    labels: Labels = Labels()
+    """How soft labels are kept. Unless given, 100 draws; of a teacher behind a server, which sends
+    neither draws nor all probabilities, its 20 most probable tokens (`top_k`) if `server.tokenizer`
+    is named, else `hard`."""
+    lessons: Lessons = Lessons()
+    """How completions become lessons."""
+    train: Train = Train()
+    """How the student is trained."""
+    rounds: dict[str, Round] = Field(default_factory=dict)
+    """Trainings in order, by name; unless given there is one, named `after`, of every context that
+    has something to teach."""
+    evaluate: Evaluate | None = None
+    """How it is proven; without it there is no table."""
+    systems: dict[str, System] = Field(default_factory=dict)
+    """Further systems in the tables, by name."""
+    drift: Drift | None = None
+    """What must not change."""
+    association: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
+    """Contexts whose student prompts are asked with each other's held-out examples (Snell et al.
+    2022, hypothesis 3): on its own examples a prompt should be right (correct association), on
+    another context's it should not do that context's task (wrong association)."""
+    margins: Annotated[dict[str, tuple[str, str]], Field(min_length=4)] | None = None
+    """Task -> two contexts, with and without something in the teacher's prompt: does what it brings
+    to the teacher come to the student (hypothesis 2)?"""
+    tune: Tune | None = None
+    """What `unprompt tune` chooses; a run pays no heed to it."""
+    judge: Judge | None = None
+    """A language model that rates the graded answers."""
+    cost: Cost | None = None
+    """Dollars a call, and the break-even."""
+    report: Report = Report()
+    """The verdict's margin, and what is measured for the report alone."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Seed of everything random."""
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+    """Prompts answered at once. Unless given, as many as fit into memory, up to where more are no
+    faster."""
+    store: str | None = None
+    """Where completions are kept: a folder, or an address that fsspec reads (`s3://bucket/folder`,
+    `gs://...`), which many machines and runs may share; `completions` in the run's folder unless
+    given. Keys of its own a store finds in the environment."""
+    modules: str = "."
+    """Folder searched first for `package.module:function` names; the recipe's own folder unless
+    given."""
+
+    @field_validator("name")
+    @classmethod
+    def _in_its_folder(cls, name: str) -> str:
+        if not re.fullmatch(r"[^\W_][^/\\\x00-\x1f]{0,99}", name):
+            raise ValueError(
+                f"'{name[:40]}' can't name a folder -> begin with a letter or a number, at most 100"
+                " of them, without slashes"
+            )
+        return name
+
+    @field_validator("modules")
+    @classmethod
+    def _modules_path(cls, path: str, info: ValidationInfo) -> str:
+        return from_base(path, info)
+
+    @field_validator("store")
+    @classmethod
+    def _store_path(cls, path: str | None, info: ValidationInfo) -> str | None:
+        return path if path is None or "://" in path else from_base(path, info)
+
+    @model_validator(mode="after")
+    def _modules_default(self, info: ValidationInfo) -> Self:
+        if "modules" not in self.model_fields_set:
+            object.__setattr__(self, "modules", from_base(".", info))
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rounds_differ(cls, data: Any) -> Any:
+        """A round's `train` and `lessons` say only what differs."""
+        if not (isinstance(data, dict) and isinstance(data.get("rounds"), dict)):
+            return data
+        rounds = dict(data["rounds"])
+        for key in ("train", "lessons"):
+            common = data.get(key) or {}
+            for name, round_ in rounds.items() if isinstance(common, dict) else ():
+                if isinstance(round_, dict) and isinstance(round_.get(key) or {}, dict):
+                    rounds[name] = {**round_, key: {**common, **(round_.get(key) or {})}}
+        return {**data, "rounds": rounds}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _library(cls, data: Any) -> Any:
+        """What contexts take from the prompt library, written out."""
+        return library.merged(data) if isinstance(data, dict) else data
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Self:
+        for rule in rules.RULES:
+            rule(self)
+        return self
+
+    @model_validator(mode="after")
+    def _labels_of_a_server(self) -> Self:
+        server = self.teacher_model and self.teacher_model.server
+        if (
+            server
+            and self.asks_teacher
+            and not {"kind", "draws", "tail"} & self.labels.model_fields_set
+        ):
+            known = (
+                {"kind": "top_k", "k": self.labels.k or 20}
+                if server.tokenizer
+                else {"kind": "hard"}
+            )
+            object.__setattr__(self, "labels", self.labels.model_copy(update=known))
+        return self
+
+    @property
+    def asks_teacher(self) -> bool:
+        """Whether the recipe's teacher, not only rounds' students, gives the answers to some
+        context's prompts.
+        """
+        return any(
+            context.teacher and None in self.taught_by(name)
+            for name, context in self.contexts.items()
+        )
+
+    @property
+    def plan(self) -> dict[str, Round]:
+        """The rounds, in order."""
+        taught = tuple(name for name, context in self.contexts.items() if context.teaches)
+        return self.rounds or {
+            "after": Round.model_construct(
+                contexts=taught,
+                start="previous",
+                teacher="base",
+                replay=None,
+                train=self.train,
+                lessons=self.lessons,
+            )
+        }
+
+    @property
+    def used(self) -> set[str]:
+        """Contexts whose lessons some round learns."""
+        return {
+            name
+            for r in self.plan.values()
+            for name in (*r.contexts, *(r.replay.contexts if r.replay else ()))
+        }
+
+    def per_input(self, context: str) -> int:
+        """Lessons that an input of a context can give: one of a gold answer, else one of each
+        completion.
+        """
+        return 1 if self.contexts[context].gold is not None else self.sampling.per_input
+
+    def start_of(self, name: str) -> str | None:
+        """The round whose student a round starts from; None: the model itself."""
+        return self._earlier(name, self.plan[name].start)
+
+    def teacher_of(self, name: str) -> str | None:
+        """The round whose student teaches in a round; None: the recipe's teacher."""
+        return self._earlier(name, self.plan[name].teacher)
+
+    def taught_by(self, context: str) -> list[str | None]:
+        """Whose answers a context's teacher prompts get, the first teacher first: a round's
+        student, or None for the recipe's teacher.
+        """
+        found = [
+            self.teacher_of(name)
+            for name, round_ in self.plan.items()
+            if context in round_.contexts
+        ]
+        return list(dict.fromkeys(found)) or [None]
+
+    def replayed_by(self, context: str) -> list[str]:
+        """Whose answers stand for a context where it is replayed: a round's student, or `base`, the
+        untrained model.
+        """
+        rounds = [
+            name
+            for name, round_ in self.plan.items()
+            if round_.replay and context in round_.replay.contexts
+        ]
+        return [self.start_of(name) or "base" for name in rounds]
+
+    def _earlier(self, name: str, said: str) -> str | None:
+        names = list(self.plan)
+        before = names[: names.index(name)]
+        if said == "previous":
+            return before[-1] if before else None
+        return None if said == "base" else said
+
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """Contexts whose answers the judge rates."""
+        if self.judge is None:
+            return ()
+        return self.judge.contexts or tuple(
+            name for name in self.contexts if (found := self.evaluation(name)) and not found.choices
+        )
+
+    def evaluation(self, context: str) -> Evaluate | None:
+        """How a context is evaluated; None: not at all."""
+        own = self.contexts[context].evaluate
+        return own if isinstance(own, Evaluate) else self.evaluate if own else None
+
+    def systems_contexts(self, name: str) -> list[str]:
+        """Where one of `systems` is measured."""
+        return [
+            context
+            for context in self.systems[name].contexts or self.contexts
+            if self.evaluation(context)
+        ]
+
+    def to_yaml(self) -> str:
+        """The resolved recipe, every field written out; `load` reads it back."""
+        return yaml.safe_dump(
+            self.model_dump(mode="json", by_alias=True),
+            sort_keys=False,
+            allow_unicode=True,
+            width=110,
+        )

@@ -1,0 +1,296 @@
+"""What the sections of a recipe ask of each other: one small function a rule.
+
+`RULES` is the order in which they are tried; the first that is broken is said. A later rule may
+rely on the ones ahead of it, as on names that exist.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from unprompt.recipe.section import known
+
+if TYPE_CHECKING:
+    from unprompt.recipe.recipe import Recipe
+
+_NAME = r"[A-Za-z0-9][\w-]*"
+_TAKEN = ("teacher", "before", "base", "previous")
+
+
+def student_has_files(recipe: Recipe) -> None:
+    """Who is trained is not behind a server."""
+    if recipe.model.server:
+        raise ValueError(
+            "a server's weights can't be trained -> name files as model, and the server as"
+            " teacher_model or judge.model"
+        )
+
+
+def engine_is_asked(recipe: Recipe) -> None:
+    """`model.engine` says who runs a model that teaches."""
+    if recipe.model.engine != "hf" and recipe.teacher_model:
+        raise ValueError(
+            "model.engine is for a model that teaches, but teacher_model does -> write"
+            " teacher_model.engine"
+        )
+
+
+def compared_contexts_exist(recipe: Recipe) -> None:
+    """`association` and `margins` name contexts."""
+    for where, name in _compared(recipe):
+        known(name, recipe.contexts, where, "context")
+
+
+def compared_contexts_are_evaluated(recipe: Recipe) -> None:
+    """`association` and `margins` compare grades."""
+    for where, name in _compared(recipe):
+        evaluation = recipe.evaluation(name)
+        if evaluation is None or not (evaluation.metrics or evaluation.choices):
+            raise ValueError(
+                f"{where} names context '{name}', which is not evaluated -> give it an"
+                " evaluate section"
+            )
+
+
+def associated_contexts_write(recipe: Recipe) -> None:
+    """`association` grades answers that are written."""
+    for name in recipe.association or ():
+        evaluation = recipe.evaluation(name)
+        if evaluation and evaluation.choices:
+            raise ValueError(
+                f"association names context '{name}', which is evaluated by choices -> it"
+                " needs answers that are written"
+            )
+
+
+def tuned_context_exists(recipe: Recipe) -> None:
+    """`tune.context` names a context."""
+    if recipe.tune:
+        known(recipe.tune.context, recipe.contexts, "tune.context", "context")
+
+
+def tuned_teacher_has_a_prompt(recipe: Recipe) -> None:
+    """A teacher is tuned where it has a prompt."""
+    tune = recipe.tune
+    if tune and tune.who == "teacher" and recipe.contexts[tune.context].teacher is None:
+        raise ValueError(
+            f"tune names context '{tune.context}', which has no teacher -> give it"
+            " one, or write who: student"
+        )
+
+
+def tuned_student_is_evaluated(recipe: Recipe) -> None:
+    """A student is tuned where it is evaluated."""
+    tune = recipe.tune
+    if tune and tune.who == "student" and recipe.evaluation(tune.context) is None:
+        raise ValueError(
+            f"tune names context '{tune.context}', which is not evaluated -> give it"
+            " an evaluate section"
+        )
+
+
+def judged_contexts_exist(recipe: Recipe) -> None:
+    """`judge.contexts` names contexts."""
+    for name in (recipe.judge and recipe.judge.contexts) or ():
+        known(name, recipe.contexts, "judge.contexts", "context")
+
+
+def judged_contexts_write(recipe: Recipe) -> None:
+    """A judge rates answers that are written."""
+    for name in (recipe.judge and recipe.judge.contexts) or ():
+        evaluation = recipe.evaluation(name)
+        if evaluation is None or evaluation.choices:
+            raise ValueError(
+                f"judge.contexts names context '{name}', which writes no answers that are"
+                " graded -> leave it out"
+            )
+
+
+def judge_has_answers(recipe: Recipe) -> None:
+    """There is something to judge."""
+    if recipe.judge and not recipe.judged:
+        raise ValueError("judge has no answers to judge -> give evaluate data")
+
+
+def cost_has_systems(recipe: Recipe) -> None:
+    """There is something whose cost can be told."""
+    if recipe.cost and not any(recipe.evaluation(name) for name in recipe.contexts):
+        raise ValueError("cost needs systems that are measured -> give evaluate data")
+
+
+def something_is_taught(recipe: Recipe) -> None:
+    """Without `rounds`, some context teaches."""
+    if not recipe.rounds and not recipe.plan["after"].contexts:
+        raise ValueError(
+            "no context has anything to teach -> give one inputs and a teacher (or gold)"
+        )
+
+
+def rounds_can_be_named(recipe: Recipe) -> None:
+    """A round's name is a folder, a row of a table, and nobody else's."""
+    for name in recipe.rounds:
+        if not re.fullmatch(_NAME, name) or name in _TAKEN:
+            raise ValueError(
+                f"'{name}' can't name a round -> use letters, digits, - and _, and not teacher,"
+                " before, base or previous"
+            )
+
+
+def taught_contexts_exist(recipe: Recipe) -> None:
+    """Rounds name contexts."""
+    for where, name in _taught(recipe):
+        known(name, recipe.contexts, where, "context")
+
+
+def taught_contexts_teach(recipe: Recipe) -> None:
+    """Rounds name contexts that have lessons."""
+    for where, name in _taught(recipe):
+        if not recipe.contexts[name].teaches:
+            raise ValueError(
+                f"{where} names context '{name}', which has nothing to teach -> give it"
+                " inputs and a teacher (or gold)"
+            )
+
+
+def first_teacher_is_no_student(recipe: Recipe) -> None:
+    """Only behind a first round is there a previous teacher."""
+    for name, round_ in list(recipe.rounds.items())[:1]:
+        if round_.teacher == "previous":
+            raise ValueError(
+                f"rounds.{name}.teacher is 'previous', but there is no round before the first ->"
+                " write base"
+            )
+
+
+def rounds_follow_earlier_ones(recipe: Recipe) -> None:
+    """`start` and `teacher` name rounds ahead of their own."""
+    names = list(recipe.rounds)
+    for number, (name, round_) in enumerate(recipe.rounds.items()):
+        for key, whose in (("start", round_.start), ("teacher", round_.teacher)):
+            if whose not in ("base", "previous"):
+                known(whose, names[:number], f"rounds.{name}.{key}", "earlier round")
+
+
+def students_keep_their_adapter(recipe: Recipe) -> None:
+    """A round goes on with the adapter of the round that it starts from."""
+    for name, round_ in recipe.rounds.items():
+        start = recipe.start_of(name)
+        if start and recipe.rounds[start].train.adapter != round_.train.adapter:
+            raise ValueError(
+                f"rounds.{name} starts from round '{start}', which has another train.adapter -> use"
+                " the same, or start: base"
+            )
+
+
+def systems_can_be_named(recipe: Recipe) -> None:
+    """A system's name is a row of a table, and nobody else's."""
+    taken = (*_TAKEN, *recipe.plan, *(f"{round_}_teacher_prompt" for round_ in recipe.plan))
+    for name in recipe.systems:
+        if not re.fullmatch(_NAME, name) or name in taken:
+            raise ValueError(
+                f"'{name}' can't name a system -> use letters, digits, - and _, and not"
+                " teacher, before, base, previous or a round"
+            )
+
+
+def systems_have_weights(recipe: Recipe) -> None:
+    """`systems.NAME.model` is the teacher, the base, or a round's student."""
+    for name, system in recipe.systems.items():
+        if system.model not in ("teacher", "base"):
+            known(system.model, recipe.plan, f"systems.{name}.model", "round (nor teacher or base)")
+
+
+def systems_contexts_exist(recipe: Recipe) -> None:
+    """`systems.NAME.contexts` names contexts."""
+    for name, system in recipe.systems.items():
+        for context in system.contexts or ():
+            known(context, recipe.contexts, f"systems.{name}", "context")
+
+
+def systems_contexts_are_evaluated(recipe: Recipe) -> None:
+    """`systems.NAME.contexts` names contexts that are evaluated."""
+    for name, system in recipe.systems.items():
+        for context in system.contexts or ():
+            if recipe.evaluation(context) is None:
+                raise ValueError(
+                    f"systems.{name} names context '{context}', which is not evaluated -> give it"
+                    " an evaluate section"
+                )
+
+
+def systems_have_prompts(recipe: Recipe) -> None:
+    """A system under the teacher's prompt is measured where there is one."""
+    for name, system in recipe.systems.items():
+        for context in recipe.systems_contexts(name):
+            if system.prompt == "teacher" and not recipe.contexts[context].teacher:
+                raise ValueError(
+                    f"systems.{name} needs a teacher's prompt, which context '{context}' has not"
+                    " -> name its contexts"
+                )
+
+
+def systems_are_measured(recipe: Recipe) -> None:
+    """A system is measured somewhere."""
+    for name in recipe.systems:
+        if not recipe.systems_contexts(name):
+            raise ValueError(f"systems.{name} is measured nowhere -> evaluate a context")
+
+
+def margins_are_taught_once(recipe: Recipe) -> None:
+    """Both contexts of a margin are taught by a teacher in one round each."""
+    for task, pair in (recipe.margins or {}).items():
+        for name in pair:
+            rounds = sum(name in round_.contexts for round_ in recipe.plan.values())
+            if rounds != 1 or recipe.contexts[name].teacher is None:
+                raise ValueError(
+                    f"margins.{task} needs context '{name}' taught by a teacher in exactly one"
+                    " round -> mend rounds"
+                )
+
+
+def _compared(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Where contexts are compared, and which."""
+    for name in recipe.association or ():
+        yield "association", name
+    for task, pair in (recipe.margins or {}).items():
+        for name in pair:
+            yield f"margins.{task}", name
+
+
+def _taught(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Rounds, and the contexts that they teach or replay."""
+    for name, round_ in recipe.rounds.items():
+        for context in (*round_.contexts, *(round_.replay.contexts if round_.replay else ())):
+            yield f"rounds.{name}", context
+
+
+RULES: tuple[Callable[[Recipe], None], ...] = (
+    student_has_files,
+    engine_is_asked,
+    compared_contexts_exist,
+    compared_contexts_are_evaluated,
+    associated_contexts_write,
+    tuned_context_exists,
+    tuned_teacher_has_a_prompt,
+    tuned_student_is_evaluated,
+    judged_contexts_exist,
+    judged_contexts_write,
+    judge_has_answers,
+    cost_has_systems,
+    something_is_taught,
+    rounds_can_be_named,
+    taught_contexts_exist,
+    taught_contexts_teach,
+    first_teacher_is_no_student,
+    rounds_follow_earlier_ones,
+    students_keep_their_adapter,
+    systems_can_be_named,
+    systems_have_weights,
+    systems_contexts_exist,
+    systems_contexts_are_evaluated,
+    systems_have_prompts,
+    systems_are_measured,
+    margins_are_taught_once,
+)

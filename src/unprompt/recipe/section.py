@@ -1,0 +1,68 @@
+"""What all sections of a recipe share.
+
+The docstring under each field is its reference documentation: docs/reference.md and
+recipe.schema.json are written from it (reference.py).
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, ValidationInfo, model_validator
+
+
+class Section(BaseModel):
+    """A part of the recipe: strict, immutable, documented field by field."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+    shorthand: ClassVar[dict[type, str]] = {}
+    """What may stand for the whole section: `{str: "name"}`, a bare text is its `name`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _written_out(cls, data: Any) -> Any:
+        kind = str if isinstance(data, str) else list if isinstance(data, (list, tuple)) else None
+        return {cls.shorthand[kind]: data} if kind in cls.shorthand else data
+
+
+def number(value: Any) -> Any:
+    """A number that YAML 1.1 reads as text, as 5e-4."""
+    return (
+        float(value)
+        if isinstance(value, str) and re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+", value)
+        else value
+    )
+
+
+def from_base(path: str, info: ValidationInfo) -> str:
+    """A path of the recipe, seen from the recipe's own folder; `pkg:` paths stay as they are."""
+    if path.startswith("pkg:"):
+        return path
+    base = Path((info.context or {}).get("base", "."))
+    return str((base / Path(path).expanduser()).resolve())
+
+
+def known(name: str, names: Iterable[str], where: str, kind: str) -> None:
+    """Refuse a name that there is not.
+
+    Args:
+        name: As the recipe says it.
+        names: Those that there are.
+        where: The field that says it.
+        kind: What it should name.
+
+    Raises:
+        ValueError: With the nearest name.
+    """
+    names = list(names)
+    if name not in names:
+        near = difflib.get_close_matches(name, names, 1)
+        there = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(names) or 'none'}"
+        raise ValueError(f"{where} names '{name}', which is no {kind} -> {there}")

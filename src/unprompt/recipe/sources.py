@@ -1,0 +1,132 @@
+"""D: where rows come from."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import (
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from unprompt.recipe.section import Section, from_base
+from unprompt.recipe.templates import Template
+
+
+class Part(Section):
+    """One part of a mixture."""
+
+    data: Data
+    """Its rows."""
+    share: Annotated[float, Field(gt=0)]
+    """Its share of the mixture, relative to the other parts' shares."""
+
+
+class Sample(Section):
+    """Inputs that a language model (the teacher's weights) writes from a few examples (Snell et al.
+    2022, section 2.1).
+    """
+
+    seeds: Data
+    """Pool of seed inputs. Each draw's prompt shows a random few of them."""
+    template: Template
+    """The prompt; `examples` are the seeds shown."""
+    count: Annotated[int, Field(ge=1)]
+    """Inputs wanted, after duplicates and copies are taken out."""
+    per_prompt: Annotated[int, Field(ge=1)] = 4
+    """Seeds shown in each prompt."""
+    field: str = "text"
+    """Field of the input that the written text becomes; copies are looked for in the same field of
+    seeds and held-out examples."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Temperature of the draws."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Nucleus sampling: keep the most probable tokens up to this mass."""
+    max_new_tokens: Annotated[int, Field(ge=1)] = 64
+    """Longest input in tokens; a text that gets so far without ending is thrown away."""
+    stop: tuple[str, ...] = ("\n",)
+    """Texts that end an input."""
+    near: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Texts at least so similar (1 - normalised edit distance of letters) are near duplicates; 1
+    keeps all but exact ones."""
+    tries: Annotated[float, Field(ge=1)] = 4.0
+    """Draws at most, for each input wanted."""
+
+
+class Data(Section):
+    """Rows from a file, an inline list, the hub or a rule, sampled from a language model, or a
+    mixture of these. A bare string is a file, a bare list is the rows.
+    """
+
+    shorthand: ClassVar = {str: "file", list: "rows"}
+
+    file: str | None = None
+    """JSONL (.jsonl, .ndjson), JSON list (.json), CSV (.csv, .tsv) or Parquet (.parquet), seen from
+    the recipe's folder."""
+    rows: tuple[dict[str, Any], ...] | None = None
+    """The rows themselves."""
+    hub: str | None = None
+    """A data set on the Hugging Face hub, read with `datasets`."""
+    rule: str | None = None
+    """`package.module:function`: called with `args`, returns the rows (dictionaries)."""
+    mix: Annotated[tuple[Part, ...], Field(min_length=2)] | None = None
+    """Several data sets with shares; as many rows as they allow, or `limit`."""
+    sample: Sample | None = None
+    """Inputs written by the teacher's model from seeds."""
+    args: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments for `rule`, or for `datasets.load_dataset` with `hub`."""
+    split: str = "train"
+    """Split of a hub data set."""
+    id: str = "id"
+    """Field that holds the row's id. Rows without it are numbered."""
+    target: str = "target"
+    """Field that holds the gold answer, where there is one."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """Take only the first so many rows."""
+
+    @field_validator("file")
+    @classmethod
+    def _file_path(cls, path: str | None, info: ValidationInfo) -> str | None:
+        return from_base(path, info) if path else path
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (
+            sum(
+                source is not None
+                for source in (self.file, self.rows, self.hub, self.rule, self.mix, self.sample)
+            )
+            != 1
+        ):
+            raise ValueError("give exactly one of file, rows, hub, rule, mix, sample")
+        return self
+
+
+class Examples(Section):
+    """A few-shot pool, and how much of it stands in one prompt. Anything without `pool` is the pool
+    itself, all of it in one prompt.
+    """
+
+    pool: Data
+    """The rows."""
+    per_prompt: Annotated[int, Field(ge=1)] | None = None
+    """Rows in one prompt, drawn with the recipe's seed; all of them unless given."""
+    prompts: Annotated[int, Field(ge=1)] = 1
+    """Prompt ensemble: so many prompts with different rows for each input; their next-token
+    probabilities are averaged (Snell et al. 2022, hypothesis 5: more examples than a window holds).
+    """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, data: Any) -> Any:
+        return data if isinstance(data, dict) and "pool" in data else {"pool": data}
+
+    @model_validator(mode="after")
+    def _ensemble_of_subsets(self) -> Self:
+        if self.prompts > 1 and self.per_prompt is None:
+            raise ValueError(
+                "an ensemble needs per_prompt -> say how many examples each of its prompts shows"
+            )
+        return self

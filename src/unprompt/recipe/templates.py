@@ -1,0 +1,114 @@
+"""T and f: what a model reads, and which part of its answer counts."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any, ClassVar, Self
+
+from pydantic import (
+    Field,
+    model_serializer,
+    model_validator,
+)
+
+from unprompt.recipe.section import Section
+
+
+class Message(Section):
+    """One chat message of a template, or the turns of a conversation that the input holds."""
+
+    role: str | None = None
+    """`system`, `user`, `assistant`, or any role the model's chat template knows."""
+    content: str | None = None
+    """Jinja2 template of the message's text."""
+    turns: str | None = None
+    """Instead of both: the field of the row (or a Jinja2 expression, as `input.history`) that holds
+    a list of {role, content}. Its turns stand here as they are; it may be empty."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.role is None, self.content is None) != ((self.turns is not None),) * 2:
+            raise ValueError(
+                "a message has a role and a content, or stands for turns -> write {role, content}"
+                " or {turns: field}"
+            )
+        return self
+
+    @model_serializer
+    def _as_written(self) -> dict[str, str]:
+        return (
+            {"role": self.role, "content": self.content}
+            if self.role is not None and self.content is not None
+            else {"turns": str(self.turns)}
+        )
+
+
+class Template(Section):
+    """T: a Jinja2 text (a bare string) or a list of chat messages, in any roles. Each field of the
+    input is a variable; `examples` is the few-shot pool.
+    """
+
+    shorthand: ClassVar = {str: "text", list: "messages"}
+
+    text: str | None = None
+    """Jinja2 template of a plain-text prompt."""
+    messages: tuple[Message, ...] | None = None
+    """Chat messages, rendered with the model's own chat template."""
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        if (self.text is None) == (not self.messages):
+            raise ValueError("a template is a text or a list of {role, content} messages")
+        return self
+
+    @model_serializer
+    def _as_written(self) -> Any:
+        return (
+            self.text
+            if self.messages is None
+            else [message.model_dump() for message in self.messages]
+        )
+
+
+class Extract(Section):
+    """f: which part of the teacher's completion the student learns. A bare string is `keep`."""
+
+    shorthand: ClassVar = {str: "keep"}
+
+    keep: str = "whole"
+    """`whole`, `first_line`, `last_line`, or `package.module:function` (text -> the part to keep,
+    or None)."""
+    after: str | None = None
+    """Keep what follows the last occurrence of this text."""
+    regex: str | None = None
+    """Keep the first group (or all) of the first match."""
+    json_field: str | None = Field(default=None, alias="json")
+    """Keep the value of this key of the first JSON object."""
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if sum(rule is not None for rule in (self.after, self.regex, self.json_field)) > 1:
+            raise ValueError("give one of after, regex, json")
+        if self.keep not in ("whole", "first_line", "last_line") and ":" not in self.keep:
+            near = difflib.get_close_matches(self.keep, ["whole", "first_line", "last_line"], 1)
+            hint = f" -> did you mean '{near[0]}'?" if near else ""
+            raise ValueError(f"not whole, first_line, last_line or package.module:function{hint}")
+        if self.regex is not None:
+            import regex
+
+            try:
+                regex.compile(self.regex)
+            except regex.error as error:
+                raise ValueError(f"not a regular expression: {error}") from None
+        return self
+
+    @model_serializer
+    def _as_written(self) -> Any:
+        for name, value in (
+            ("after", self.after),
+            ("regex", self.regex),
+            ("json", self.json_field),
+        ):
+            if value is not None:
+                return {name: value}
+        return self.keep

@@ -1,0 +1,265 @@
+"""From the teacher's completions to a student: sampling, labels, lessons, training, rounds."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import (
+    Field,
+    field_validator,
+    model_validator,
+)
+
+from unprompt.recipe.section import Section, number
+
+
+class Sampling(Section):
+    """How the teacher writes its completions."""
+
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    """0 is greedy. Soft labels are always the model's own distribution at temperature 1."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Nucleus sampling: keep the most probable tokens up to this mass."""
+    max_new_tokens: Annotated[int, Field(ge=1)] = 64
+    """Longest completion in tokens."""
+    stop: tuple[str, ...] = ()
+    """Texts that end a completion (left out of it)."""
+    per_input: Annotated[int, Field(ge=1)] = 1
+    """Completions of each input, each a lesson of its own. The second of input `a` has the id
+    `a/2`."""
+
+    @model_validator(mode="after")
+    def _several_differ(self) -> Self:
+        if self.per_input > 1 and self.temperature == 0:
+            raise ValueError(
+                f"per_input is {self.per_input}, but at temperature 0 all of them are the same ->"
+                " raise temperature"
+            )
+        return self
+
+
+class Labels(Section):
+    """How a soft label is written down."""
+
+    kind: Literal["sampled", "top_k_tail", "top_k", "hard"] = "sampled"
+    """`sampled`: an empirical distribution of draws (Snell et al. 2022; unbiased). `top_k_tail`:
+    the k most probable tokens with their own probabilities, and draws from the rest that share what
+    is left (unbiased, less noise). `top_k`: the k most probable tokens, renormalised (biased: it
+    cuts the tail). `hard`: the token that was sampled; the only kind that a teacher with another
+    tokenizer can give."""
+    draws: Annotated[int, Field(ge=1, le=65535)] = 100
+    """Draws for each token, with `sampled`."""
+    k: Annotated[int, Field(ge=1)] | None = None
+    """Tokens kept: 50 with `top_k`, 16 with `top_k_tail` unless given."""
+    tail: Annotated[int, Field(ge=1)] = 8
+    """Draws from the rest, with `top_k_tail`."""
+
+    @property
+    def kept(self) -> int:
+        """Tokens kept, with `top_k` and `top_k_tail`."""
+        return self.k or (50 if self.kind == "top_k" else 16)
+
+
+class Weights(Section):
+    """Weights of the n answers in a lesson of `kind: shots` (w_i of AICD, Liu 2024). A bare list is
+    one for each answer.
+    """
+
+    shorthand: ClassVar = {list: "each"}
+
+    shots: Annotated[float, Field(ge=0)] = 0.1
+    """Weight of the answers ahead of the last (with a schedule that rises: of the first). 0 is
+    MetaICL."""
+    last: Annotated[float, Field(gt=0)] = 1.0
+    """Weight of the last answer."""
+    schedule: Literal["constant", "linear", "exponential"] = "constant"
+    """`constant`: `shots` for all but the last. `linear`, `exponential`: from `shots` to `last` in
+    equal steps, or by equal factors."""
+    each: tuple[Annotated[float, Field(ge=0)], ...] | None = None
+    """Or one for each answer."""
+
+    @model_validator(mode="after")
+    def _last_counts(self) -> Self:
+        if self.each is not None and not (self.each and self.each[-1]):
+            raise ValueError(
+                "the last answer has no weight, but it is what the lesson is for -> give it one"
+                " over 0"
+            )
+        if self.schedule == "exponential" and not self.shots:
+            raise ValueError(
+                "no factor leads from 0 to another weight -> give shots a weight over 0, or write"
+                " linear"
+            )
+        return self
+
+
+class Lessons(Section):
+    """How completions become lessons."""
+
+    kind: Literal["single", "shots"] = "single"
+    """`single`: one input, one lesson. `shots`: n pairs of student's prompt and answer in one
+    sequence, each answer learned behind the pairs ahead of it (AICD, Liu 2024). Lessons that are
+    replayed stay single."""
+    n: Annotated[int, Field(ge=1)] = 4
+    """Pairs in one sequence."""
+    weights: Weights = Weights()
+    """Weights of the answers: shots, last, schedule, or a list of n numbers. A sequence that is
+    short of shots lacks the first ones."""
+    loss_on: Literal["answers", "all"] = "answers"
+    """`all`: every token of the sequence but the first has weight 1, questions and separators too
+    (P-ICL, the plain loss of a language model)."""
+    select: Literal["random", "fixed", "nearest"] = "random"
+    """Shots of a lesson: others in each epoch (seeded), the same ones for all, or the inputs
+    nearest by TF-IDF of the student's prompts. Never the input itself."""
+    separator: Annotated[str, Field(min_length=1)] = "\n\n"
+    """Text between an answer and the next question. The end token stands behind the last answer
+    only."""
+    end_token: bool = True
+    """Teach the end-of-answer token after the extracted part, so that the student stops."""
+    max_failed: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Share of inputs whose extraction may fail before the run stops, ahead of training."""
+
+    @model_validator(mode="after")
+    def _a_weight_each(self) -> Self:
+        if (
+            self.kind == "shots"
+            and self.weights.each is not None
+            and len(self.weights.each) != self.n
+        ):
+            raise ValueError(
+                f"n is {self.n}, but there are {len(self.weights.each)} weights -> give one for"
+                " each answer"
+            )
+        return self
+
+
+class Adapter(Section):
+    """A LoRA adapter on every linear layer (peft)."""
+
+    rank: Annotated[int, Field(ge=1)] = 16
+    """Rank of the update."""
+    alpha: Annotated[float, Field(gt=0)] | None = None
+    """Scale of the update; twice the rank unless given."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout on the adapter's input."""
+    targets: str | tuple[str, ...] = "all-linear"
+    """Names of the layers to adapt."""
+
+
+_FIELDS = {
+    "num_train_epochs": "epochs",
+    "gradient_accumulation_steps": "batch_size",
+    "per_device_train_batch_size": "micro_batch_size",
+    "learning_rate": "learning_rate",
+    "warmup_ratio": "warmup",
+    "warmup_steps": "warmup",
+    "weight_decay": "weight_decay",
+    "max_grad_norm": "max_grad_norm",
+    "save_steps": "save_every",
+    "gradient_checkpointing": "checkpointing",
+}
+"""Argument of `transformers.TrainingArguments` -> the field of `train` that says the same."""
+_SCHEDULES = {
+    "linear": "schedule: linear",
+    "cosine": "schedule: cosine",
+    "constant": "schedule: constant and train.warmup: 0",
+    "constant_with_warmup": "schedule: constant",
+}
+"""The same of `lr_scheduler_type`; its other values have no field."""
+
+
+def _field(name: str, value: Any) -> str | None:
+    """What of `train` says the same as an argument of the trainer; None: nothing does."""
+    if name == "lr_scheduler_type":
+        return _SCHEDULES.get(str(value))
+    only_there = {
+        "warmup_steps": isinstance(value, (int, float)) and value >= 1,  # a count, not a share
+        "save_steps": isinstance(value, float) and value < 1,  # a share, not a count
+        "max_grad_norm": value in (0, None),  # no limit
+    }
+    return None if only_there.get(name) else _FIELDS.get(name)
+
+
+class Train(Section):
+    """Training, on `transformers.Trainer`."""
+
+    adapter: Adapter | None = Adapter()
+    """LoRA settings; `null` trains all weights."""
+    epochs: Annotated[float, Field(gt=0)] = 2.0
+    """Passes over the lessons."""
+    batch_size: Annotated[int, Field(ge=1)] = 16
+    """Lessons in one step of the optimiser, of all processes together."""
+    micro_batch_size: Annotated[int, Field(ge=1)] | None = None
+    """Lessons in memory at once, in each process; the gradient is the same whatever this is. The
+    process's share of `batch_size` unless given."""
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-4
+    """Highest learning rate (AdamW)."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """How the learning rate falls after the warm-up."""
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Share of the steps over which the learning rate rises."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """AdamW weight decay."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Longest gradient."""
+    save_every: Annotated[int, Field(ge=1)] = 50
+    """Steps between checkpoints."""
+    fast: bool = True
+    """Lessons packed into one row, logits at weighted tokens only, LoRA layers in few products.
+    Same gradient; where a model can't, the plain path is taken and said."""
+    checkpointing: bool = False
+    """Recompute each layer in the backward pass instead of keeping what it computed: less memory,
+    about a third more time."""
+    trainer: dict[str, Any] = Field(default_factory=dict)
+    """Anything else for `transformers.TrainingArguments`, as it is (trackers, FSDP, DeepSpeed,
+    ...). What has a field here is refused there."""
+
+    @field_validator("trainer")
+    @classmethod
+    def _trainer_numbers(cls, values: dict[str, Any]) -> dict[str, Any]:
+        values = {key: number(value) for key, value in values.items()}
+        for key, value in values.items():
+            if field := _field(key, value):
+                raise ValueError(f"{key} has a field of its own -> write train.{field}")
+        return values
+
+    @model_validator(mode="after")
+    def _whole_micro_batches(self) -> Self:
+        if self.micro_batch_size and self.batch_size % self.micro_batch_size:
+            raise ValueError(
+                f"batch_size {self.batch_size} is not a multiple of micro_batch_size"
+                f" {self.micro_batch_size}"
+            )
+        return self
+
+
+class Replay(Section):
+    """Lessons of other contexts mixed into a round against forgetting: gold answers, or what the
+    weights that the round starts from answer.
+    """
+
+    contexts: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Where they come from."""
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Their share of all the round's lessons."""
+
+
+class Round(Section):
+    """One training of one student, on one or several contexts (equation 2). Rounds in a row are
+    sequential distillation (equation 3).
+    """
+
+    contexts: Annotated[tuple[str, ...], Field(min_length=1)]
+    """What is taught, by name; losses are summed."""
+    start: str = "previous"
+    """Weights it starts from: `previous` (the student of the round before; in the first round the
+    model), `base` (the model), or a round's name."""
+    teacher: str = "base"
+    """Who answers the teacher's prompts: `base` (the recipe's teacher), `previous` (recursive
+    distillation), or a round's name."""
+    replay: Replay | None = None
+    """Other lessons mixed in."""
+    train: Train = Train()
+    """What differs from the recipe's `train`."""
+    lessons: Lessons = Lessons()
+    """What differs from the recipe's `lessons`."""
