@@ -783,7 +783,7 @@ class _Work:
         served = whose == "teacher" and self._served
         counted = (
             system == "teacher" and not (pair and pair.by == "text") and not served
-        ) or metrics.OF_COMPLETION.keys() & set(evaluation.metrics)
+        ) or metrics.need_labels(evaluation.metrics, "evaluate.metrics", self.recipe.modules)
         self._answers[name, system], self._stores[name, system], _ = self.weights.collect(
             title, whose, side, sampling, _EVALUATION_LABELS if counted else None
         )
@@ -804,7 +804,7 @@ class _Work:
             )
             called, counted = (
                 shots.system(system, count, draw),
-                metrics.OF_COMPLETION.keys() & set(evaluation.metrics),
+                metrics.need_labels(evaluation.metrics, "evaluate.metrics", self.recipe.modules),
             )
             self._answers[name, called], self._stores[name, called], _ = self.weights.collect(
                 f"{name}: {called} on held-out",
