@@ -4,8 +4,10 @@ takes seconds.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -69,6 +71,19 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return _group(nodeid.partition("::")[0])
 
     return ByFile(config, log)
+
+
+SNELL = Path(__file__).parents[1] / "recipes" / "papers" / "snell2022"
+
+
+def beside_recipes(name: str) -> Any:
+    """A module that lies beside the recipes of Snell et al., which are no package."""
+    spec = importlib.util.spec_from_file_location(name, SNELL / f"{name}.py")
+    assert spec
+    assert spec.loader
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:

@@ -112,7 +112,9 @@ def test_the_functions_of_the_extend_page_work(
     assert extract(
         Extract(keep="mine:last_word"), "it is 42", "end", modules=str(tmp_path)
     ) == Span(6, 8)
-    assert metrics.find("mine:close_enough", "metrics", str(tmp_path))("3", rows[1]) == 1.0
+    assert metrics.find("mine:close_enough", "metrics", str(tmp_path)).function("3", rows[1]) == 1
+    words = metrics.find("mine:words", "metrics", str(tmp_path))
+    assert (words.function("a b c", rows[1]), words.needs_gold, words.is_share) == (3, False, False)
 
 
 def test_the_tree_names_the_files_that_there_are() -> None:

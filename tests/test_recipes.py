@@ -15,16 +15,20 @@ import pytest
 import yaml
 
 import unprompt
+from conftest import SNELL
+from unprompt import metrics
 
 RECIPES = Path(__file__).parents[1] / "recipes"
-SNELL = RECIPES / "papers" / "snell2022"
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.yaml")), ids=lambda path: path.stem)
 def test_every_recipe_loads(path: Path) -> None:
     recipe = unprompt.load(path)
     assert unprompt.parse(yaml.safe_load(recipe.to_yaml())) == recipe
-    assert any(recipe.evaluation(name) for name in recipe.contexts)
+    evaluations = [each for name in recipe.contexts if (each := recipe.evaluation(name))]
+    assert evaluations
+    for evaluation in evaluations:
+        metrics.find_all(evaluation.metrics, "evaluate.metrics", recipe.modules)
 
 
 @pytest.fixture
@@ -130,3 +134,21 @@ def test_a_toy_of_star_runs(decoder_folder: Path, tmp_path: Path) -> None:
         unprompt.load(RECIPES / "papers" / "aicd2024" / "star.yaml", small), tmp_path / "run"
     )
     assert list(run.report["contexts"]["problems"]["filtered"]) == ["teacher", "first", "second"]
+
+
+def test_a_toy_of_controlled_generation_runs(decoder_folder: Path, tmp_path: Path) -> None:
+    """The wiring only; the metric lies beside the recipe and needs no gold answer."""
+    small = [
+        f"model={decoder_folder}",
+        "contexts.ann.inputs.args.count=4",
+        "contexts.bob.inputs.args.count=4",
+        "evaluate.data.args.count=2",
+        "sampling.max_new_tokens=6",
+        "train.epochs=1",
+    ]
+    run = unprompt.run(unprompt.load(SNELL / "a1_sentiment.yaml", small), tmp_path / "run")
+    measured = run.report["contexts"]["ann"]["systems"]["after"]["metrics"]
+    assert {name: each["is_share"] for name, each in measured.items()} == {
+        "sentiment:metric": True,
+        "entropy": False,
+    }

@@ -458,4 +458,4 @@ def test_each_epoch_trains_on_its_own_shots_after_a_stop_too(
 
 
 def test_figures_of_nothing() -> None:
-    assert figures([]) == {}
+    assert figures([], {}) == {}

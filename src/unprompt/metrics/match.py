@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import string
 
+from unprompt.metrics.metric import Metric
 from unprompt.records import Example
 
 
@@ -14,11 +15,17 @@ def exact_match(answer: str, example: Example) -> float:
     return float(any(answer.strip() == str(target).strip() for target in accepted(example)))
 
 
+EXACT_MATCH = Metric(exact_match)
+
+
 def accuracy(answer: str, example: Example) -> float:
     """1 if answer and target are the same label: letter case, blanks and punctuation at the ends
     aside.
     """
     return float(any(normalise(answer) == normalise(str(target)) for target in accepted(example)))
+
+
+ACCURACY = Metric(accuracy)
 
 
 def normalise(text: str) -> str:

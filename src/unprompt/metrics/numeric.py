@@ -7,6 +7,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 from unprompt.metrics.match import accepted
+from unprompt.metrics.metric import Metric
 from unprompt.records import Example
 
 _WHOLE = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)"
@@ -42,6 +43,9 @@ def numeric_match(answer: str, example: Example) -> float:
         if gold is None:
             raise ValueError(f"the target {target!r} holds no number")
     return float(found is not None and any(found == gold for _, gold in golds))
+
+
+NUMERIC_MATCH = Metric(numeric_match, refuses_gold=True)
 
 
 def last_number(text: str) -> Fraction | None:

@@ -6,6 +6,7 @@ import functools
 from typing import Any
 
 from unprompt.metrics.match import accepted
+from unprompt.metrics.metric import Metric
 from unprompt.records import Example
 
 
@@ -33,6 +34,9 @@ def rouge_l(answer: str, example: Example) -> float:
             f" {targets}"
         )
     return float(_scorer().score_multi(targets, answer)["rougeL"].fmeasure)
+
+
+ROUGE_L = Metric(rouge_l, refuses_gold=True)
 
 
 @functools.cache

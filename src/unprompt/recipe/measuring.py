@@ -61,7 +61,7 @@ class Evaluate(Section):
     data: Data
     """Held-out examples, with gold answers if a metric needs them."""
     metrics: tuple[str, ...] = ("accuracy",)
-    """Names of metrics, or `package.module:function`."""
+    """Names of metrics, or `package.module:name` of a function or a `Metric`."""
     choices: Choices | None = None
     """Instead of writing answers: score two continuations. The metrics are then `score`, 1 if
     P(right) > P(wrong), and `magnitude`, P(right) - P(wrong)."""
@@ -79,7 +79,7 @@ class Evaluate(Section):
     `METRIC_lenient`."""
     source: str | None = None
     """Field (or Jinja2 expression of the fields, as `input.document`) with the text that an answer
-    is about; `entity_density` looks there."""
+    is about; `entity_density` and metrics that read the source look there."""
     shots: Shots | None = None
     """Answers behind 0 to n shots, of the untrained student and of every round's."""
 

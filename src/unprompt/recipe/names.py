@@ -47,22 +47,34 @@ def search(folder: str | None) -> None:
         sys.path.insert(0, folder)
 
 
-def function(dotted: str, where: str, folder: str | None = None) -> Callable[..., Any]:
-    """The function that `package.module:function` names.
+def named(dotted: str, where: str, folder: str | None = None) -> Any:
+    """What `package.module:name` names.
 
     Args:
         folder: Searched first (the recipe's `modules`).
+
+    Raises:
+        UserError: It can't be imported.
     """
     search(folder)
     module_name, _, name = dotted.partition(":")
     try:
-        found = getattr(importlib.import_module(module_name), name)
+        return getattr(importlib.import_module(module_name), name)
     except Exception as error:
         raise UserError(
             f"'{dotted}' can't be imported: {type(error).__name__}: {error}",
             where=where,
             fix="write package.module:function, beside the recipe or installed",
         ) from None
+
+
+def function(dotted: str, where: str, folder: str | None = None) -> Callable[..., Any]:
+    """The function that `package.module:function` names, found as by `named`.
+
+    Raises:
+        UserError: It can't be imported, or is no function.
+    """
+    found = named(dotted, where, folder)
     if not callable(found):
         raise UserError(f"'{dotted}' is not a function", where=where, fix="name a function")
     return found

@@ -116,7 +116,7 @@ def _row(each: dict[str, Any]) -> str:
         f"{each['prompt_tokens']['teacher']:.1f} -> {each['prompt_tokens']['student']:.1f}",
     ]
     if each["metric"]:
-        share, change = is_share(each["metric"]), each["quality"]["to_teacher"]
+        share, change = is_share(each["metric"], each["quality"]), each["quality"]["to_teacher"]
         cells[1] = _code(each["metric"])
         cells[2], cells[3] = (
             f"{m['mean']:.1%}" if share else f"{m['mean']:.3f}"

@@ -42,7 +42,9 @@ def _picture(lines: list[tuple[str, int, dict[str, Any]]], context: str) -> Mark
     shown = [
         (run, each)
         for run, _, each in lines
-        if each["context"] == context and each["metric"] and is_share(each["metric"])
+        if each["context"] == context
+        and each["metric"]
+        and is_share(each["metric"], each["quality"])
     ]
     points = [
         svg.Point(

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from unprompt.metrics import find_all
 from unprompt.metrics.association import Association
 from unprompt.metrics.margins import correlation, margin
 from unprompt.metrics.statistics import by_group, gap_closed, interval, paired_difference
@@ -17,7 +18,6 @@ from unprompt.recipe import Recipe
 from unprompt.records import Grade
 from unprompt.report import quality, shots
 from unprompt.report.quality import TokenKL
-from unprompt.report.table import is_share
 from unprompt.stages.systems import described
 
 SCHEMA = 2
@@ -60,12 +60,18 @@ def numbers(
         entry["distilled"] = {
             key: written[key] for key in ("teacher", "gold", "student", "extract")
         }
+        shares = _shares(recipe, name)
         mine = [grade for grade in grades if grade.context == name and "@" not in grade.system]
         if mine:
             systems = list(dict.fromkeys(g.system for g in mine))
             systems.sort(key=lambda s: (s != "teacher", s != "before"))
             entry["systems"] = {
-                s: _system([g for g in mine if g.system == s], mine, seconds.get(name, {}).get(s))
+                s: _system(
+                    [g for g in mine if g.system == s],
+                    mine,
+                    seconds.get(name, {}).get(s),
+                    shares,
+                )
                 for s in systems
             }
             if "teacher" in entry["systems"]:
@@ -76,7 +82,7 @@ def numbers(
                 entry["prompt_tokens_saved"] = before - after
                 entry["times_fewer_prompt_tokens"] = before / after
         behind = shots.figures(
-            [grade for grade in grades if grade.context == name and "@" in grade.system]
+            [grade for grade in grades if grade.context == name and "@" in grade.system], shares
         )
         if behind:
             entry["shots"] = behind
@@ -129,6 +135,7 @@ def numbers(
         names = list(recipe.association or ())
         found["association"] = {
             "contexts": names,
+            "is_share": all(_first_is_share(recipe, name) for name in names),
             "systems": {
                 s: {"matrix": a.matrix, "correct": _mean(a.correct), "wrong": _mean(a.wrong)}
                 for s, a in associations.items()
@@ -150,13 +157,32 @@ def _mean(values: tuple[float, float, float]) -> dict[str, float]:
     return dict(zip(("mean", "low", "high"), values, strict=True))
 
 
-def _system(own: list[Grade], all_: list[Grade], seconds: float | None) -> dict[str, Any]:
+def _shares(recipe: Recipe, context: str) -> dict[str, bool]:
+    """Metric -> whether it is a share. What is not named here is: the figures of `choices`."""
+    evaluation = recipe.evaluation(context)
+    if evaluation is None or evaluation.choices:
+        return {}
+    found = find_all(evaluation.metrics, "evaluate.metrics", recipe.modules)
+    return {
+        key: metric.is_share for name, metric in found.items() for key in (name, f"{name}_lenient")
+    }
+
+
+def _first_is_share(recipe: Recipe, context: str) -> bool:
+    """Whether the metric that a context's figures are taken of is a share."""
+    return next(iter(_shares(recipe, context).values()), True)
+
+
+def _system(
+    own: list[Grade], all_: list[Grade], seconds: float | None, shares: Mapping[str, bool]
+) -> dict[str, Any]:
     teacher = {g.example_id: g for g in all_ if g.system == "teacher"}
     groups = [g.group for g in own]
     metrics = {}
     for metric in own[0].metrics:
         values = [g.metrics[metric] for g in own]
-        metrics[metric] = _mean(interval(by_group(values, groups)))
+        share = shares.get(metric, True)
+        metrics[metric] = {**_mean(interval(by_group(values, groups))), "is_share": share}
         if teacher:
             reference = [teacher[g.example_id].metrics[metric] for g in own]
             metrics[metric]["to_teacher"] = _mean(
@@ -164,7 +190,7 @@ def _system(own: list[Grade], all_: list[Grade], seconds: float | None) -> dict[
             )
             metrics[metric]["kept"] = (
                 quality.kept(by_group(values, groups), by_group(reference, groups))
-                if is_share(metric)
+                if share
                 else None
             )
     return {
@@ -223,7 +249,14 @@ def _margins(recipe: Recipe, grades: Sequence[Grade]) -> dict[str, Any]:
     except ValueError as error:
         together = {"undefined": str(error)}
     tasks = [
-        {"task": m.task, "in_context": _mean(m.in_context), "distilled": _mean(m.distilled)}
+        {
+            "task": m.task,
+            "in_context": _mean(m.in_context),
+            "distilled": _mean(m.distilled),
+            "is_share": all(
+                _first_is_share(recipe, context) for context in (recipe.margins or {})[m.task]
+            ),
+        }
         for m in found
     ]
     return {"tasks": tasks, "correlation": together}

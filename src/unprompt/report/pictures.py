@@ -54,7 +54,7 @@ def _quality(report: dict[str, Any], name: str) -> Picture | None:
     entry = report["contexts"][name]
     systems = entry.get("systems", {})
     metric = next((m for s in systems.values() for m in s["metrics"]), None)
-    if metric is None or not is_share(metric):
+    if metric is None or not all(is_share(metric, s["metrics"][metric]) for s in systems.values()):
         return None
     points = [
         svg.Point(
@@ -136,6 +136,8 @@ def _watched(report: dict[str, Any]) -> Picture | None:
 
 def _margins(report: dict[str, Any]) -> Picture | None:
     tasks = report.get("margins", {}).get("tasks", [])
+    if not all(m.get("is_share", True) for m in tasks):
+        return None
     points = [
         svg.Point(
             visible(m["task"]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unprompt.metrics.statistics import by_group
@@ -11,7 +11,9 @@ from unprompt.records import Grade
 from unprompt.report.table import Table, is_share
 
 
-def figures(grades: Sequence[Grade]) -> dict[str, dict[str, dict[str, Any]]]:
+def figures(
+    grades: Sequence[Grade], shares: Mapping[str, bool]
+) -> dict[str, dict[str, dict[str, Any]]]:
     """System -> number of shots -> metric -> its mean over the draws, their standard deviation
     (None for one draw), and each draw's mean.
 
@@ -19,6 +21,7 @@ def figures(grades: Sequence[Grade]) -> dict[str, dict[str, dict[str, Any]]]:
 
     Args:
         grades: Of one context, of systems named as `after@4/2` (4 shots, second draw).
+        shares: Metric -> whether it is a share.
     """
     by_system: dict[str, list[Grade]] = {}
     for grade in grades:
@@ -28,12 +31,12 @@ def figures(grades: Sequence[Grade]) -> dict[str, dict[str, dict[str, Any]]]:
         system, _, rest = called.partition("@")
         drawn.setdefault(system, {}).setdefault(rest.partition("/")[0], []).append(own)
     return {
-        system: {count: _over_draws(draws) for count, draws in counts.items()}
+        system: {count: _over_draws(draws, shares) for count, draws in counts.items()}
         for system, counts in drawn.items()
     }
 
 
-def _over_draws(draws: Sequence[Sequence[Grade]]) -> dict[str, Any]:
+def _over_draws(draws: Sequence[Sequence[Grade]], shares: Mapping[str, bool]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for metric in draws[0][0].metrics:
         means = [
@@ -44,6 +47,7 @@ def _over_draws(draws: Sequence[Sequence[Grade]]) -> dict[str, Any]:
             "mean": statistics.fmean(means),
             "sd": statistics.stdev(means) if len(means) > 1 else None,
             "draws": means,
+            "is_share": shares.get(metric, True),
         }
     found["extraction_failures"] = sum(grade.failure is not None for own in draws for grade in own)
     found["answers"] = sum(map(len, draws))
@@ -83,7 +87,7 @@ def tables(name: str, entry: dict[str, Any]) -> list[Table]:
 
 
 def _cell(metric: str, of: dict[str, Any]) -> str:
-    share = is_share(metric)
+    share = is_share(metric, of)
     mean = f"{of['mean']:.1%}" if share else f"{of['mean']:.3f}"
     if of["sd"] is None:
         return mean

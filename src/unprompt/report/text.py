@@ -76,14 +76,18 @@ def title_of(system: str) -> str:
     return _TITLES.get(system, f"{system} (student, student prompt)")
 
 
-def _value(metric: str, m: dict[str, float]) -> str:
-    if not is_share(metric):
+def _value(metric: str, figures: dict[str, Any]) -> str:
+    return _mean(figures, is_share(metric, figures))
+
+
+def _mean(m: dict[str, float], share: bool) -> str:
+    if not share:
         return f"{m['mean']:.3f} [{m['low']:.3f}, {m['high']:.3f}]"
     return f"{m['mean']:.1%} [{m['low']:.1%}, {m['high']:.1%}]"
 
 
-def _change(metric: str, m: dict[str, float]) -> str:
-    if not is_share(metric):
+def _change(m: dict[str, float], share: bool) -> str:
+    if not share:
         return f"{m['mean']:+.3f} [{m['low']:+.3f}, {m['high']:+.3f}]"
     return f"{100 * m['mean']:+.1f} [{100 * m['low']:+.1f}, {100 * m['high']:+.1f}]"
 
@@ -106,7 +110,8 @@ def _systems(entry: dict[str, Any], titles: dict[str, str]) -> tuple[list[str], 
             m = values["metrics"][metric]
             row.append(_value(metric, m))
             if taught:
-                row.append("-" if system == "teacher" else _change(metric, m["to_teacher"]))
+                share = is_share(metric, m)
+                row.append("-" if system == "teacher" else _change(m["to_teacher"], share))
         if several:
             row.append(f"{values['gap_closed']['value']:.1%}" if "gap_closed" in values else "-")
         seconds = values["seconds_per_call"]
@@ -273,14 +278,15 @@ def _associations(report: dict[str, Any]) -> list[Table]:
     if "association" not in report:
         return []
     names, systems = report["association"]["contexts"], report["association"]["systems"]
+    share = report["association"].get("is_share", True)
     means = [
-        [system, _value("", values["correct"]), _value("", values["wrong"])]
+        [system, _mean(values["correct"], share), _mean(values["wrong"], share)]
         for system, values in systems.items()
     ]
     found: list[Table] = [("Association", ["system", "correct [95 %]", "wrong [95 %]"], means, [])]
     for system, values in systems.items():
         rows = [
-            [f"prompt of {name}", *(f"{value:.1%}" for value in row)]
+            [f"prompt of {name}", *(f"{mean:.1%}" if share else f"{mean:.3f}" for mean in row)]
             for name, row in zip(names, values["matrix"], strict=True)
         ]
         found.append(
@@ -313,7 +319,10 @@ def _margins(report: dict[str, Any]) -> Table | None:
     if "margins" not in report:
         return None
     rows = [
-        [m["task"], _change("", m["in_context"]), _change("", m["distilled"])]
+        [
+            m["task"],
+            *(_change(m[key], m.get("is_share", True)) for key in ("in_context", "distilled")),
+        ]
         for m in report["margins"]["tasks"]
     ]
     c = report["margins"]["correlation"]

@@ -96,7 +96,7 @@ def _student(report: dict[str, Any], name: str, context: str) -> dict[str, Any]:
 
 def _quality(found: dict[str, Any], settings: dict[str, Any]) -> list[tuple[str, str]]:
     metric, margin = found["metric"], settings["margin"]
-    if metric is None or not is_share(metric):
+    if metric is None or not is_share(metric, found["quality"]):
         why = (
             "no metric is measured"
             if metric is None

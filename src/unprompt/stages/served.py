@@ -91,12 +91,15 @@ def refuse(recipe: Recipe, server: Server, where: str) -> None:
                 where=f"contexts.{name}.evaluate.choices",
                 fix="evaluate written answers",
             )
-        if evaluation and metrics.OF_COMPLETION.keys() & set(evaluation.metrics):
-            raise UserError(
-                "the entropy of a server's answers can't be told from its most probable tokens",
-                where=f"contexts.{name}.evaluate.metrics",
-                fix="leave out entropy",
-            )
+        at = f"contexts.{name}.evaluate.metrics"
+        for metric in evaluation.metrics if evaluation else ():
+            if metrics.find(metric, at, recipe.modules).needs_labels:
+                raise UserError(
+                    f"the {metric} of a server's answers can't be told from its most probable"
+                    " tokens",
+                    where=at,
+                    fix=f"leave out {metric}",
+                )
 
 
 def refuse_forms(server: Server, asked: Sequence[Prompt], where: str) -> None:

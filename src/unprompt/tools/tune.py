@@ -134,7 +134,8 @@ class _Search:
                 where="tune.data",
                 fix="give data with gold answers",
             )
-        if wanted.metric in metrics.OF_COMPLETION:
+        metric = metrics.find(wanted.metric, "tune.metric", recipe.modules)
+        if metric.needs_labels:
             raise UserError(
                 f"'{wanted.metric}' does not say how good an answer is",
                 where="tune.metric",
@@ -142,8 +143,7 @@ class _Search:
             )
         rows = inputs.load(wanted.data, "tune.data", recipe.modules)
         lacking = next((row for row in rows if row.target is None), None)
-        metrics.find(wanted.metric, "tune.metric", recipe.modules)
-        if lacking is not None and wanted.metric not in metrics.NO_GOLD:
+        if lacking is not None and metric.needs_gold:
             raise UserError(
                 f"example '{lacking.id}' has no gold answer in field '{wanted.data.target}'",
                 where="tune.data.target",

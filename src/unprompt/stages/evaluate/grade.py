@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from unprompt import metrics
 from unprompt.messages import UserError
-from unprompt.metrics import entities
+from unprompt.metrics import Metric
 from unprompt.metrics.choices import choice
 from unprompt.recipe import Evaluate, Extract, Recipe, Sampling, Template
 from unprompt.recipe.names import function
@@ -50,21 +50,24 @@ def check(evaluation: Evaluate, held_out: Sequence[Example], where: str, modules
             )
     if evaluation.choices:
         return
-    for name in evaluation.metrics:
-        metrics.find(name, f"{where}.metrics", modules)
+    wanted = metrics.find_all(evaluation.metrics, f"{where}.metrics", modules)
     for key, rule in (("extract", evaluation.extract), ("lenient", evaluation.lenient)):
         if rule and ":" in rule.keep:
             function(rule.keep, f"{where}.{key}", modules)
-    if metrics.OF_COMPLETION.keys() & set(evaluation.metrics) and evaluation.temperature != 1:
-        raise UserError(
-            "the entropy of a model's answers is measured on answers at temperature 1",
-            where=f"{where}.temperature",
-            fix="set it to 1, or leave out entropy",
-        )
-    if metrics.OF_SOURCE.keys() & set(evaluation.metrics):
-        _check_source(evaluation, held_out, where)
+    for name, metric in wanted.items():
+        if metric.needs_labels and evaluation.temperature != 1:
+            raise UserError(
+                f"the {name} of a model's answers is measured on answers at temperature 1",
+                where=f"{where}.temperature",
+                fix=f"set it to 1, or leave out {name}",
+            )
+    for name, metric in wanted.items():
+        if metric.check:
+            metric.check(f"{where}.metrics")
+        if metric.reads == "source":
+            _check_source(name, evaluation, held_out, where)
     lacking = next((e for e in held_out if e.target is None), None)
-    if lacking is not None and not metrics.NO_GOLD.issuperset(evaluation.metrics):
+    if lacking is not None and any(metric.needs_gold for metric in wanted.values()):
         raise UserError(
             f"example '{lacking.id}' has no gold answer in field '{evaluation.data.target}'",
             where=f"{where}.data.target",
@@ -74,18 +77,21 @@ def check(evaluation: Evaluate, held_out: Sequence[Example], where: str, modules
             ),
         )
     for name in evaluation.metrics:
-        refuse_gold(name, held_out, f"{where}.data.target")
+        refuse_gold(name, held_out, f"{where}.data.target", modules)
 
 
-def refuse_gold(name: str, examples: Sequence[Example], where: str) -> None:
-    """Before any money is spent: one of our metrics can use the gold answers.
+def refuse_gold(
+    name: str, examples: Sequence[Example], where: str, modules: str | None = None
+) -> None:
+    """Before any money is spent: a metric can use the gold answers, if it says so at all.
 
     Raises:
         UserError: One that it can't.
     """
-    for example in examples if name in metrics.METRICS else ():
+    metric = metrics.find(name, where, modules)
+    for example in examples if metric.refuses_gold else ():
         try:
-            metrics.METRICS[name]("", example)  # ours raise for a target only, never for an answer
+            metric.function("", example)  # raises for a target only, never for an answer
         except ValueError as error:
             raise UserError(
                 f"metric '{name}' can't use the gold answer of example '{example.id}': {error}",
@@ -94,12 +100,13 @@ def refuse_gold(name: str, examples: Sequence[Example], where: str) -> None:
             ) from error
 
 
-def _check_source(evaluation: Evaluate, held_out: Sequence[Example], where: str) -> None:
-    entities.check(f"{where}.metrics")
+def _check_source(
+    metric: str, evaluation: Evaluate, held_out: Sequence[Example], where: str
+) -> None:
     if evaluation.source is None:
         raise UserError(
-            "entity_density compares an answer with the text that it is about, and no field is"
-            " named that holds it",
+            f"{metric} compares an answer with the text that it is about, and no field is named"
+            " that holds it",
             where=f"{where}.source",
             fix=f"name it (the data has: {', '.join(held_out[0].fields)})",
         )
@@ -147,11 +154,7 @@ def grade(
     `evaluation.lenient` once more by that. An answer that can't be extracted is worth 0, and says
     why.
     """
-    rules = {
-        metric: _rule(metric, evaluation, modules)
-        for metric in evaluation.metrics
-        if metric not in metrics.OF_COMPLETION
-    }
+    wanted = metrics.find_all(evaluation.metrics, "evaluate.metrics", modules)
     grades = []
     for example, completion in zip(held_out, completions, strict=True):
         span = extract_.extract(
@@ -174,22 +177,18 @@ def grade(
                 completion,
             )
         values = {}
-        for metric in evaluation.metrics:
+        for metric_name, metric in wanted.items():
             try:
-                if metric in rules:
-                    values[metric] = (
-                        float(rules[metric](answer, example)) if answer is not None else 0.0
-                    )
-                    if evaluation.lenient:
-                        values[f"{metric}_lenient"] = (
-                            float(rules[metric](lenient, example)) if lenient is not None else 0.0
-                        )
-                else:
-                    values[metric] = metrics.OF_COMPLETION[metric](completion)
+                if metric.reads == "completion":
+                    values[metric_name] = float(metric.function(completion))
+                    continue
+                values[metric_name] = _value(metric, answer, example, evaluation)
+                if evaluation.lenient:
+                    values[f"{metric_name}_lenient"] = _value(metric, lenient, example, evaluation)
             except Exception as error:
                 raise UserError(
-                    f"metric '{metric}' failed on example '{example.id}': {type(error).__name__}:"
-                    f" {error}",
+                    f"metric '{metric_name}' failed on example '{example.id}':"
+                    f" {type(error).__name__}: {error}",
                     where="evaluate.metrics",
                     fix="mend it",
                 ) from error
@@ -203,12 +202,12 @@ def grade(
     return grades
 
 
-def _rule(name: str, evaluation: Evaluate, modules: str) -> Callable[[str, Example], float]:
-    if name in metrics.OF_SOURCE:
-        return lambda answer, example: metrics.OF_SOURCE[name](
-            answer, _source(evaluation, example, "evaluate")
-        )
-    return metrics.find(name, "evaluate.metrics", modules)
+def _value(metric: Metric, answer: str | None, example: Example, evaluation: Evaluate) -> float:
+    """What an extracted answer is worth; 0 if nothing could be extracted."""
+    if answer is None:
+        return 0.0
+    beside = _source(evaluation, example, "evaluate") if metric.reads == "source" else example
+    return float(metric.function(answer, beside))
 
 
 def _answer(span: extract_.Span | str, completion: Completion) -> str | None:

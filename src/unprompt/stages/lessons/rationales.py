@@ -27,13 +27,15 @@ def check(
             answer, or a majority of one completion.
     """
     where = f"contexts.{name}.filter"
-    metrics.find(rule.metric, f"{where}.metric", modules)
-    if rule.metric in metrics.NO_GOLD:
+    metric = metrics.find(rule.metric, f"{where}.metric", modules)
+    if metric.reads != "answer" or not metric.needs_gold:
         raise UserError(
             f"'{rule.metric}' does not say whether an answer is correct",
             where=f"{where}.metric",
             fix="use accuracy, say",
         )
+    if metric.check:
+        metric.check(f"{where}.metric")
     if rule.keep == "majority" and per_input == 1:
         raise UserError(
             "of one completion there is no majority",
@@ -83,7 +85,7 @@ def judge(
         UserError: The metric fails.
     """
     where = f"contexts.{name}.filter"
-    measure = metrics.find(rule.metric, f"{where}.metric", modules)
+    metric = metrics.find(rule.metric, f"{where}.metric", modules)
     spans = [
         extract_.extract(rule.extract or extract, c.text, c.stop, f"{where}.extract", modules)
         for c in completions
@@ -95,7 +97,7 @@ def judge(
 
     def right(answer: str, example: Example) -> bool:
         try:
-            return float(measure(answer, example)) >= 1
+            return float(metric.function(answer, example)) >= 1
         except Exception as error:
             raise UserError(
                 f"metric '{rule.metric}' failed on input '{example.id}': {type(error).__name__}:"
@@ -105,13 +107,13 @@ def judge(
             ) from error
 
     def usable(answer: str) -> bool:
-        """Whether others can be compared with it, as with a gold answer; ours say so by raising
-        ValueError (a number without one).
+        """Whether others can be compared with it, as with a gold answer; `numeric_match`, say,
+        wants a number.
         """
-        if rule.metric not in metrics.METRICS:
+        if not metric.refuses_gold:
             return True
         try:
-            metrics.METRICS[rule.metric]("", Example("", {}, answer))
+            metric.function("", Example("", {}, answer))
         except ValueError:
             return False
         return True

@@ -53,6 +53,7 @@ import sqlglot
 from sqlglot import Expr, exp
 from sqlglot.errors import SqlglotError
 
+from unprompt.metrics import Metric
 from unprompt.records import Example
 
 LONGEST = 10_000
@@ -101,6 +102,9 @@ def exact_set_match(
             predicted is not None and _same(predicted, gold, values, known) is True
         )
     return float(matched)
+
+
+metric = Metric(exact_set_match, refuses_gold=True)
 
 
 def read_schema(ddl: str) -> dict[str, list[str]]:

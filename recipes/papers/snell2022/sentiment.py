@@ -5,11 +5,11 @@ degrees ("good" and "superb" count the same), opinions told without an opinion w
 after ten minutes"), words that depend on the trade (a thriller should be "tense", a chair
 shouldn't), or any other language.
 
-Measured in tests/test_metrics.py on 40 hand-written review sentences, a third of them hard on
+Measured in tests/test_sentiment.py on 40 hand-written review sentences, a third of them hard on
 purpose, to which neither words nor rules were fitted: 27 on the right side of 0.5, 10 at 0.5 (no
 word found), 3 on the wrong side. Words and sentences have one author, so expect less of texts from
 elsewhere. Use it to compare means over many texts of one kind, say a student's reviews with its
-teacher's; for single texts ask a trained classifier (a metric of yours, `package.module:function`).
+teacher's; for single texts ask a trained classifier.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 
+from unprompt.metrics import Metric
 from unprompt.records import Example
 
 _POSITIVE = """
@@ -139,6 +140,9 @@ def sentiment(answer: str, example: Example | None = None) -> float:
     """
     found = list(_words(answer))
     return sum(found) / len(found) if found else 0.5
+
+
+metric = Metric(sentiment, needs_gold=False)
 
 
 def _words(text: str) -> Iterator[bool]:

@@ -9,9 +9,18 @@ import random
 
 import pytest
 
-from unprompt.metrics import METRICS
-from unprompt.metrics.sql import LONGEST, exact_set_match, read_schema
+from conftest import SNELL, beside_recipes
+from unprompt import metrics
+from unprompt.messages import UserError
 from unprompt.records import Example
+from unprompt.stages import evaluate
+
+sql_exact_set = beside_recipes("sql_exact_set")
+LONGEST, exact_set_match, read_schema = (
+    sql_exact_set.LONGEST,
+    sql_exact_set.exact_set_match,
+    sql_exact_set.read_schema,
+)
 
 SCHEMA = {
     "singer": ["id", "name", "age", "country"],
@@ -580,5 +589,10 @@ def test_no_answer_takes_for_ever(answer: str) -> None:
         assert score(answer, answer) == 1
 
 
-def test_it_is_a_metric() -> None:
-    assert METRICS["sql_exact_set"] is exact_set_match
+def test_a_gold_query_that_can_not_be_read_is_refused_ahead_of_asking() -> None:
+    name = "sql_exact_set:metric"
+    found = metrics.find(name, "evaluate.metrics", str(SNELL))
+    assert (found.function, found.needs_gold, found.is_share) == (exact_set_match, True, True)
+    evaluate.refuse_gold(name, [Example("e1", {}, "SELECT 1")], "target", str(SNELL))
+    with pytest.raises(UserError, match="can't use the gold answer of example 'e1'"):
+        evaluate.refuse_gold(name, [Example("e1", {}, "no query")], "target", str(SNELL))
