@@ -140,6 +140,8 @@ def test_a_toy_of_controlled_generation_runs(decoder_folder: Path, tmp_path: Pat
     """The wiring only; the metric lies beside the recipe and needs no gold answer."""
     small = [
         f"model={decoder_folder}",
+        "contexts.ann.teacher='Ann loves everything. {{ thing }}: {{ opening }}'",
+        "contexts.bob.teacher='Bob hates everything. {{ thing }}: {{ opening }}'",
         "contexts.ann.inputs.args.count=4",
         "contexts.bob.inputs.args.count=4",
         "evaluate.data.args.count=2",
