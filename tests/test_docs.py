@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"^```(\w+)(?: title=(\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -76,7 +77,8 @@ def test_the_readme_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", *(str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs").glob("*.md")))]
+    "page",
+    [str(p.relative_to(ROOT)) for p in sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])],
 )
 def test_links_lead_somewhere(page: str) -> None:
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", (ROOT / page).read_text()):
@@ -133,3 +135,13 @@ def test_the_tree_names_the_files_that_there_are() -> None:
     package = ROOT / "src" / "unprompt"
     there = {path.relative_to(package).as_posix() for path in package.rglob("*.py")}
     assert named == {path.removesuffix("/__init__.py") for path in there}
+
+
+def test_hooks_are_the_versions_that_are_installed() -> None:
+    pinned = dict(
+        line.split("==") for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+    )
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text("utf-8"))["repos"]
+    revisions = {hook["repo"].rpartition("/")[2]: hook.get("rev", "") for hook in hooks}
+    assert revisions["ruff-pre-commit"] == f"v{pinned['ruff']}"
+    assert revisions["codespell"] == f"v{pinned['codespell']}"
