@@ -114,6 +114,7 @@ CASES = {
             f"teacher_model={SMOL}",
             "model=MODEL",
             *_of(("elaborate", "plain"), "inputs.args.folder=DATA/conjnli", "inputs.args.count=4"),
+            *_of(("elaborate", "plain"), "extract=whole"),  # no answer is finished so early
             "contexts.elaborate.evaluate.data.args.folder=DATA/conjnli",
             "contexts.elaborate.evaluate.data.args.count=3",
             "sampling.max_new_tokens=24",

@@ -67,7 +67,6 @@ def write(
     labels = Labels(kind="sampled", draws=100) if labelled else None
     answers: list[list[int]] = []
     for row, prompt in enumerate(prompts):
-        cache.crop(len(shared))
         answer, unread = [], prompt[len(shared) :]
         while len(answer) < NEW_TOKENS and end not in answer:
             logits_1V = student(torch.tensor([unread]), past_key_values=cache).logits[:, -1]
@@ -75,6 +74,7 @@ def write(
             answer += unread
             if "\n" in tokenizer.decode(answer):
                 break
+        cache.crop(len(shared) - cache.get_seq_length())
         answers.append(answer)
     return answers, book.of(len(rows))
 
