@@ -114,6 +114,7 @@ CASES = {
             f"teacher_model={SMOL}",
             "model=MODEL",
             *_of(("elaborate", "plain"), "inputs.args.folder=DATA/conjnli", "inputs.args.count=4"),
+            *_of(("elaborate", "plain"), "extract=whole"),  # no answer is finished so early
             "contexts.elaborate.evaluate.data.args.folder=DATA/conjnli",
             "contexts.elaborate.evaluate.data.args.count=3",
             "sampling.max_new_tokens=24",
@@ -188,7 +189,7 @@ def refuse_other_code(checkout: Path, work: Path) -> None:
 class Compared(NamedTuple):
     """How much was compared of a part, and the lines of what differs."""
 
-    count: int
+    size: int
     differences: list[str]
 
 
@@ -308,8 +309,8 @@ def _short(value: Any) -> str:
 
 def _cell(part: Compared) -> str:
     if part.differences:
-        return f"**{len(part.differences)} differ** (of {part.count})"
-    return f"{part.count} equal" if part.count else "none in either"
+        return f"**{len(part.differences)} differ** (of {part.size})"
+    return f"{part.size} equal" if part.size else "none in either"
 
 
 def _arguments() -> argparse.Namespace:
@@ -338,8 +339,12 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     """Run, compare, print the table and the differences."""
     given = _arguments()
-    from conftest import byte_tokenizer, decoder, tiny_recipe
-    from endpoint import around, serving
+    from conftest import (  # pyright: ignore[reportMissingImports]
+        byte_tokenizer,
+        decoder,
+        tiny_recipe,
+    )
+    from endpoint import around, serving  # pyright: ignore[reportMissingImports]
 
     renamed = dict(pair.split("=", 1) for pair in given.renamed)
     with tempfile.TemporaryDirectory() as temporary:

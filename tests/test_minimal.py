@@ -33,7 +33,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[dict, unprom
     """What the script left in its names, and the run."""
     recipe = unprompt.load(RECIPES / "quickstart.yaml", SMALL)
     run = unprompt.run(recipe, tmp_path / "run")
-    told = [f"inputs={INPUTS}", f"examples={EXAMPLES}", f"heldout={HELD_OUT}"]
+    told = [f"messages={INPUTS}", f"examples={EXAMPLES}", f"heldout={HELD_OUT}"]
     told += [f"model={models.folder_of(recipe.model, 'model')}"]
     monkeypatch.setattr(sys, "argv", ["minimal.py", *told])
     return runpy.run_path(str(RECIPES / "minimal.py")), run, tmp_path / "run"
