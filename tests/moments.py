@@ -44,6 +44,12 @@ class Moment:
     signal: int = signal.SIGKILL
 
 
+def _new(path: Any, pattern: str) -> bool:
+    """Whether a path is like this, and not there yet."""
+    wanted = isinstance(path, str | os.PathLike) and Path(path).match(pattern)
+    return wanted and not Path(path).exists()
+
+
 def watch(moment: Moment | None) -> Counter[str]:
     """Have this process send itself the moment's signal; gives the counts of its steps, which
     grow.
@@ -66,13 +72,7 @@ def watch(moment: Moment | None) -> Counter[str]:
         ):
             step(CHANGE)
             path = arguments[_MADE[event]] if event in _MADE else None
-            if (
-                moment
-                and moment.file
-                and not behind
-                and isinstance(path, str | os.PathLike)
-                and Path(path).match(moment.file)
-            ):
+            if moment and moment.file and not behind and _new(path, moment.file):
                 files[0] += 1
                 behind.extend([0] * (files[0] == moment.nth))
 

@@ -18,6 +18,7 @@ from unprompt.stages.collect import key_of
 from unprompt.stages.prompts import Side
 from unprompt.stages.questions import Question, address
 from unprompt.stages.weights import Weights
+from unprompt.store.tables import read_completions
 
 SIDE = Side([Prompt("a", "c", "x")], [1], (0,))
 
@@ -114,3 +115,19 @@ def test_a_store_says_what_it_was_asked(tiny: Callable[..., Recipe], tmp_path: P
         told = json.loads((store / "question.json").read_text())
         assert address(told) == store.name
         assert told["sampling"]["max_new_tokens"] == 4
+
+
+def test_answers_of_an_older_version_are_counted_and_asked_again(
+    tiny: Callable[..., Recipe], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline.run(tiny(), tmp_path / "run")
+    assert "before 0.2" not in capsys.readouterr().err
+    answers = 0
+    for store in list((tmp_path / "run" / "completions").iterdir()):
+        answers += len(read_completions(store))
+        (store / "question.json").unlink()
+        store.rename(store.with_name(f"old{store.name}"))
+    pipeline.run(tiny(seed=1), tmp_path / "run")
+    said = capsys.readouterr().err
+    assert f"note: {answers} answers in" in said
+    assert "are asked again" in said

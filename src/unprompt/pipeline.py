@@ -21,7 +21,7 @@ from unprompt.recipe.names import local_path, search
 from unprompt.records import Completion, Grade, Lesson, Prompt
 from unprompt.stages import evaluate, inputs, processes
 from unprompt.stages.prompts import Side, sample_ids, several
-from unprompt.stages.questions import Question
+from unprompt.stages.questions import QUESTION, Question
 from unprompt.stages.weights import Weights
 from unprompt.store.answers import Answers
 from unprompt.store.files import (
@@ -35,9 +35,11 @@ from unprompt.store.files import (
 )
 from unprompt.store.folder import RunDir
 from unprompt.store.tables import (
+    part_files,
     read_grades,
     read_lessons,
     read_rows,
+    rows_of,
     write_grades,
     write_lessons,
     write_rows,
@@ -145,7 +147,7 @@ def run(recipe: Recipe, folder: str | Path | None = None) -> Run:
         from unprompt.stages import check
 
         checked = check.check(recipe)
-        for line in checked.lines:
+        for line in [*checked.lines, *_of_an_older_version(files)]:
             say(line)
         work = _Work(recipe, files, checked)
         drawn = work.draw_inputs()
@@ -194,11 +196,27 @@ def collect(
         from unprompt.stages import check
 
         checked = check.check(recipe)
-        for line in checked.lines:
+        for line in [*checked.lines, *_of_an_older_version(files)]:
             say(line)
         work = _Work(recipe, files, checked)
         work.draw_inputs()
         return work.collect(workers)
+
+
+def _of_an_older_version(files: RunDir) -> list[str]:
+    """A line if the folder keeps answers whose address held what they were asked for: up to version
+    0.1 each purpose had a store of its own, and nothing tells what it was asked.
+    """
+    stores = [path for path in files.completions.glob("*") if not (path / QUESTION).exists()]
+    parts = [part for store in stores for part in part_files(store)]
+    if not parts:
+        return []
+    answers = sum(map(rows_of, parts))
+    return [
+        f"note: {answers} answers in {files.completions} were kept by a version before 0.2; they"
+        " can't be told from one another and are asked again. To free the space, delete"
+        f" {', '.join(path.name for path in stores)} there"
+    ]
 
 
 def _join(recipe: Recipe, files: RunDir) -> Run:

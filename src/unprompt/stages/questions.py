@@ -10,6 +10,8 @@ from unprompt.recipe import Labels, Sampling
 from unprompt.stages.prompts import Side
 from unprompt.store.files import FORMAT, fingerprint
 
+QUESTION = "question.json"
+"""File of a store that says, for people, what it was asked."""
 Given = Sequence[tuple[str, list[int]]]
 """For each prompt a continuation (text, token ids)."""
 

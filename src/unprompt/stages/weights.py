@@ -19,7 +19,7 @@ from unprompt.engines.server.ledger import Ledger
 from unprompt.messages import UserError, bar, say
 from unprompt.recipe import Model, Recipe
 from unprompt.recipe.names import search
-from unprompt.stages.questions import Question, address
+from unprompt.stages.questions import QUESTION, Question, address
 from unprompt.store.answers import Answers
 from unprompt.store.folder import RunDir
 from unprompt.store.places import put
@@ -90,6 +90,8 @@ class Weights:
         recipe, whose, side = self.recipe, question.whose, question.side
         decided = question.decided_by(self.identity(whose), recipe.seed)
         store = self.files.stores(recipe.store) / address(decided)
+        if not (store / QUESTION).exists():
+            put(store / QUESTION, json.dumps(decided, indent=1).encode())
         asking = collect.Asking(
             store, question.sampling, question.labels, recipe.seed, recipe.batch_size, side.prefix
         )
@@ -99,10 +101,7 @@ class Weights:
             else collect.here(lambda: self.engine(whose))
         )
         with bar(title, len(side.prompts)) as progress:
-            found = collect.fill(ask, asking, side.prompts, side.lengths, question.given, progress)
-        if found.asked:
-            put(store / "question.json", json.dumps(decided, indent=1).encode())
-        return found
+            return collect.fill(ask, asking, side.prompts, side.lengths, question.given, progress)
 
     def _worker(self, whose: str) -> Callable[[], Engine]:
         """Makes the engine in another process, perhaps on another machine."""
