@@ -1,5 +1,5 @@
-"""recipes/minimal.py, cut small, against `run` on the same recipe: the same tokens, the same draws but
-for a few, and so the same student within a bound.
+"""recipes/minimal.py, cut small, against `run` on the same recipe: the same tokens, the same draws
+but for a few, and so the same student within a bound.
 """
 
 from __future__ import annotations
