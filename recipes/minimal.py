@@ -2,8 +2,9 @@
 
     python recipes/minimal.py [messages=336] [examples=48] [heldout=240] [model=FOLDER_OR_HUB_ID]
 
-Its student is the one of `unprompt run recipes/quickstart.yaml`, but for rounding; a test holds it
-to that. What `run` has and this has not: a store, resumption, batches, other engines, a report.
+Its student is that of `unprompt run recipes/quickstart.yaml`, but for rounding and the few draws
+that rounding moves; a test holds it to that, cut small. What `run` has and this has not: a store,
+resumption, batches, other engines, a report.
 Equations are those of Snell, Klein & Zhong (2022), section 2.
 """
 

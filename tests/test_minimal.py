@@ -1,4 +1,6 @@
-"""recipes/minimal.py, cut small, against `run` on the same recipe: same lessons, same student."""
+"""recipes/minimal.py, cut small, against `run` on the same recipe: the same tokens, the same draws
+but for a few, and so the same student within a bound.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +25,13 @@ SMALL = [
     f"contexts.hotel.examples={{file: quickstart/examples.jsonl, limit: {EXAMPLES}}}",
     f"evaluate.data.limit={HELD_OUT}",
 ]
-LORA_SHARE = 2e-2
-"""Of the adapter's length, how far the two students may lie apart: what rounding makes of a few
-steps of AdamW, which divides by the size of the gradient."""
+MOVED = 5e-3
+"""Of a label's mass, how much may lie on other tokens: a draw that falls between two rare tokens
+goes by the rounding of the logits. 0.0011 was found, 5 draws of 4,400."""
+APART = 2e-2
+"""How far the students may lie apart, for the length of B in the adapter: what those draws, and
+rounding, make of a few steps of AdamW, which divides by the size of the gradient. 0.005 was
+found."""
 
 
 @pytest.fixture
@@ -52,15 +58,14 @@ def test_the_student_is_that_of_run(small: tuple[dict, unprompt.Run, Path]) -> N
         for n in range(len(mine.labels)):
             q, p = dict(mine.labels.token(n)), dict(other.labels.token(n))
             moved.append(sum(abs(q.get(id_, 0) - p.get(id_, 0)) for id_ in q | p) / 2)
-    print("moved", np.mean(moved), max(moved), len(moved))
+    assert np.mean(moved) < MOVED
     saved = load_file(folder / "student" / "adapter_model.safetensors")
     found = get_peft_model_state_dict(names["student"])
     assert found.keys() == saved.keys()
     apart = torch.cat([(found[name] - saved[name]).flatten() for name in saved]).norm()
     whole = torch.cat([saved[name].flatten() for name in saved if "lora_B" in name]).norm()
     assert whole > 0
-    print("apart", apart / whole)
-    assert apart / whole < LORA_SHARE
+    assert apart / whole < APART
     systems = run.report["contexts"]["hotel"]["systems"]
     for system, share in names["reached"].items():
         assert share == pytest.approx(systems[system]["metrics"]["accuracy"]["mean"]), system
