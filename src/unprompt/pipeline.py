@@ -23,7 +23,7 @@ from unprompt.stages import evaluate, inputs, processes
 from unprompt.stages.prompts import Side, sample_ids, several
 from unprompt.stages.questions import QUESTION, Question
 from unprompt.stages.weights import Weights
-from unprompt.store.answers import Answers
+from unprompt.store.answers import Answers, Parts
 from unprompt.store.files import (
     FORMAT,
     file_digest,
@@ -35,11 +35,9 @@ from unprompt.store.files import (
 )
 from unprompt.store.folder import RunDir
 from unprompt.store.tables import (
-    part_files,
     read_grades,
     read_lessons,
     read_rows,
-    rows_of,
     write_grades,
     write_lessons,
     write_rows,
@@ -208,10 +206,9 @@ def _of_an_older_version(files: RunDir) -> list[str]:
     0.1 each purpose had a store of its own, and nothing tells what it was asked.
     """
     stores = [path for path in files.completions.glob("*") if not (path / QUESTION).exists()]
-    parts = [part for store in stores for part in part_files(store)]
-    if not parts:
+    answers = sum(len(Parts(store).places) for store in stores)
+    if not answers:
         return []
-    answers = sum(map(rows_of, parts))
     return [
         f"note: {answers} answers in {files.completions} were kept by a version before 0.2; they"
         " can't be told from one another and are asked again. To free the space, delete"

@@ -234,12 +234,6 @@ def part_files(store: Place) -> list[Place]:
     )
 
 
-def rows_of(path: Path) -> int:
-    """How many rows a file has."""
-    with _readable(path):
-        return pq.read_metadata(path).num_rows
-
-
 def part_keys(path: Place) -> list[str]:
     """Fingerprints of the prompts that a part answers. The whole part is read and held against its
     checksums, and only these are kept.
