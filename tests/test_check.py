@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -153,3 +154,25 @@ def test_an_end_token_that_is_set(tiny: Callable[..., Recipe], tmp_path: Path) -
         ),
     ):
         check.check(tiny(contexts={"c": chat}, model={**model, "eos_token": "<stop>"}))
+
+
+def test_the_estimate_counts_what_only_the_report_asks(tiny: Callable[..., Recipe]) -> None:
+    """Each instruction of the prompt is left out in turn, over two of the held-out examples."""
+    items = "".join(f"- rule {n}\n" for n in range(3))
+    prompt = items + "{{ text }}:"
+    colours = tiny().model_dump(mode="json")["contexts"]["colours"] | {"teacher": prompt}
+
+    def read(**report: int) -> int:
+        [line] = [
+            line
+            for line in check.check(tiny(contexts={"colours": colours}, report=report)).lines
+            if line.startswith("estimate: ")
+        ]
+        found = re.search(r"([\d,]+) prompt tokens read", line)
+        assert found
+        return int(found[1].replace(",", ""))
+
+    without = read(instructions=0)
+    lengths = [1 + len(items + f"{text}:") for text in ("grey", "violet")]  # a token a byte, BOS
+    assert read(instructions=2) == without + 3 * sum(lengths)
+    assert read(instructions=0, self_agreement=1) > without

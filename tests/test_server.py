@@ -19,6 +19,7 @@ import pytest
 
 from conftest import byte_tokenizer, tiny_recipe
 from endpoint import HELD, NAME, Asked, Sent, serving
+from unprompt import pipeline
 from unprompt.engines import Unfinished
 from unprompt.engines.server.engine import ServerEngine
 from unprompt.engines.server.http import Endpoint
@@ -629,6 +630,16 @@ def test_the_check_says_what_will_be_asked_and_asks_nothing(tiny: Any) -> None:
     )
     assert any("lengths are estimates by the student's" in line for line in lines)
     assert not seen
+
+
+def test_a_run_asks_a_server_as_often_as_check_says(tiny: Any, tmp_path: Path) -> None:
+    """The answers that the report compares with one another among them."""
+    with serving(lambda *_: said()) as (url, seen):
+        made = tiny(**recipe(url), report={"self_agreement": 2})
+        [line] = [line for line in check.check(made).lines if line.startswith("server of the")]
+        pipeline.run(made, tmp_path / "run")
+    assert f"at most {8 + 3 + 2 * 2} calls" in line
+    assert len(seen) == 8 + 3 + 2 * 2
 
 
 def test_a_run_with_a_server_and_no_key_in_anything_it_writes(

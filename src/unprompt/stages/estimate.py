@@ -10,6 +10,7 @@ from typing import Any
 
 from unprompt.engines import models
 from unprompt.recipe import Recipe
+from unprompt.stages.evaluate import instructions
 from unprompt.stages.prompts import Side
 
 _LABEL_BYTES = {"sampled": 24, "top_k_tail": 5, "top_k": 5, "hard": 4}
@@ -57,6 +58,11 @@ def estimate(
             if who == "teacher":
                 ask(side, twice, teachers)
                 ask(side, twice, weights)
+                ask(side.first(recipe.report.self_agreement), 2, teachers)
+                bars = side.first(recipe.report.instructions)
+                items = len(instructions.find(bars.prompts))
+                read += items * sum(bars.lengths)  # each without another item: little is shared
+                work += teachers * items * (sum(bars.lengths) + longest * len(bars.prompts))
             elif who == "student":
                 ask(side, 2 * (1 + len(recipe.plan)), weights, 0.5)  # answers, and their KL
     for side in further:

@@ -38,6 +38,10 @@ class Side:
     lengths: list[int]
     prefix: tuple[int, ...]
 
+    def first(self, count: int) -> Side:
+        """The first so many of the prompts, or all."""
+        return Side(self.prompts[:count], self.lengths[:count], self.prefix)
+
     def only(self, places: Sequence[int], count: int = 1) -> Side:
         """Some of the prompts, each `count` times (under the ids of an input's completions)."""
         lengths = [self.lengths[n] for n in places for _ in range(count)]

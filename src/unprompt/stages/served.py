@@ -200,11 +200,9 @@ def _of_teacher(
         ):
             ask(side, recipe.per_input(name), recipe.sampling.max_new_tokens)
         elif (who, part) == ("teacher", "held") and recipe.taught_by(name)[0] is None:
-            ask(
-                side,
-                1,
-                (evaluation and evaluation.max_new_tokens) or recipe.sampling.max_new_tokens,
-            )
+            longest = recipe.sampling.max_new_tokens
+            ask(side, 1, (evaluation and evaluation.max_new_tokens) or longest)
+            ask(side.first(recipe.report.self_agreement), 2, longest)
     for (name, context), side in systems.items():
         evaluation = recipe.evaluation(context)
         if recipe.systems[name].model == "teacher":
