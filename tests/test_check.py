@@ -173,6 +173,6 @@ def test_the_estimate_counts_what_only_the_report_asks(tiny: Callable[..., Recip
         return int(found[1].replace(",", ""))
 
     without = read(instructions=0)
-    lengths = [1 + len(items + f"{text}:") for text in ("grey", "violet")]  # a token a byte, BOS
+    lengths = [len(items + f"{text}:") for text in ("grey", "violet")]  # a token a byte
     assert read(instructions=2) == without + 3 * sum(lengths)
     assert read(instructions=0, self_agreement=1) > without

@@ -142,7 +142,7 @@ def test_what_the_check_takes_is_not_flagged(name: str, tmp_path: Path) -> None:
 
 
 WRONG: dict[str, dict[str, Any]] = {
-    "an unknown key": {"modle": "x"},
+    "an unknown key": {"model_name": "x"},
     "an unknown key inside": {"train": {"epoch": 2}},
     "a wrong word": {"labels": {"kind": "topk"}},
     "too small": {"train": {"batch_size": 0}},

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from unprompt.engines import models
@@ -59,10 +60,8 @@ def estimate(
                 ask(side, twice, teachers)
                 ask(side, twice, weights)
                 ask(side.first(recipe.report.self_agreement), 2, teachers)
-                bars = side.first(recipe.report.instructions)
-                items = len(instructions.find(bars.prompts))
-                read += items * sum(bars.lengths)  # each without another item: little is shared
-                work += teachers * items * (sum(bars.lengths) + longest * len(bars.prompts))
+                for bars in _without_each_item(side.first(recipe.report.instructions)):
+                    ask(bars, 1, teachers)
             elif who == "student":
                 ask(side, 2 * (1 + len(recipe.plan)), weights, 0.5)  # answers, and their KL
     for side in further:
@@ -100,6 +99,13 @@ def estimate(
         f" {collected * longest:,.0f} answer tokens collected, {taught:,.0f} trained on; labels at"
         f" most {size / 1e6:.1f} MB; at most {spent} on this machine"
     )
+
+
+def _without_each_item(side: Side) -> list[Side]:
+    """What the report asks to see how much each instruction of a prompt matters, at most: with an
+    item left out, little is shared.
+    """
+    return [replace(side, prefix=(0,)) for _ in instructions.find(side.prompts)]
 
 
 def _read(side: Side) -> int:
