@@ -84,21 +84,20 @@ def estimate(
     }.get(recipe.labels.kind, 1)
     size = _LABEL_BYTES[recipe.labels.kind] * entries * collected * longest
     seconds = 2 * work / _speed(models.device(recipe.model), models.dtype(recipe.model))
-    spent = (
-        f"{seconds:.0f} s"
-        if seconds < 100
-        else f"{seconds / 60:.0f} min"
-        if seconds < 6000
-        else f"{seconds / 3600:.1f} h"
-    )
     both = f"{weights / 1e6:.0f}M weights" + (
         f", the teacher {teachers / 1e6:.0f}M" if recipe.teacher_model and teachers else ""
     )
     return (
         f"estimate: {both}; {read:,.0f} prompt tokens read (shared prefixes once), at most"
         f" {collected * longest:,.0f} answer tokens collected, {taught:,.0f} trained on; labels at"
-        f" most {size / 1e6:.1f} MB; at most {spent} on this machine"
+        f" most {size / 1e6:.1f} MB; at most {_spent(seconds)} on this machine"
     )
+
+
+def _spent(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _without_each_item(side: Side) -> list[Side]:
