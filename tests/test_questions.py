@@ -130,4 +130,15 @@ def test_answers_of_an_older_version_are_counted_and_asked_again(
     pipeline.run(tiny(seed=1), tmp_path / "run")
     said = capsys.readouterr().err
     assert f"note: {answers} answers in" in said
-    assert "are asked again" in said
+    assert "what is needed is asked again" in said
+
+
+def test_a_broken_note_of_seconds_is_no_trouble(
+    tiny: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    pipeline.run(tiny(), tmp_path / "run")
+    for number, path in enumerate((tmp_path / "run").glob("completions/*/seconds.json")):
+        path.write_text(("[8, 0.5]", '{"part": 3}', "{", "null")[number % 4])
+    (tmp_path / "run" / "report.json").unlink()
+    systems = pipeline.run(tiny(), tmp_path / "run").report["contexts"]["colours"]["systems"]
+    assert {values["seconds_per_call"] for values in systems.values()} == {None}

@@ -21,9 +21,9 @@ from unprompt.recipe.names import local_path, search
 from unprompt.records import Completion, Grade, Lesson, Prompt
 from unprompt.stages import evaluate, inputs, processes
 from unprompt.stages.prompts import Side, sample_ids, several
-from unprompt.stages.questions import QUESTION, Question
+from unprompt.stages.questions import Question, of_an_older_version
 from unprompt.stages.weights import Weights
-from unprompt.store.answers import Answers, Parts
+from unprompt.store.answers import Answers
 from unprompt.store.files import (
     FORMAT,
     file_digest,
@@ -145,7 +145,7 @@ def run(recipe: Recipe, folder: str | Path | None = None) -> Run:
         from unprompt.stages import check
 
         checked = check.check(recipe)
-        for line in [*checked.lines, *_of_an_older_version(files)]:
+        for line in [*checked.lines, *of_an_older_version(files.stores(recipe.store))]:
             say(line)
         work = _Work(recipe, files, checked)
         drawn = work.draw_inputs()
@@ -194,26 +194,11 @@ def collect(
         from unprompt.stages import check
 
         checked = check.check(recipe)
-        for line in [*checked.lines, *_of_an_older_version(files)]:
+        for line in [*checked.lines, *of_an_older_version(files.stores(recipe.store))]:
             say(line)
         work = _Work(recipe, files, checked)
         work.draw_inputs()
         return work.collect(workers)
-
-
-def _of_an_older_version(files: RunDir) -> list[str]:
-    """A line if the folder keeps answers whose address held what they were asked for: up to version
-    0.1 each purpose had a store of its own, and nothing tells what it was asked.
-    """
-    stores = [path for path in files.completions.glob("*") if not (path / QUESTION).exists()]
-    answers = sum(len(Parts(store).places) for store in stores)
-    if not answers:
-        return []
-    return [
-        f"note: {answers} answers in {files.completions} were kept by a version before 0.2; they"
-        " can't be told from one another and are asked again. To free the space, delete"
-        f" {', '.join(path.name for path in stores)} there"
-    ]
 
 
 def _join(recipe: Recipe, files: RunDir) -> Run:

@@ -85,16 +85,16 @@ class Asking:
     batch_size: int | None
     prefix_tokens: Sequence[int]
 
-    def parts(self, questions: Sequence[Missing], total: int) -> list[list[Missing]]:
-        """The questions of each part, of a job of `total` prompts: those of like length together,
-        as far as they stand near each other.
+    def parts(self, missing: Sequence[Missing], total: int) -> list[list[Missing]]:
+        """What each part answers, of a job of `total` prompts: those of like length together, as
+        far as they stand near each other.
         """
         size = self.size(total)
         found = []
         for _, near in itertools.groupby(
-            questions, lambda question: question.place // (size * PARTS_A_WINDOW)
+            missing, lambda each: each.place // (size * PARTS_A_WINDOW)
         ):
-            ordered = sorted(near, key=lambda question: -question.length)
+            ordered = sorted(near, key=lambda each: -each.length)
             found += [ordered[start : start + size] for start in range(0, len(ordered), size)]
         return found
 
@@ -110,13 +110,13 @@ class Asking:
         asked: Sequence[Missing],
         progress: Callable[[int], object] = lambda n: None,
     ) -> Part:
-        """Ask the questions of a part and write it.
+        """Ask what a part answers, and write it.
 
         Raises:
             Unfinished: The engine had to stop; what it had by then is written.
         """
-        began, prompts = time.perf_counter(), [question.prompt for question in asked]
-        given = [question.given for question in asked if question.given is not None]
+        began, prompts = time.perf_counter(), [each.prompt for each in asked]
+        given = [each.given for each in asked if each.given is not None]
         if not given:
             try:
                 found = engine.generate(
@@ -170,7 +170,7 @@ class Asking:
 
 
 Ask = Callable[[Asking, list[list[Missing]], Callable[[int], object]], Iterator[Part]]
-"""Asks the questions of all parts, in any order, and tells of each part that is written."""
+"""Asks what all parts answer, in any order, and tells of each part that is written."""
 
 
 def here(engine: Callable[[], Engine]) -> Ask:
@@ -237,11 +237,12 @@ def fill(
 
 
 def _times(store: Place) -> Times:
+    """What is noted of a store; nothing, where that is lost: the report then has no seconds."""
     try:
         found = json.loads((store / "seconds.json").read_text())
-    except (FileNotFoundError, ValueError):
+        return {name: (calls, seconds) for name, (calls, seconds) in found.items()}
+    except (FileNotFoundError, ValueError, TypeError, AttributeError):
         return {}
-    return {name: (calls, seconds) for name, (calls, seconds) in found.items()}
 
 
 def _note(store: Place, times: Times) -> None:

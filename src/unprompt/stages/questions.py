@@ -8,7 +8,9 @@ from typing import Any
 
 from unprompt.recipe import Labels, Sampling
 from unprompt.stages.prompts import Side
+from unprompt.store.answers import Parts
 from unprompt.store.files import FORMAT, fingerprint
+from unprompt.store.places import Place, reached
 
 QUESTION = "question.json"
 """File of a store that says, for people, what it was asked."""
@@ -52,6 +54,23 @@ class Question:
 def address(decided: dict[str, Any]) -> str:
     """Name of the store of all answers that this decides; in it, each prompt has its own key."""
     return fingerprint(FORMAT, "question", decided)
+
+
+def of_an_older_version(folder: Place) -> list[str]:
+    """A line if the stores in a folder hold answers whose address held what they were asked for: up
+    to version 0.1 each purpose had a store of its own, and nothing tells what it was asked.
+    """
+    old = reached(
+        folder, lambda: [each for each in folder.glob("*") if not (each / QUESTION).exists()]
+    )
+    answers = sum(len(Parts(store).places) for store in old)
+    if not answers:
+        return []
+    return [
+        f"note: {answers} answers in {folder} were kept by a version before 0.2; they can't be told"
+        " from one another, and what is needed is asked again. To free the space, delete"
+        f" {', '.join(store.name for store in old)} there"
+    ]
 
 
 def _kept(labels: Labels | None) -> list[Any] | None:

@@ -55,17 +55,7 @@ def check(evaluation: Evaluate, held_out: Sequence[Example], where: str, modules
         if rule and ":" in rule.keep:
             function(rule.keep, f"{where}.{key}", modules)
     for name, metric in wanted.items():
-        if metric.needs_labels and evaluation.temperature != 1:
-            raise UserError(
-                f"the {name} of a model's answers is measured on answers at temperature 1",
-                where=f"{where}.temperature",
-                fix=f"set it to 1, or leave out {name}",
-            )
-    for name, metric in wanted.items():
-        if metric.check:
-            metric.check(f"{where}.metrics")
-        if metric.reads == "source":
-            _check_source(name, evaluation, held_out, where)
+        _check_metric(name, metric, evaluation, held_out, where)
     lacking = next((e for e in held_out if e.target is None), None)
     if lacking is not None and any(metric.needs_gold for metric in wanted.values()):
         raise UserError(
@@ -98,6 +88,21 @@ def refuse_gold(
                 where=where,
                 fix="mend that gold answer, or choose another metric",
             ) from error
+
+
+def _check_metric(
+    name: str, metric: Metric, evaluation: Evaluate, held_out: Sequence[Example], where: str
+) -> None:
+    if metric.needs_labels and evaluation.temperature != 1:
+        raise UserError(
+            f"the {name} of a model's answers is measured on answers at temperature 1",
+            where=f"{where}.temperature",
+            fix=f"set it to 1, or leave out {name}",
+        )
+    if metric.check:
+        metric.check(f"{where}.metrics")
+    if metric.reads == "source":
+        _check_source(name, evaluation, held_out, where)
 
 
 def _check_source(
