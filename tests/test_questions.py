@@ -13,10 +13,10 @@ import pytest
 from unprompt import pipeline
 from unprompt.engines.hf.engine import HFEngine
 from unprompt.recipe import Labels, Recipe, Sampling
-from unprompt.records import Prompt
-from unprompt.stages.collect import key_of
+from unprompt.records import BASE, TEACHER, Prompt
+from unprompt.stages.evaluate import closeness
 from unprompt.stages.prompts import Side
-from unprompt.stages.questions import Question, address
+from unprompt.stages.questions import Question, address, key_of
 from unprompt.stages.weights import Weights
 from unprompt.store.tables import read_completions
 
@@ -79,12 +79,12 @@ def test_another_title_asks_nobody(
     kept = set((tmp_path / "run").rglob("kl/*"))
     asked.clear()
     (tmp_path / "run" / "report.json").unlink()
-    collect, kl = Weights.collect, pipeline._Work._kl
+    collect, kl = Weights.collect, closeness.token_kl
     monkeypatch.setattr(
         Weights, "collect", lambda self, title, question: collect(self, f"new {title}", question)
     )
     monkeypatch.setattr(
-        pipeline._Work, "_kl", lambda self, title, *rest: kl(self, f"new {title}", *rest)
+        closeness, "token_kl", lambda *given: kl(*given[:-1], f"new {given[-1]}")
     )
     assert pipeline.run(tiny(), tmp_path / "run").report == before
     assert not asked
@@ -92,7 +92,7 @@ def test_another_title_asks_nobody(
 
 
 def test_what_decides_an_answer_decides_its_address() -> None:
-    question = Question("base", SIDE, Sampling(), Labels())
+    question = Question(BASE, SIDE, Sampling(), Labels())
 
     def of(question: Question, weights: str = "w", seed: int = 0) -> str:
         return address(question.decided_by([weights], seed))
@@ -100,13 +100,13 @@ def test_what_decides_an_answer_decides_its_address() -> None:
     others = [
         of(question, weights="v"),
         of(question, seed=1),
-        of(Question("base", SIDE, Sampling(temperature=0), Labels())),
-        of(Question("base", SIDE, Sampling(), Labels(draws=7))),
-        of(Question("base", SIDE, Sampling(), None)),
-        of(Question("base", SIDE, Sampling(), given=[("y", [1])])),
+        of(Question(BASE, SIDE, Sampling(temperature=0), Labels())),
+        of(Question(BASE, SIDE, Sampling(), Labels(draws=7))),
+        of(Question(BASE, SIDE, Sampling(), None)),
+        of(Question(BASE, SIDE, Sampling(), given=[("y", [1])])),
     ]
     assert len({of(question), *others}) == 1 + len(others)
-    assert of(question) == of(Question("teacher", SIDE, Sampling(per_input=2), Labels(k=5)))
+    assert of(question) == of(Question(TEACHER, SIDE, Sampling(per_input=2), Labels(k=5)))
 
 
 def test_a_store_says_what_it_was_asked(tiny: Callable[..., Recipe], tmp_path: Path) -> None:

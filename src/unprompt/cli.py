@@ -153,10 +153,10 @@ def compare(
     ),
 ) -> None:
     """Several runs in one page: their students side by side, and what differs in their recipes."""
-    from unprompt import pipeline
     from unprompt.messages import say
+    from unprompt.tools import compare as compare_
 
-    say(f"done: {pipeline.compare(folders, out)}")
+    say(f"done: {compare_.compare(folders, out)}")
 
 
 @app.command()

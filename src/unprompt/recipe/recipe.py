@@ -19,6 +19,7 @@ from unprompt.recipe.measuring import Cost, Drift, Evaluate, Judge, Report, Syst
 from unprompt.recipe.models import Model
 from unprompt.recipe.section import Section, from_base
 from unprompt.recipe.training import Labels, Lessons, Round, Sampling, Train
+from unprompt.records import BASE, TEACHER, Who, student
 
 
 class Recipe(Section):
@@ -153,7 +154,7 @@ class Recipe(Section):
         context's prompts.
         """
         return any(
-            context.teacher and None in self.taught_by(name)
+            context.teacher and TEACHER in self.taught_by(name)
             for name, context in self.contexts.items()
         )
 
@@ -187,42 +188,33 @@ class Recipe(Section):
         """
         return 1 if self.contexts[context].gold is not None else self.sampling.per_input
 
-    def start_of(self, name: str) -> str | None:
-        """The round whose student a round starts from; None: the model itself."""
-        return self._earlier(name, self.plan[name].start)
+    def start_of(self, name: str) -> Who:
+        """Whose weights a round's student starts from: `BASE`, or an earlier round's."""
+        return self._earlier(name, self.plan[name].start, BASE)
 
-    def teacher_of(self, name: str) -> str | None:
-        """The round whose student teaches in a round; None: the recipe's teacher."""
-        return self._earlier(name, self.plan[name].teacher)
+    def teacher_of(self, name: str) -> Who:
+        """Who teaches in a round: `TEACHER`, or an earlier round's student."""
+        return self._earlier(name, self.plan[name].teacher, TEACHER)
 
-    def taught_by(self, context: str) -> list[str | None]:
-        """Whose answers a context's teacher prompts get, the first teacher first: a round's
-        student, or None for the recipe's teacher.
-        """
-        found = [
-            self.teacher_of(name)
-            for name, round_ in self.plan.items()
-            if context in round_.contexts
-        ]
-        return list(dict.fromkeys(found)) or [None]
+    def taught_by(self, context: str) -> list[Who]:
+        """Whose answers a context's teacher prompts get, the first teacher first."""
+        rounds = [name for name, round_ in self.plan.items() if context in round_.contexts]
+        return list(dict.fromkeys(map(self.teacher_of, rounds))) or [TEACHER]
 
-    def replayed_by(self, context: str) -> list[str]:
-        """Whose answers stand for a context where it is replayed: a round's student, or `base`, the
-        untrained model.
-        """
-        rounds = [
-            name
+    def replayed_by(self, context: str) -> list[Who]:
+        """Whose answers stand for a context where it is replayed."""
+        return [
+            self.start_of(name)
             for name, round_ in self.plan.items()
             if round_.replay and context in round_.replay.contexts
         ]
-        return [self.start_of(name) or "base" for name in rounds]
 
-    def _earlier(self, name: str, said: str) -> str | None:
+    def _earlier(self, name: str, said: str, first: Who) -> Who:
         names = list(self.plan)
         before = names[: names.index(name)]
         if said == "previous":
-            return before[-1] if before else None
-        return None if said == "base" else said
+            return student(before[-1]) if before else first
+        return first if said == "base" else student(said)
 
     @property
     def judged(self) -> tuple[str, ...]:
@@ -237,6 +229,26 @@ class Recipe(Section):
         """How a context is evaluated; None: not at all."""
         own = self.contexts[context].evaluate
         return own if isinstance(own, Evaluate) else self.evaluate if own else None
+
+    def evaluated_at(self, context: str) -> str:
+        """Key of the section that says how a context is evaluated, for messages."""
+        own = isinstance(self.contexts[context].evaluate, Evaluate)
+        return f"contexts.{context}.evaluate" if own else "evaluate"
+
+    def system_who(self, name: str) -> Who:
+        """Whose weights one of `systems` has."""
+        model = self.systems[name].model
+        return {"teacher": TEACHER, "base": BASE}.get(model) or student(model)
+
+    def described_systems(self) -> dict[str, dict[str, str]]:
+        """Further system -> its `model` and `prompt` in words, for the tables."""
+        return {
+            name: {
+                "model": system.model,
+                "prompt": system.prompt if isinstance(system.prompt, str) else "own",
+            }
+            for name, system in self.systems.items()
+        }
 
     def systems_contexts(self, name: str) -> list[str]:
         """Where one of `systems` is measured."""

@@ -176,7 +176,7 @@ def rounds_follow_earlier_ones(recipe: Recipe) -> None:
 def students_keep_their_adapter(recipe: Recipe) -> None:
     """A round goes on with the adapter of the round that it starts from."""
     for name, round_ in recipe.rounds.items():
-        start = recipe.start_of(name)
+        start = recipe.start_of(name).round
         if start and recipe.rounds[start].train.adapter != round_.train.adapter:
             raise ValueError(
                 f"rounds.{name} starts from round '{start}', which has another train.adapter -> use"

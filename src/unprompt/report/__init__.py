@@ -7,7 +7,6 @@ from unprompt.report.compare import compare
 from unprompt.report.examples import Examples, HeldOut, held_out
 from unprompt.report.numbers import SCHEMA, numbers
 from unprompt.report.page import page, summary
-from unprompt.report.quality import TokenKL
 from unprompt.report.text import markdown, tables
 from unprompt.report.verdict import conclude
 
@@ -15,7 +14,6 @@ __all__ = [
     "SCHEMA",
     "Examples",
     "HeldOut",
-    "TokenKL",
     "compare",
     "conclude",
     "held_out",

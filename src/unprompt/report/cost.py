@@ -11,11 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_HALF_UP, Decimal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unprompt.messages import UserError
 from unprompt.recipe import Cost, Recipe, prices as prices_
 from unprompt.recipe.prices import Price
+
+if TYPE_CHECKING:
+    from unprompt.stages.questions import Question
+    from unprompt.store.answers import Answers
 
 _MILLION = Decimal(1_000_000)
 WAYS = ("plain", "cached")
@@ -40,6 +44,18 @@ class Usage:
     prompt_tokens: int
     completion_tokens: int
     shared: int = 0
+
+
+def usage(question: Question, answers: Answers) -> Usage:
+    """What collecting answers took."""
+    sizes = [(answer.prompt_tokens, len(answer.token_ids)) for answer in answers]
+    return Usage(
+        question.who.role,
+        len(sizes),
+        sum(prompt for prompt, _ in sizes),
+        sum(written for _, written in sizes),
+        sum(question.side.prefix),
+    )
 
 
 def dollars(price: Price, prompt_tokens: int, completion_tokens: int, cached: int = 0) -> Decimal:
@@ -123,8 +139,8 @@ def lineage(recipe: Recipe, name: str) -> list[str]:
     """The rounds that a round's student needs: itself, and those that it starts from or is taught
     by, in order.
     """
-    earlier = {found for found in (recipe.start_of(name), recipe.teacher_of(name)) if found}
-    needed = {name, *(each for found in earlier for each in lineage(recipe, found))}
+    earlier = {who.round for who in (recipe.start_of(name), recipe.teacher_of(name)) if who.round}
+    needed = {name, *(each for round_ in earlier for each in lineage(recipe, round_))}
     return [each for each in recipe.plan if each in needed]
 
 
@@ -235,9 +251,9 @@ def _once(
     for each in needed:
         round_ = recipe.plan[each]
         for context in round_.contexts:
-            asked |= {(context, recipe.teacher_of(each) or "teacher"), (context, "inputs")}
+            asked |= {(context, str(recipe.teacher_of(each))), (context, "inputs")}
         for context in round_.replay.contexts if round_.replay else ():
-            asked |= {(context, recipe.start_of(each) or "base"), (context, "inputs")}
+            asked |= {(context, str(recipe.start_of(each))), (context, "inputs")}
     usages = [
         usage
         for context, whose in sorted(asked)

@@ -7,13 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from unprompt.records import Example, Grade, as_text
-from unprompt.report.quality import TokenKL, same
+from unprompt.metrics.match import same
+from unprompt.records import Example, Grade, TokenKL, as_text
 from unprompt.report.visible import visible
-from unprompt.stages.prompts import Side
 
 if TYPE_CHECKING:
     import pandas
+
+    from unprompt.stages.prompts import Side
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ def browser(
     """
     answers: dict[str, dict[str, dict[str, Grade]]] = {}
     for g in grades:
-        if "@" not in g.system:
+        if g.shots is None:
             answers.setdefault(g.context, {}).setdefault(g.example_id, {})[g.system] = g
     found = []
     for context in dict.fromkeys(x.context for x in rows):

@@ -15,10 +15,8 @@ from unprompt.metrics.association import Association
 from unprompt.metrics.margins import correlation, margin
 from unprompt.metrics.statistics import by_group, gap_closed, interval, paired_difference
 from unprompt.recipe import Recipe
-from unprompt.records import Grade
+from unprompt.records import Grade, TokenKL
 from unprompt.report import quality, shots
-from unprompt.report.quality import TokenKL
-from unprompt.stages.systems import described
 
 SCHEMA = 2
 """Version of `report.json` (docs/report.md). It rises when a key goes or changes its meaning; new
@@ -61,7 +59,7 @@ def numbers(
             key: written[key] for key in ("teacher", "gold", "student", "extract")
         }
         shares = _shares(recipe, name)
-        mine = [grade for grade in grades if grade.context == name and "@" not in grade.system]
+        mine = [grade for grade in grades if grade.context == name and grade.shots is None]
         if mine:
             systems = list(dict.fromkeys(g.system for g in mine))
             systems.sort(key=lambda s: (s != "teacher", s != "before"))
@@ -82,7 +80,7 @@ def numbers(
                 entry["prompt_tokens_saved"] = before - after
                 entry["times_fewer_prompt_tokens"] = before / after
         behind = shots.figures(
-            [grade for grade in grades if grade.context == name and "@" in grade.system], shares
+            [g for g in grades if g.context == name and g.shots is not None], shares
         )
         if behind:
             entry["shots"] = behind
@@ -125,7 +123,7 @@ def numbers(
                 "points": points,
             }
     if recipe.systems:
-        found["systems"] = described(recipe)
+        found["systems"] = recipe.described_systems()
     if drift:
         found["drift"] = {
             name: {**_mean(interval(values)), "inputs": len(values)}

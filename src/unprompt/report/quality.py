@@ -6,12 +6,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from unprompt.metrics.match import normalise
+from unprompt.metrics.match import normalise, same
 from unprompt.metrics.statistics import by_group, interval, resampled_means
 from unprompt.records import Grade
 
@@ -19,27 +18,6 @@ _MOST_LABELS = 40
 """More gold answers than that make no table."""
 _FEWEST_ANSWERS = 3
 """A mean over fewer answers is not drawn."""
-
-
-@dataclass(frozen=True)
-class TokenKL:
-    """KL(teacher || system) on answers of the teacher, token by token.
-
-    Attributes:
-        example_ids: Whose answers; those that could not be extracted are left out.
-        pieces: For each answer the text of each token; the tokens of one character stand together
-            in the first of them.
-        nats: For each answer KL of each token in nats, estimated from the label's draws (so a small
-            one may be under 0).
-    """
-
-    example_ids: list[str]
-    pieces: list[list[str]]
-    nats: list[list[float]]
-
-    def means(self) -> list[float]:
-        """Nats per token of each answer."""
-        return [float(np.mean(values)) for values in self.nats]
 
 
 def kept(values: Sequence[float], teacher: Sequence[float]) -> dict[str, float] | None:
@@ -52,15 +30,6 @@ def kept(values: Sequence[float], teacher: Sequence[float]) -> dict[str, float] 
     above, below = resampled_means(v, t)
     low, high = np.percentile(above[below > 0] / below[below > 0], [2.5, 97.5])
     return {"value": float(v.mean() / t.mean()), "low": float(low), "high": float(high)}
-
-
-def same(a: Grade, b: Grade) -> bool:
-    """Whether two systems' extracted answers to an example are one (letter case and blanks aside);
-    an answer that failed agrees with nothing.
-    """
-    return (
-        a.answer is not None and b.answer is not None and normalise(a.answer) == normalise(b.answer)
-    )
 
 
 def agreement(own: Sequence[Grade], teacher: Mapping[str, Grade]) -> dict[str, float]:

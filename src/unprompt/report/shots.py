@@ -20,18 +20,15 @@ def figures(
     Beside the metrics stands `extraction_failures`, all draws together, of `answers`.
 
     Args:
-        grades: Of one context, of systems named as `after@4/2` (4 shots, second draw).
+        grades: Of one context, behind shots.
         shares: Metric -> whether it is a share.
     """
-    by_system: dict[str, list[Grade]] = {}
+    drawn: dict[str, dict[str, dict[int | None, list[Grade]]]] = {}
     for grade in grades:
-        by_system.setdefault(grade.system, []).append(grade)
-    drawn: dict[str, dict[str, list[list[Grade]]]] = {}
-    for called, own in by_system.items():
-        system, _, rest = called.partition("@")
-        drawn.setdefault(system, {}).setdefault(rest.partition("/")[0], []).append(own)
+        counts = drawn.setdefault(grade.system, {})
+        counts.setdefault(str(grade.shots), {}).setdefault(grade.draw, []).append(grade)
     return {
-        system: {count: _over_draws(draws, shares) for count, draws in counts.items()}
+        system: {count: _over_draws(list(of.values()), shares) for count, of in counts.items()}
         for system, counts in drawn.items()
     }
 

@@ -22,6 +22,7 @@ from typing import NamedTuple
 from unprompt.engines import Engine, Unfinished
 from unprompt.recipe import Labels, Sampling
 from unprompt.records import Completion, Prompt
+from unprompt.stages.questions import Question
 from unprompt.store.answers import Answers, Parts, Times
 from unprompt.store.files import fingerprint
 from unprompt.store.places import Place, put
@@ -187,34 +188,22 @@ def here(engine: Callable[[], Engine]) -> Ask:
     return ask
 
 
-def key_of(prompt: Prompt, given: Sequence[int] | None = None) -> str:
-    """Fingerprint of one prompt, with the continuation (token ids) that is scored behind it."""
-    scored = [] if given is None else [list(given)]
-    return fingerprint(
-        prompt.example_id, prompt.context, prompt.content, *prompt.others, *scored, digits=24
-    )
-
-
 def fill(
     ask: Ask,
     asking: Asking,
-    prompts: Sequence[Prompt],
-    lengths: Sequence[int],
-    given: Sequence[tuple[str, Sequence[int]]] | None = None,
+    question: Question,
     progress: Callable[[int], object] = lambda n: None,
 ) -> Answers:
     """Ask what the store has no completion of.
 
     Args:
-        lengths: Each prompt's length in tokens; prompts of like length are answered together.
-        given: For each prompt a continuation (text, token ids) to score, instead of writing one.
         progress: Told how many prompts were answered since the last call.
 
     Returns:
         One completion for each prompt, in the prompts' order.
     """
-    parts = Parts(asking.store)
-    keys = [key_of(prompt, given[n][1] if given else None) for n, prompt in enumerate(prompts)]
+    parts, keys = Parts(asking.store), question.keys()
+    prompts, lengths, given = question.side.prompts, question.side.lengths, question.given
     missing = [
         Missing(key, n, prompts[n], lengths[n], given[n] if given else None)
         for n, key in enumerate(keys)

@@ -1,115 +1,122 @@
-"""What a run will cost on this machine, from prompts, settings and the models' sizes. Nothing is
-loaded.
-"""
+"""What a run will take: sums over its plan. Nothing is loaded."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 from unprompt.engines import models
-from unprompt.recipe import Recipe
-from unprompt.stages.evaluate import instructions
-from unprompt.stages.prompts import Side
+from unprompt.recipe import Recipe, Server, prices
+from unprompt.recipe.prices import Price
+from unprompt.records import JUDGE, TEACHER
+from unprompt.stages.asks import NOTHING, Plan, answering
+from unprompt.stages.prompts import Prompts, Readers
 
 _LABEL_BYTES = {"sampled": 24, "top_k_tail": 5, "top_k": 5, "hard": 4}
 """Rough bytes on disk for one answer token (top_k and top_k_tail: for each entry)."""
 
 
 def estimate(
-    recipe: Recipe,
-    sides: Mapping[tuple[str, str, str], Side],
-    further: Sequence[Side],
-    systems: Mapping[tuple[str, str], Side],
-    weights: int,
-    teachers: int,
+    recipe: Recipe, prompts: Prompts, plan: Plan, weights: int, teachers: int, judges: int
 ) -> str:
     """Tokens, label storage and time, from the models' sizes and a short matrix product on this
     machine.
 
     Args:
-        sides: Every context's prompts: (context, `teacher`, `student` or `hint`, `inputs` or
-            `held`).
-        further: Prompts that every student reads besides.
-        systems: Those of further systems: (system, context).
         weights: Of the student.
-        teachers: Of the teacher; 0 of one behind a server, whose time is not counted.
+        teachers: Of the teacher; 0 of one behind a server, whose time is not counted. So `judges`.
     """
-    longest = recipe.sampling.max_new_tokens
-    collected = read = taught = 0.0
     work = 0.0
     """Weights times tokens, a token that is trained on counted thrice."""
-
-    def ask(side: Side, times: float, size: int, answers: float = 1) -> None:
-        nonlocal read, work
-        read += times * _read(side)
-        work += size * times * (_read(side) + answers * longest * len(side.prompts))
-
-    for (name, who, part), side in sides.items():
-        if part == "inputs" and who in ("teacher", "hint"):
-            whose = {*recipe.taught_by(name), *recipe.replayed_by(name)}
-            for each in whose:
-                ask(side, recipe.per_input(name), teachers if each is None else weights)
-            collected += len(whose) * recipe.per_input(name) * len(side.prompts)
-        elif part == "held":
-            evaluation = recipe.evaluation(name)
-            twice = 2 if evaluation and evaluation.choices else 1  # two continuations are scored
-            if who == "teacher":
-                ask(side, twice, teachers)
-                ask(side, twice, weights)
-                ask(side.first(recipe.report.self_agreement), 2, teachers)
-                for bars in _without_each_item(side.first(recipe.report.instructions)):
-                    ask(bars, 1, teachers)
-            elif who == "student":
-                ask(side, 2 * (1 + len(recipe.plan)), weights, 0.5)  # answers, and their KL
-    for side in further:
-        ask(side, 1 + len(recipe.plan), weights)
-    for (name, _), side in systems.items():
-        ask(side, 1, teachers if recipe.systems[name].model == "teacher" else weights)
-    for round_ in recipe.plan.values():
-        own = sum(
-            (sum(side.lengths) + longest * len(side.prompts))
-            * recipe.per_input(name)
-            * (round_.lessons.n if round_.lessons.kind == "shots" else 1)
-            for name in round_.contexts
-            for side in [sides[name, "student", "inputs"]]
-        )
-        taught += round_.train.epochs * own / (1 - round_.replay.share if round_.replay else 1)
+    sizes = {"teacher": teachers, "judge": judges}
+    read = 0
+    for who, (size, _) in plan.sizes(recipe).items():
+        read += size.read
+        work += sizes.get(who.role, weights) * (size.read + size.answer_tokens)
+    longest = recipe.sampling.max_new_tokens
+    for _, who, side in plan.passes:
+        read += side.read
+        work += sizes.get(who.role, weights) * (side.read + longest * len(side.prompts))
+    taught = _taught(recipe, prompts)
     work += 3 * weights * taught
-    entries = {
-        "top_k": recipe.labels.kept,
-        "top_k_tail": recipe.labels.kept + recipe.labels.tail,
-    }.get(recipe.labels.kind, 1)
-    size = _LABEL_BYTES[recipe.labels.kind] * entries * collected * longest
+    collected = sum(ask.size.answer_tokens for ask in plan.of("lessons"))
+    labels = recipe.labels
+    entries = {"top_k": labels.kept, "top_k_tail": labels.kept + labels.tail}.get(labels.kind, 1)
+    stored = _LABEL_BYTES[labels.kind] * entries * collected
     seconds = 2 * work / _speed(models.device(recipe.model), models.dtype(recipe.model))
     both = f"{weights / 1e6:.0f}M weights" + (
         f", the teacher {teachers / 1e6:.0f}M" if recipe.teacher_model and teachers else ""
     )
     return (
         f"estimate: {both}; {read:,.0f} prompt tokens read (shared prefixes once), at most"
-        f" {collected * longest:,.0f} answer tokens collected, {taught:,.0f} trained on; labels at"
-        f" most {size / 1e6:.1f} MB; at most {_spent(seconds)} on this machine"
+        f" {collected:,.0f} answer tokens collected, {taught:,.0f} trained on; labels at"
+        f" most {stored / 1e6:.1f} MB; at most {_spent(seconds)} on this machine"
     )
+
+
+def _taught(recipe: Recipe, prompts: Prompts) -> float:
+    """Tokens that are trained on, of all rounds and epochs, at most."""
+    taught, longest = 0.0, recipe.sampling.max_new_tokens
+    for round_ in recipe.plan.values():
+        shots = round_.lessons.n if round_.lessons.kind == "shots" else 1
+        of_round = 0.0
+        for name in round_.contexts:
+            lengths = prompts.student[name].lengths
+            of_round += (sum(lengths) + longest * len(lengths)) * recipe.per_input(name) * shots
+        share = round_.replay.share if round_.replay else 0
+        taught += round_.train.epochs * of_round / (1 - share)
+    return taught
+
+
+def answers(recipe: Recipe, plan: Plan) -> str:
+    """Whose answers are asked for, and how many."""
+    sizes = plan.sizes(recipe)
+    counts = ", ".join(
+        f"{'' if exact else 'at most '}{size.calls:,} by {who}"
+        for who, (size, exact) in sizes.items()
+    )
+    return f"answers, if none is stored: {counts}"
+
+
+def price(recipe: Recipe, server: Server) -> Price | None:
+    """What the server costs, if that is known."""
+    if server.price:
+        return Price(Decimal(str(server.price.input)), Decimal(str(server.price.output)))
+    return prices.load(recipe.cost.prices if recipe.cost else None).get(server.model)
+
+
+def most(recipe: Recipe, plan: Plan, readers: Readers) -> list[str]:
+    """What each server will be asked at most, nothing of it answered yet: calls, tokens (whole
+    prompts, longest answers), and dollars if prices are known.
+    """
+    lines, sizes = [], plan.sizes(recipe)
+    for who in (TEACHER, JUDGE):
+        server = readers.of(who).server
+        if server is None or answering(recipe, who) != who:
+            continue
+        size = sizes.get(who, (NOTHING, True))[0]
+        dollars = ", dollars unknown (no server.price)"
+        if known := price(recipe, server):
+            spent = size.prompt_tokens * known.input + size.answer_tokens * known.output
+            dollars = f", ${spent / 1_000_000:.2f}"
+        budget = server.budget
+        limits = [
+            *([f"{budget.tokens:,} tokens"] if budget and budget.tokens is not None else []),
+            *([f"${budget.dollars:g}"] if budget and budget.dollars is not None else []),
+        ]
+        lines.append(
+            f"server of the {who}: at most {size.calls:,} calls, {size.prompt_tokens:,} prompt"
+            f" tokens, {size.answer_tokens:,} answer tokens{dollars};"
+            f" {'stops at ' + ' or '.join(limits) if limits else 'no budget'}"
+        )
+    return lines
 
 
 def _spent(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
-def _without_each_item(side: Side) -> list[Side]:
-    """What the report asks to see how much each instruction of a prompt matters, at most: with an
-    item left out, little is shared.
-    """
-    return [replace(side, prefix=(0,)) for _ in instructions.find(side.prompts)]
-
-
-def _read(side: Side) -> int:
-    shared = sum(side.prefix)
-    return shared + sum(length - shared for length in side.lengths)
 
 
 def _speed(device: Any, dtype: Any) -> float:

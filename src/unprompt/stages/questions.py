@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from unprompt.recipe import Labels, Sampling
+from unprompt.records import Prompt, Who
 from unprompt.stages.prompts import Side
+from unprompt.stages.prompts.rendered import Given
 from unprompt.store.answers import Parts
 from unprompt.store.files import FORMAT, fingerprint
 from unprompt.store.places import Place, reached
 
 QUESTION = "question.json"
 """File of a store that says, for people, what it was asked."""
-Given = Sequence[tuple[str, list[int]]]
-"""For each prompt a continuation (text, token ids)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,18 +26,33 @@ class Question:
     answer, and it is paid for once.
 
     Attributes:
-        whose: Whose weights answer: `teacher`, `base`, `judge`, or a round's name.
+        who: Whose weights answer.
         side: The prompts.
         sampling: How the answers are written.
         labels: What is noted of each token's distribution; None: nothing.
         given: Continuations to score, instead of writing answers.
     """
 
-    whose: str
+    who: Who
     side: Side
     sampling: Sampling
     labels: Labels | None = None
     given: Given | None = None
+
+    @property
+    def answer_tokens(self) -> int:
+        """Tokens of all answers, at most."""
+        if self.given is not None:
+            return sum(len(ids) for _, ids in self.given)
+        return len(self.side.prompts) * self.sampling.max_new_tokens
+
+    def keys(self) -> list[str]:
+        """What each prompt's answer is kept under, in its store."""
+        given = [None] * len(self.side.prompts) if self.given is None else self.given
+        return [
+            key_of(prompt, own and own[1])
+            for prompt, own in zip(self.side.prompts, given, strict=True)
+        ]
 
     def decided_by(self, weights: Sequence[str], seed: int) -> dict[str, Any]:
         """All but the prompts, for people to read. `weights` is what fixes the weights."""
@@ -49,6 +64,14 @@ class Question:
             "labels": _kept(self.labels),
             "seed": seed,
         }
+
+
+def key_of(prompt: Prompt, given: Sequence[int] | None = None) -> str:
+    """Fingerprint of one prompt, with the continuation (token ids) that is scored behind it."""
+    scored = [] if given is None else [list(given)]
+    return fingerprint(
+        prompt.example_id, prompt.context, prompt.content, *prompt.others, *scored, digits=24
+    )
 
 
 def address(decided: dict[str, Any]) -> str:

@@ -1,8 +1,5 @@
 """Whose weights answer: each model is loaded once, when first needed, and of students one at a time
 is in memory.
-
-Whose weights: `teacher` (the recipe's), `base` (the student before any round), `judge`, or a
-round's name.
 """
 
 from __future__ import annotations
@@ -19,6 +16,7 @@ from unprompt.engines.server.ledger import Ledger
 from unprompt.messages import UserError, bar, say
 from unprompt.recipe import Model, Recipe
 from unprompt.recipe.names import search
+from unprompt.records import BASE, JUDGE, TEACHER, Who
 from unprompt.stages.questions import QUESTION, Question, address
 from unprompt.store.answers import Answers
 from unprompt.store.folder import RunDir
@@ -42,14 +40,11 @@ class Weights:
         tokenizer: The student's.
 
     Attributes:
-        made_from: Round -> fingerprint of what its student was trained on; to be set ahead of
-            asking for it.
         spread: Given how a worker makes its engine, asks by many workers; None: in this process.
     """
 
     def __init__(self, recipe: Recipe, files: RunDir, tokenizer: PreTrainedTokenizerBase) -> None:
         self.recipe, self.files, self.tokenizer = recipe, files, tokenizer
-        self.made_from: dict[str, str] = {}
         self.spread: Callable[[Callable[[], Engine]], Ask] | None = None
         self._student: tuple[str, Any] | None = None
         self._engines: dict[str, Engine] = {}
@@ -59,24 +54,19 @@ class Weights:
         say("loading the model")
         return models.load_weights(self.recipe.model, "model")
 
-    def identity(self, whose: str) -> list[str]:
-        """What fixes these weights, for fingerprints."""
-        model, key = self._other_model(whose) or (self.recipe.model, "model")
+    def identity(self, who: Who) -> list[str]:
+        """What fixes these weights, for fingerprints; of a student what it was trained on."""
+        model, key = self._named(who)
         if model.server:
             return [models.identity(model, key)]
-        vllm = (
-            [f"vllm {json.dumps(model.vllm, sort_keys=True, default=str)}"]
-            if self._by_vllm(whose)
-            else []
-        )
-        found = [
-            models.identity(model, key),
-            str(models.dtype(model)),
-            models.device(model).type,
-            *([model.eos_token] if model.eos_token else []),
-            *vllm,
-        ]
-        return [*found, self.made_from[whose]] if whose in self.recipe.plan else found
+        fixed = [models.identity(model, key), str(models.dtype(model)), models.device(model).type]
+        if model.eos_token:
+            fixed.append(model.eos_token)
+        if self._by_vllm(who):
+            fixed.append(f"vllm {json.dumps(model.vllm, sort_keys=True, default=str)}")
+        if who.role == "student":
+            fixed.append(self.files.round(who.round).state()["train"])
+        return fixed
 
     def collect(self, title: str, question: Question) -> Answers:
         """Answers in the prompts' order; what was answered before, to whatever end, is not asked.
@@ -87,101 +77,85 @@ class Weights:
         """
         from unprompt.stages import collect
 
-        recipe, whose, side = self.recipe, question.whose, question.side
-        decided = question.decided_by(self.identity(whose), recipe.seed)
+        recipe, who, side = self.recipe, question.who, question.side
+        decided = question.decided_by(self.identity(who), recipe.seed)
         store = self.files.stores(recipe.store) / address(decided)
         if not (store / QUESTION).exists():
             put(store / QUESTION, json.dumps(decided, indent=1).encode())
         asking = collect.Asking(
             store, question.sampling, question.labels, recipe.seed, recipe.batch_size, side.prefix
         )
-        ask = (
-            self.spread(self._worker(whose))
-            if self.spread
-            else collect.here(lambda: self.engine(whose))
-        )
+        ask = collect.here(lambda: self.engine(who))
+        if self.spread:
+            ask = self.spread(self._worker(who))
         with bar(title, len(side.prompts)) as progress:
-            return collect.fill(ask, asking, side.prompts, side.lengths, question.given, progress)
+            return collect.fill(ask, asking, question, progress)
 
-    def _worker(self, whose: str) -> Callable[[], Engine]:
+    def _worker(self, who: Who) -> Callable[[], Engine]:
         """Makes the engine in another process, perhaps on another machine."""
-        model = (self._other_model(whose) or (self.recipe.model, ""))[0]
         return partial(
             _made_elsewhere,
             self.recipe,
             self.files.folder.resolve(),
             self.tokenizer,
-            whose,
-            _place(model),
+            who,
+            _place(self._named(who)[0]),
         )
 
-    def engine(self, whose: str) -> Engine:
+    def engine(self, who: Who) -> Engine:
         """Who answers with these weights; made when first asked for."""
-        other = self._other_model(whose)
-        if other is None and not self._by_vllm(whose):
-            return self.student("base" if whose in ("teacher", "judge") else whose)
-        model, key = other or (self.recipe.model, "model")
+        if self._other_model(who) is None and not self._by_vllm(who):
+            return self.student(who)
+        model, key = self._named(who)
         name = "judge" if key == "judge.model" else "teacher"
         if name not in self._engines:
-            make = (
-                self._served
-                if model.server
-                else self._of_vllm
-                if model.engine == "vllm"
-                else self._loaded
-            )
-            self._engines[name] = make(name, model, key)
+            self._engines[name] = self._made(name, model, key)
         engine = self._engines[name]
-        if self._by_vllm(whose):
+        if self._by_vllm(who):
             from unprompt.engines.vllm.engine import VLLMEngine
 
             assert isinstance(engine, VLLMEngine)
             engine.start()
         return engine
 
-    def here(self, whose: str) -> HFEngine:
+    def here(self, who: Who) -> HFEngine:
         """These weights in this process, whoever answers with them; not for a server's."""
         from unprompt.engines.hf.engine import HFEngine
 
-        other = self._other_model(whose)
+        other = self._other_model(who)
         if other is None:
-            return self.student("base" if whose in ("teacher", "judge") else whose)
-        known = (
-            self.engine(whose) if not self._by_vllm(whose) else self._engines.get(f"{whose} here")
-        )
-        if not isinstance(known, HFEngine):
+            return self.student(who)
+        name = f"{who} here"
+        engine = self._engines.get(name) if self._by_vllm(who) else self.engine(who)
+        if not isinstance(engine, HFEngine):
             self.forget_engines()  # room for it
-            known = self._engines[f"{whose} here"] = self._loaded(whose, *other)
-        return known
+            engine = self._engines[name] = self._loaded(str(who), *other)
+        return engine
 
-    def student(self, whose: str) -> HFEngine:
-        """The model that is trained: `base`, or a round's student."""
+    def student(self, who: Who) -> HFEngine:
+        """The model that is trained: a round's student, else as it was before."""
         from unprompt.engines.hf.engine import HFEngine
 
         self._stop_vllm()  # it takes most of a GPU's memory
-        model, known = self._load(None if whose == "base" else whose), self._engines.get(whose)
-        if not isinstance(known, HFEngine) or known.model is not model:
-            known = self._engines[whose] = HFEngine(model, self.tokenizer)
-        return known
+        name = who.round or "base"
+        model, engine = self._load(who), self._engines.get(name)
+        if not isinstance(engine, HFEngine) or engine.model is not model:
+            engine = self._engines[name] = HFEngine(model, self.tokenizer)
+        return engine
 
     def asked(self) -> dict[str, dict[str, Any]]:
         """What each server was asked by all runs in this folder, for the report."""
-        from unprompt.stages import served
+        from unprompt.stages.estimate import price
 
-        found = {}
-        for name in ("teacher", "judge"):
-            model, _ = self._other_model(name) or (None, "")
-            path = self._ledger(name)
-            if model and model.server and path.is_file():
-                price, total = served.price(self.recipe, model.server), Ledger(path).total
-                dollars = {"dollars": float(round(total.dollars(price), 8))} if price else {}
-                found[name] = {
-                    "model": model.server.model,
-                    "url": model.server.url,
-                    **asdict(total),
-                    **dollars,
-                }
-        return found
+        servers = {}
+        for who in (TEACHER, JUDGE):
+            server, path = self._named(who)[0].server, self._ledger(str(who))
+            if server and path.is_file():
+                known, total = price(self.recipe, server), Ledger(path).total
+                dollars = {"dollars": float(round(total.dollars(known), 8))} if known else {}
+                facts = {"model": server.model, "url": server.url, **asdict(total), **dollars}
+                servers[str(who)] = facts
+        return servers
 
     def forget_engines(self) -> None:
         """Their caches go, and the weights of models that are not trained."""
@@ -196,14 +170,14 @@ class Weights:
 
         start, settings = self.recipe.start_of(round_), self.recipe.plan[round_].train
         self.forget_engines()  # they are not needed now
-        if settings.adapter and not start:
-            student = train.attach_adapter(self._load(None), settings, self.recipe.seed)
+        if settings.adapter and start == BASE:
+            model = train.attach_adapter(self._load(start), settings, self.recipe.seed)
         elif settings.adapter:
-            student = self._load(start, trainable=True)
+            model = self._load(start, trainable=True)
         else:
-            student = self._fresh(start).requires_grad_(True)
-        self._student = (round_, student)
-        return student
+            model = self._fresh(start).requires_grad_(True)
+        self._student = (round_, model)
+        return model
 
     def take_off(self) -> None:
         """The student in memory goes; the base model is as it was."""
@@ -221,17 +195,25 @@ class Weights:
         self._engines.clear()
         self.__dict__.pop("_base", None)
 
-    def _other_model(self, whose: str) -> tuple[Model, str] | None:
+    def _other_model(self, who: Who) -> tuple[Model, str] | None:
         """A model that is not trained, and its key in the recipe; None where the student's
         answers.
         """
-        if whose == "judge" and self.recipe.judge and self.recipe.judge.model:
-            return self.recipe.judge.model, "judge.model"
-        return (
-            (self.recipe.teacher_model, "teacher_model")
-            if whose in ("teacher", "judge") and self.recipe.teacher_model
-            else None
-        )
+        recipe = self.recipe
+        if who.role == "judge" and recipe.judge and recipe.judge.model:
+            return recipe.judge.model, "judge.model"
+        if who.role in ("teacher", "judge") and recipe.teacher_model:
+            return recipe.teacher_model, "teacher_model"
+        return None
+
+    def _named(self, who: Who) -> tuple[Model, str]:
+        """The model with these weights (of a student, the one that is trained), and its key."""
+        return self._other_model(who) or (self.recipe.model, "model")
+
+    def _made(self, name: str, model: Model, key: str) -> Engine:
+        if model.server:
+            return self._served(name, model, key)
+        return (self._of_vllm if model.engine == "vllm" else self._loaded)(name, model, key)
 
     def _loaded(self, name: str, model: Model, key: str) -> HFEngine:
         from unprompt.engines.hf.engine import HFEngine
@@ -248,10 +230,9 @@ class Weights:
             if isinstance(engine, VLLMEngine):
                 engine.close()
 
-    def _by_vllm(self, whose: str) -> bool:
+    def _by_vllm(self, who: Who) -> bool:
         """Whether vLLM answers with these weights."""
-        model, _ = self._other_model(whose) or (self.recipe.model, "model")
-        return whose in ("teacher", "judge") and model.engine == "vllm"
+        return who.role in ("teacher", "judge") and self._named(who)[0].engine == "vllm"
 
     def _of_vllm(self, name: str, model: Model, key: str) -> VLLMEngine:
         from unprompt.engines.vllm.engine import VLLMEngine
@@ -261,7 +242,7 @@ class Weights:
 
     def _served(self, name: str, model: Model, key: str) -> ServerEngine:
         from unprompt.engines.server.engine import ServerEngine
-        from unprompt.stages import served
+        from unprompt.stages.estimate import price
 
         server = model.server
         assert server
@@ -271,56 +252,55 @@ class Weights:
             else self.tokenizer
         )
         return ServerEngine(
-            server, key, tokenizer, Ledger(self._ledger(name)), served.price(self.recipe, server)
+            server, key, tokenizer, Ledger(self._ledger(name)), price(self.recipe, server)
         )
 
     def _ledger(self, name: str) -> Path:
         return self.files.folder / f"asked-{name}.jsonl"
 
-    def _load(self, round_: str | None, *, trainable: bool = False) -> Any:
-        """A round's student, or the base model (None). A student's adapter is put onto the base
+    def _load(self, who: Who, *, trainable: bool = False) -> Any:
+        """A round's student, or the model as it was before. A student's adapter is put onto that
         model, and taken off again for another's.
         """
-        adapter = (
-            self.recipe.train.adapter if round_ is None else self.recipe.plan[round_].train.adapter
-        )
+        round_ = who.round
         if self._student and (self._student[0] != round_ or trainable):
             self.take_off()
-        if round_ is None or self._student:
-            return self._student[1] if self._student else self._base
-        folder = str(self.files.round(round_).student.resolve())
-        if adapter:
-            from peft import PeftModel
-            from safetensors import SafetensorError
-
-            fix = (
-                "remove that folder and run the recipe again: it is trained anew, and no answer is"
-                " lost"
-            )
-            if not Path(
-                folder, "adapter_model.safetensors"
-            ).is_file():  # peft would go on to a pickle
-                raise UserError("there is no adapter_model.safetensors", where=folder, fix=fix)
-            try:
-                model: Any = PeftModel.from_pretrained(self._base, folder, is_trainable=trainable)
-            except (SafetensorError, OSError, ValueError) as error:
-                raise UserError(
-                    f"the student can't be loaded: {str(error)[:200]}", where=folder, fix=fix
-                ) from None
-            model = model if trainable else model.eval()
+        if self._student:
+            return self._student[1]
+        if not round_:
+            return self._base
+        folder, settings = self.files.round(round_).student.resolve(), self.recipe.plan[round_]
+        if settings.train.adapter:
+            model = self._with_adapter(folder, trainable=trainable)
         else:
-            trained = self.recipe.model.model_copy(
-                update={"name": folder, "gguf": None, "rule": None, "revision": None}
+            own = {"name": str(folder), "gguf": None, "rule": None, "revision": None}
+            model = models.load_weights(
+                self.recipe.model.model_copy(update=own), f"rounds.{round_}"
             )
-            model = models.load_weights(trained, f"rounds.{round_}")
         self._student = (round_, model)
         return model
 
-    def _fresh(self, start: str | None) -> Any:
+    def _with_adapter(self, folder: Path, *, trainable: bool) -> Any:
+        from peft import PeftModel
+        from safetensors import SafetensorError
+
+        fix = "remove that folder and run the recipe again: it is trained anew, and no answer is"
+        fix += " lost"
+        if not (folder / "adapter_model.safetensors").is_file():  # peft would go on to a pickle
+            raise UserError("there is no adapter_model.safetensors", where=str(folder), fix=fix)
+        try:
+            model: Any = PeftModel.from_pretrained(self._base, str(folder), is_trainable=trainable)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise UserError(
+                f"the student can't be loaded: {str(error)[:200]}", where=str(folder), fix=fix
+            ) from None
+        return model if trainable else model.eval()
+
+    def _fresh(self, start: Who) -> Any:
         """All weights, to be trained: a copy of their own."""
         if self._student:
             self.take_off()
-        if start is None:
+        if start == BASE:
             return models.load_weights(self.recipe.model, "model")
         model = self._load(start)
         self._student = None
@@ -336,12 +316,12 @@ def _made_elsewhere(
     recipe: Recipe,
     folder: Path,
     tokenizer: PreTrainedTokenizerBase,
-    whose: str,
+    who: Who,
     place: tuple[str, str],
 ) -> Engine:
     search(recipe.modules)
     weights = Weights(recipe, RunDir(folder), tokenizer)
-    found = _place((weights._other_model(whose) or (recipe.model, ""))[0])
+    found = _place(weights._named(who)[0])
     if found != place:
         raise UserError(
             f"a worker would run the model as {' on '.join(found)}, and the run's completions are"
@@ -349,4 +329,4 @@ def _made_elsewhere(
             where="--ray",
             fix="name dtype and device in the recipe, and use machines of one kind",
         )
-    return weights.engine(whose)
+    return weights.engine(who)

@@ -55,7 +55,7 @@ LESSON = pa.schema(
 
 
 _GRADE = pa.schema(
-    {f.name: pa.int32() if f.name.endswith("_tokens") else pa.string() for f in fields(Grade)}
+    {f.name: pa.int32() if "int" in str(f.type) else pa.string() for f in fields(Grade)}
 )
 
 

@@ -12,6 +12,7 @@ from unprompt import recipe as recipe_, report
 from unprompt.engines import models
 from unprompt.messages import UserError
 from unprompt.recipe import Recipe
+from unprompt.records import student
 from unprompt.stages import evaluate
 from unprompt.stages.weights import Weights
 from unprompt.store.files import replacing
@@ -59,7 +60,7 @@ def export(folder: Path, to: Path, round_: str | None, *, merge: bool = True) ->
             "there is something here already", where=str(to), fix="give a new folder with --to"
         )
     tokenizer = models.load_tokenizer(recipe.model, "model")
-    model: Any = Weights(recipe, files, tokenizer).student(name).model
+    model: Any = Weights(recipe, files, tokenizer).student(student(name)).model
     whole = merge and adapter is not None
     with replacing(to) as partial, models.quiet():
         partial.mkdir(parents=True)

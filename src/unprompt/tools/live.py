@@ -15,9 +15,10 @@ from pathlib import Path
 
 from unprompt import recipe as recipe_
 from unprompt.messages import UserError
-from unprompt.records import Example, Prompt
+from unprompt.records import BASE, TEACHER, Example, Prompt, student
 from unprompt.report import cost
 from unprompt.stages import check, evaluate
+from unprompt.stages.prompts import measure, rendered
 from unprompt.stages.templates.render import render_all, variables
 from unprompt.stages.weights import Weights
 from unprompt.store.folder import RunDir
@@ -73,9 +74,9 @@ class Live:
         self.recipe = found.model_copy(
             update={"model": found.model.model_copy(update={"engine": "hf", "vllm": {}})}
         )
-        self.checked = check.check(self.recipe, estimate=False)
+        self.prompts, self._prices = rendered(self.recipe), check.costs(self.recipe)
         self.contexts = list(self.recipe.contexts)
-        self._weights = Weights(self.recipe, files, self.checked.tokenizer)
+        self._weights = Weights(self.recipe, files, self.prompts.readers.student.tokenizer)
         self._busy = threading.Lock()
 
     def context(self, name: str | None) -> str:
@@ -115,7 +116,7 @@ class Live:
         """Held-out examples (training inputs, if there are none), their fields as one would type
         them.
         """
-        rows = self.checked.held_out.get(context) or self.checked.inputs.get(context) or []
+        rows = self.prompts.inputs.of(context)
         return {
             row.id: {name: _typed(row.fields.get(name, "")) for name in self.fields(context)}
             for row in rows
@@ -128,19 +129,17 @@ class Live:
             UserError: A field that holds no text in the data is typed as no JSON, or the template
                 fails.
         """
-        known = self.checked.held_out.get(context) or self.checked.inputs.get(context) or []
+        known = self.prompts.inputs.of(context)
         values = {
             name: _value(name, text, known[0].fields.get(name, "") if known else "")
             for name, text in typed.items()
         }
         of, example = self.recipe.contexts[context], Example("typed", values)
         if system == "teacher" and of.teacher:
-            return render_all(
-                context, of.teacher, "teacher", [example], self.checked.shown[context]
-            )[0]
-        return render_all(context, of.student, "student", [example], [self.checked.pools[context]])[
-            0
-        ]
+            shown = self.prompts.inputs.shown[context]
+            return render_all(context, of.teacher, "teacher", [example], shown)[0]
+        pool = self.prompts.inputs.pools[context]
+        return render_all(context, of.student, "student", [example], [pool])[0]
 
     def reply(
         self,
@@ -166,20 +165,18 @@ class Live:
                 where=context,
                 fix=f"there are: {', '.join(self.systems(context))}",
             )
-        recipe, checked = self.recipe, self.checked
+        recipe = self.recipe
         evaluation = recipe.evaluation(context)
         sampling = evaluate.sampling_of(recipe, evaluation) if evaluation else recipe.sampling
-        whose = {"teacher": recipe.taught_by(context)[0] or "teacher", "before": "base"}.get(
-            system, system
-        )
-        asked = self.prompt(context, system, typed)
-        reader = checked.readers["teacher" if whose == "teacher" else "student"]
-        length = check.measure(
-            [asked], reader, f"contexts.{context}.{system}", sampling.max_new_tokens
-        ).lengths[0]
-        seen = (checked.held_teacher if system == "teacher" else checked.held_student).get(context)
+        who = recipe.taught_by(context)[0] if system == "teacher" else student(system)
+        who = BASE if system == "before" else who
+        asked, where = self.prompt(context, system, typed), f"contexts.{context}.{system}"
+        reader = self.prompts.readers.of(who)
+        length = measure([asked], reader, where, sampling.max_new_tokens).lengths[0]
+        template = "teacher" if system == "teacher" else "student"
+        seen = self.prompts.side(context, template, held_out=True)
         with self._busy:
-            engine = self._weights.engine(whose)
+            engine = self._weights.engine(who)
             began = time.perf_counter()
             found = engine.generate(
                 [asked],
@@ -190,7 +187,7 @@ class Live:
                 heard=(lambda _, text: heard(text)) if heard else None,
             )[0]
             seconds = time.perf_counter() - began
-        price = checked.prices.get("teacher" if whose == "teacher" else "student")
+        price = self._prices.get("teacher" if who == TEACHER else "student")
         dollars = cost.dollars(price, length, len(found.token_ids)) if price else None
         return Reply(found.text, length, len(found.token_ids), seconds, found.stop, dollars)
 

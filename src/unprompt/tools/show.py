@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
-from unprompt import recipe
+from unprompt import recipe as recipe_
 from unprompt.messages import UserError
+from unprompt.recipe import Recipe
 from unprompt.records import Completion, Grade, Lesson, Prompt, as_text
-from unprompt.stages import check
-from unprompt.stages.collect import key_of
 from unprompt.stages.lessons import extract as extract_
-from unprompt.stages.prompts import sample_ids, several
+from unprompt.stages.prompts import Prompts, rendered, sample_ids, several
+from unprompt.stages.questions import key_of
 from unprompt.store.folder import RunDir
 from unprompt.store.tables import read_completions, read_grades, read_lessons
 
@@ -26,88 +27,76 @@ def show(folder: Path, example_id: str | None = None, console: Console | None = 
     Raises:
         UserError: No run, or no such example.
     """
-    console = console or Console()
-    files = RunDir(folder)
+    console, files = console or Console(), RunDir(folder)
     if not files.recipe.is_file():
         raise UserError(
             "there is no run here", where=str(folder), fix="run `unprompt run RECIPE` first"
         )
-    plan = recipe.load(files.recipe)
-    checked = check.check(plan, estimate=False)
-    stores = [
-        read_completions(store) for store in sorted(files.stores(plan.store).glob("*"), key=str)
+    recipe = recipe_.load(files.recipe)
+    prompts = rendered(recipe)
+    wanted = example_id or next(iter(prompts.inputs.taught.values()))[0].id
+    shown = [
+        _of_context(console, files, recipe, prompts, name, wanted, held_out=held_out)
+        for name in recipe.contexts
+        for held_out in (False, True)
     ]
-    grades = (
-        read_grades(files.folder / "grades.parquet")
-        if (files.folder / "grades.parquet").is_file()
-        else []
-    )
-    kept = {
-        name: path
-        for name in plan.plan
-        if (path := files.round(name).folder / "lessons.parquet").is_file()
-    }
-    lessons = [(name, lesson) for name, path in kept.items() for lesson in read_lessons(path)]
-    wanted = example_id or next(iter(checked.inputs.values()))[0].id
-    found = False
-    for name in plan.contexts:
-        for part, teacher, student, hint, count in (
-            (
-                "training input",
-                checked.teacher,
-                checked.student,
-                checked.hint,
-                plan.per_input(name),
-            ),
-            ("held-out example", checked.held_teacher, checked.held_student, {}, 1),
-        ):
-            at = (
-                next(
-                    (n for n, p in enumerate(student[name].prompts) if p.example_id == wanted), None
-                )
-                if name in student
-                else None
-            )
-            if at is None:
-                continue
-            found = True
-            console.rule(f"{part} {wanted} in context {name}", characters="-")
-            asked = teacher[name].prompts[at] if name in teacher else None
-            if asked:
-                _prompt(console, "teacher's prompt", asked, teacher[name].lengths[at])
-            _prompt(
-                console, "student's prompt", student[name].prompts[at], student[name].lengths[at]
-            )
-            for said in several(
-                [side[name].prompts[at] for side in (teacher, hint) if name in side], count
-            ):
-                store = next(
-                    (s for s in stores if key_of(said) in s and s[key_of(said)].labels is not None),
-                    None,
-                )
-                if store is not None:
-                    _completion(console, checked, plan, name, store[key_of(said)])
-            for round_, lesson in lessons:
-                if (
-                    part == "training input"
-                    and lesson.example_id in sample_ids(wanted, count)
-                    and lesson.context == name
-                ):
-                    _lesson(console, checked, lesson, round_)
-            _grades(
-                console,
-                [
-                    g
-                    for g in grades
-                    if part != "training input" and g.example_id == wanted and g.context == name
-                ],
-            )
-    if not found:
+    if not any(shown):
         raise UserError(
             f"there is no example '{wanted}'",
             where=str(folder),
             fix="give the id of an input or of a held-out example",
         )
+
+
+def _of_context(
+    console: Console,
+    files: RunDir,
+    recipe: Recipe,
+    prompts: Prompts,
+    name: str,
+    wanted: str,
+    *,
+    held_out: bool,
+) -> bool:
+    """Print an example of a context; whether it has one of this name."""
+    student = prompts.side(name, "student", held_out=held_out)
+    ids = [prompt.example_id for prompt in student.prompts] if student else []
+    if student is None or wanted not in ids:
+        return False
+    at, count = ids.index(wanted), 1 if held_out else recipe.per_input(name)
+    part = "held-out example" if held_out else "training input"
+    console.rule(f"{part} {wanted} in context {name}", characters="-")
+    teacher = prompts.side(name, "teacher", held_out=held_out)
+    if teacher:
+        _prompt(console, "teacher's prompt", teacher.prompts[at], teacher.lengths[at])
+    _prompt(console, "student's prompt", student.prompts[at], student.lengths[at])
+    sides = [teacher, prompts.side(name, "hint", held_out=held_out)]
+    asked = several([side.prompts[at] for side in sides if side], count)
+    for completion in _answers(files, recipe, asked):
+        _completion(console, recipe, name, completion)
+    if held_out:
+        path = files.folder / "grades.parquet"
+        grades = read_grades(path) if path.is_file() else []
+        _grades(console, [g for g in grades if (g.context, g.example_id) == (name, wanted)])
+        return True
+    for round_ in recipe.plan:
+        path = files.round(round_).folder / "lessons.parquet"
+        for lesson in read_lessons(path) if path.is_file() else []:
+            if lesson.example_id in sample_ids(wanted, count) and lesson.context == name:
+                _lesson(console, prompts, lesson, round_)
+    return True
+
+
+def _answers(files: RunDir, recipe: Recipe, asked: Sequence[Prompt]) -> list[Completion]:
+    """What the teacher answered: those with labels."""
+    stores: list[Mapping[str, Completion]] = [
+        read_completions(store) for store in sorted(files.stores(recipe.store).glob("*"), key=str)
+    ]
+    answers = []
+    for key in map(key_of, asked):
+        kept = [store[key] for store in stores if key in store]
+        answers += [answer for answer in kept if answer.labels is not None][:1]
+    return answers
 
 
 def _prompt(console: Console, title: str, prompt: Prompt, tokens: int) -> None:
@@ -116,50 +105,36 @@ def _prompt(console: Console, title: str, prompt: Prompt, tokens: int) -> None:
         console.print(Text(as_text(content)))
 
 
-def _completion(
-    console: Console, checked: check.Checked, plan: recipe.Recipe, name: str, completion: Completion
-) -> None:
-    console.print(
-        Text(
-            f"\nteacher's completion ({len(completion.token_ids)} tokens, ended by"
-            f" {completion.stop})",
-            style="bold",
-        )
+def _completion(console: Console, recipe: Recipe, name: str, completion: Completion) -> None:
+    title = (
+        f"\nteacher's completion ({len(completion.token_ids)} tokens, ended by {completion.stop})"
     )
-    span = extract_.extract(
-        plan.contexts[name].extract, completion.text, completion.stop, "", plan.modules
-    )
+    console.print(Text(title, style="bold"))
+    rule = recipe.contexts[name].extract
+    span = extract_.extract(rule, completion.text, completion.stop, "", recipe.modules)
+    shown = Text(completion.text)
     if isinstance(span, str):
-        console.print(Text(completion.text))
+        console.print(shown)
         console.print(Text(f"not extracted: {span}", style="red"))
         return
-    shown = Text(completion.text)
     shown.stylize("bold green", span.start, span.end)
     console.print(shown)
     console.print(Text(f"extracted: {completion.text[span.start : span.end]!r}"))
 
 
-def _lesson(console: Console, checked: check.Checked, lesson: Lesson, round_: str) -> None:
+def _lesson(console: Console, prompts: Prompts, lesson: Lesson, round_: str) -> None:
+    def token(id_: int) -> str:
+        return repr(prompts.readers.student.tokenizer.decode([id_]))
+
     in_round = "" if round_ == "after" else f" in round {round_}"
-    console.print(
-        Text(f"\nlesson: what the student learns{in_round}, token by token", style="bold")
-    )
+    title = f"\nlesson: what the student learns{in_round}, token by token"
+    console.print(Text(title, style="bold"))
     weighted = [n for n, weight in enumerate(lesson.weights) if weight]
     for n, place in enumerate(weighted):
-        entries = ", ".join(
-            f"{_token(checked, id_)} {probability:.2f}"
-            for id_, probability in lesson.labels.token(n)[:_TOP]
-        )
-        console.print(
-            Text(
-                f"  {_token(checked, lesson.input_ids[place]):20} weight {lesson.weights[place]:g} "
-                f"  {entries}"
-            )
-        )
-
-
-def _token(checked: check.Checked, id_: int) -> str:
-    return repr(checked.tokenizer.decode([id_]))
+        labels = lesson.labels.token(n)[:_TOP]
+        entries = ", ".join(f"{token(id_)} {probability:.2f}" for id_, probability in labels)
+        weight = f"weight {lesson.weights[place]:g}"
+        console.print(Text(f"  {token(lesson.input_ids[place]):20} {weight}   {entries}"))
 
 
 def _grades(console: Console, grades: list[Grade]) -> None:
@@ -168,4 +143,4 @@ def _grades(console: Console, grades: list[Grade]) -> None:
         answer = (
             repr(grade.answer) if grade.answer is not None else f"not extracted ({grade.failure})"
         )
-        console.print(Text(f"{grade.system:22} {answer} (gold {grade.target!r}) {values}"))
+        console.print(Text(f"{grade.row:22} {answer} (gold {grade.target!r}) {values}"))

@@ -21,8 +21,7 @@ from unprompt.engines import models
 from unprompt.engines.tokens import encode
 from unprompt.messages import UserError
 from unprompt.records import Lesson, Messages, Prompt
-from unprompt.stages import check
-from unprompt.stages.prompts import several
+from unprompt.stages.prompts import rendered, several
 from unprompt.store.files import replacing
 from unprompt.store.folder import RunDir
 from unprompt.store.tables import read_lessons
@@ -325,16 +324,17 @@ def hand_over(folder: Path, round_: str | None, out: Path | None) -> list[str]:
             fix="run the recipe to its end first",
         )
     target = out or source.with_name("transfer.jsonl")
-    checked = check.check(recipe, estimate=False)
+    prompts = rendered(recipe)
+    tokenizer = prompts.readers.student.tokenizer
     asked = {
         (context, prompt.example_id): prompt
-        for context, side in checked.student.items()
+        for context, side in prompts.student.items()
         for prompt in several(side.prompts, recipe.per_input(context))
     }
     found = export(
         read_lessons(source),
         asked,
-        checked.tokenizer,
+        tokenizer,
         end_token=recipe.plan[name].lessons.end_token,
     )
     if not found.chats:
@@ -347,7 +347,7 @@ def hand_over(folder: Path, round_: str | None, out: Path | None) -> list[str]:
     validate(text, target.name)
     with replacing(target) as partial:
         partial.write_text(text, "utf-8")
-    lines = summary(found.chats, checked.tokenizer)
+    lines = summary(found.chats, tokenizer)
     if found.cut:
         lines.append(
             f"note: {found.cut} lessons are left out: max_new_tokens cut their answers, and every"

@@ -22,9 +22,9 @@ from unprompt.messages import UserError, say
 from unprompt.metrics.statistics import by_group, interval
 from unprompt.recipe import Context, Data, Evaluate, Lessons, Recipe, Sampling, Template
 from unprompt.recipe.names import search
-from unprompt.records import Example
-from unprompt.stages import check as check_, evaluate, inputs
-from unprompt.stages.prompts import plain
+from unprompt.records import BASE, TEACHER, Example, Who
+from unprompt.stages import evaluate, inputs
+from unprompt.stages.prompts import Prompts, Side, plain, rendered
 from unprompt.stages.questions import Question
 from unprompt.stages.templates.render import render
 from unprompt.stages.weights import Weights
@@ -111,8 +111,9 @@ class _Search:
         self.rows = self._split()
         self.evaluation = self._evaluation()
         evaluate.check(self.evaluation, self.rows, "tune", recipe.modules)
-        self.checked = {name: self._checked(name) for name in self.variants}
-        self._weights = Weights(recipe, files, next(iter(self.checked.values())).tokenizer)
+        self.prompts = {name: self._rendered(name) for name in self.variants}
+        first = next(iter(self.prompts.values()))
+        self._weights = Weights(recipe, files, first.readers.student.tokenizer)
         self.lines = [
             f"tune: {self.trials} of {len(self.combinations)} combinations, each on"
             f" {len(self.rows)} examples ({'all of them' if self.grid else 'picked by TPE'}), by"
@@ -199,7 +200,7 @@ class _Search:
             else Evaluate(data=self.wanted.data, metrics=(self.wanted.metric,))
         )
 
-    def _checked(self, variant: str) -> check_.Checked:
+    def _rendered(self, variant: str) -> Prompts:
         """A variant's prompts, against the model's window at the longest answer tried."""
         sampled = [self.sampling(combination) for combination in self.combinations]
         longest = max(sampling.max_new_tokens for sampling in sampled)
@@ -218,7 +219,7 @@ class _Search:
         found = self.recipe.model_copy(
             update={**others, "contexts": {self.wanted.context: context}}
         )
-        return check_.check(found, estimate=False)
+        return rendered(found)
 
     def _with(self, variant: str) -> Context:
         template = self.variants[variant]
@@ -255,7 +256,7 @@ class _Search:
         """Changes when a trial's result may: weights, prompts, gold answers, metric, settings; not
         how many trials there are.
         """
-        sides = {name: self._side(checked) for name, checked in self.checked.items()}
+        sides = {name: self._side(prompts) for name, prompts in self.prompts.items()}
         shown = {
             name: [(p.example_id, p.content, p.others) for p in side.prompts]
             for name, side in sides.items()
@@ -273,7 +274,7 @@ class _Search:
         ]
         return fingerprint(
             SCHEMA,
-            self._weights.identity(self._whose),
+            self._weights.identity(self._who),
             shown,
             functions,
             self.space,
@@ -285,23 +286,23 @@ class _Search:
         )
 
     @property
-    def _whose(self) -> str:
-        return "teacher" if self.wanted.who == "teacher" else "base"
+    def _who(self) -> Who:
+        return TEACHER if self.wanted.who == "teacher" else BASE
 
-    def _side(self, checked: check_.Checked) -> check_.Side:
-        return (checked.held_teacher if self.wanted.who == "teacher" else checked.held_student)[
-            self.wanted.context
-        ]
+    def _side(self, prompts: Prompts) -> Side:
+        side = prompts.side(self.wanted.context, self.wanted.who, held_out=True)
+        assert side
+        return side
 
     def answer(self, combination: Combination) -> dict[str, Any]:
         """Ask and grade one combination."""
         side, name, wanted = (
-            self._side(self.checked[combination[0]]),
+            self._side(self.prompts[combination[0]]),
             self.wanted.context,
             self.wanted,
         )
         completions = self._weights.collect(
-            f"tune {name}", Question(self._whose, side, self.sampling(combination))
+            f"tune {name}", Question(self._who, side, self.sampling(combination))
         )
         graded = evaluate.grade(
             wanted.who,

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from unprompt.engines import Unfinished, models, text
 from unprompt.messages import UserError, say
 from unprompt.recipe import Labels, Model, Recipe, Sampling
-from unprompt.records import Completion, Prompt, SoftLabels
+from unprompt.records import TEACHER, Completion, Prompt, SoftLabels
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -316,7 +316,7 @@ def refuse(recipe: Recipe, model: Model, where: str) -> None:
             context.teacher
             and context.examples
             and context.examples.prompts > 1
-            and None in recipe.taught_by(name)
+            and TEACHER in recipe.taught_by(name)
         ):
             raise UserError(
                 "vLLM can't average the probabilities of several prompts",

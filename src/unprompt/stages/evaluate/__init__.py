@@ -2,11 +2,10 @@
 
 from unprompt.stages.evaluate.grade import (
     check,
-    continuations,
     grade,
     grade_choices,
     refuse_gold,
     sampling_of,
 )
 
-__all__ = ["check", "continuations", "grade", "grade_choices", "refuse_gold", "sampling_of"]
+__all__ = ["check", "grade", "grade_choices", "refuse_gold", "sampling_of"]

@@ -9,11 +9,11 @@ from unprompt import metrics
 from unprompt.messages import UserError
 from unprompt.metrics import Metric
 from unprompt.metrics.choices import choice
-from unprompt.recipe import Evaluate, Extract, Recipe, Sampling, Template
+from unprompt.recipe import Evaluate, Extract, Recipe, Sampling
 from unprompt.recipe.names import function
 from unprompt.records import Completion, Example, Grade
 from unprompt.stages.lessons import extract as extract_
-from unprompt.stages.templates.render import render, value
+from unprompt.stages.templates.render import value
 
 
 def sampling_of(recipe: Recipe, evaluation: Evaluate) -> Sampling:
@@ -131,21 +131,6 @@ def _source(evaluation: Evaluate, example: Example, where: str) -> str:
     return found
 
 
-def continuations(
-    evaluation: Evaluate, held_out: Sequence[Example], where: str
-) -> dict[str, list[str]]:
-    """`right` and `wrong` -> that continuation of each example."""
-    assert evaluation.choices
-    found = {}
-    for side, source in (("right", evaluation.choices.right), ("wrong", evaluation.choices.wrong)):
-        texts = [
-            render(Template(text=source), "", example, None, f"{where}.choices.{side}")
-            for example in held_out
-        ]
-        found[side] = [str(prompt.content) for prompt in texts]
-    return found
-
-
 def grade(
     system: str,
     name: str,
@@ -154,6 +139,9 @@ def grade(
     completions: Sequence[Completion],
     evaluation: Evaluate,
     modules: str,
+    *,
+    shots: int | None = None,
+    draw: int | None = None,
 ) -> list[Grade]:
     """Extract each answer (by `evaluation.extract`, or else by `rule`) and measure it; with
     `evaluation.lenient` once more by that. An answer that can't be extracted is worth 0, and says
@@ -202,6 +190,8 @@ def grade(
             replace(
                 _grade(system, name, example, completion, answer, failure, values, evaluation),
                 lenient_answer=lenient,
+                shots=shots,
+                draw=draw,
             )
         )
     return grades

@@ -259,7 +259,7 @@ def judge(
     """All verdicts.
 
     Judged is the extracted answer; where nothing could be extracted, the whole text, which is what
-    a user would have got. Answers behind shots (`NAME@...`) are left out. A prompt over the judge's
+    a user would have got. Answers behind shots are left out. A prompt over the judge's
     window is not asked, and its verdict says so.
 
     Args:
@@ -271,7 +271,7 @@ def judge(
     assert settings
     answers: dict[tuple[str, str], list[Grade]] = {}
     for grade in grades:
-        if "@" not in grade.system:
+        if grade.shots is None:
             answers.setdefault((grade.context, grade.example_id), []).append(grade)
     questions: dict[str, Prompt] = {}
     wanted: list[tuple[_Task, Verdict, str]] = []

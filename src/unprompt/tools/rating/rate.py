@@ -26,7 +26,7 @@ from unprompt.messages import UserError
 from unprompt.metrics.agreement import krippendorff_alpha
 from unprompt.metrics.statistics import bootstrap, by_group
 from unprompt.records import as_text
-from unprompt.stages import check
+from unprompt.stages.prompts import rendered
 from unprompt.store.files import fingerprint, replacing
 from unprompt.store.folder import RunDir
 from unprompt.store.tables import read_grades
@@ -82,7 +82,7 @@ def export(
 
     Args:
         out: Where the sheet goes; `rating_sheet.csv` in the run's folder unless given.
-        systems: Which systems to rate; all but those behind shots (`NAME@...`), if empty.
+        systems: Which systems to rate; all but those behind shots, if empty.
         examples: How many examples of each context, drawn with the recipe's seed; all unless given.
         low: The lowest rating.
         high: The highest.
@@ -143,7 +143,7 @@ def blinded(
         return key
     graded = folder / "grades.parquet"
     there = (
-        {(g.context, g.example_id, g.system): g.shown for g in read_grades(graded)}
+        {(g.context, g.example_id, g.row): g.shown for g in read_grades(graded)}
         if graded.is_file()
         else {}
     )
@@ -167,7 +167,8 @@ def _key(
     plan, asked = _asked(files)
     grades = read_grades(files.folder / "grades.parquet") if asked else []
     grades = [g for g in grades if (g.context, g.example_id) in asked]
-    there = list(dict.fromkeys(g.system for g in grades))
+    there = list(dict.fromkeys(g.row for g in grades))
+    plain = {g.row for g in grades if g.shots is None}
     for name in systems:
         if name not in there:
             raise UserError(
@@ -175,7 +176,7 @@ def _key(
                 where=str(files.folder),
                 fix=f"there are: {', '.join(there) or 'none'}",
             )
-    wanted = systems or [name for name in there if "@" not in name]
+    wanted = systems or [name for name in there if name in plain]
     chosen: set[tuple[str, str]] = set()
     for context in dict.fromkeys(name for name, _ in asked):
         ids = [id_ for name, id_ in asked if name == context]
@@ -185,14 +186,12 @@ def _key(
                 ids, min(examples or len(ids), len(ids))
             )
         }
-    grades = [g for g in grades if g.system in wanted and (g.context, g.example_id) in chosen]
+    grades = [g for g in grades if g.row in wanted and (g.context, g.example_id) in chosen]
     if not grades:
         raise UserError(
             NO_ANSWERS, where=str(files.folder), fix="run a recipe with an evaluate section"
         )
-    made_from = fingerprint(
-        [[g.context, g.example_id, g.system, g.shown] for g in grades], low, high
-    )
+    made_from = fingerprint([[g.context, g.example_id, g.row, g.shown] for g in grades], low, high)
     path = files.folder / KEY
     if path.is_file():
         old = json.loads(path.read_text("utf-8"))
@@ -215,7 +214,7 @@ def _key(
         id_: {
             "context": g.context,
             "example_id": g.example_id,
-            "system": g.system,
+            "system": g.row,
             "group": g.group,
             "input": asked[g.context, g.example_id],
             "response": g.shown,
@@ -231,7 +230,7 @@ def _asked(files: RunDir) -> tuple[recipe.Recipe, dict[tuple[str, str], str]]:
     """
     plan = recipe.load(files.recipe)
     found: dict[tuple[str, str], str] = {}
-    for name, side in check.check(plan, estimate=False).held_student.items():
+    for name, side in rendered(plan).held_student.items():
         evaluation = plan.evaluation(name)
         if evaluation and not evaluation.choices:
             found |= {(name, prompt.example_id): as_text(prompt.content) for prompt in side.prompts}

@@ -1,4 +1,4 @@
-"""T: rendered prompts with their lengths. Pure."""
+"""Rendered prompts with their lengths. Pure."""
 
 from __future__ import annotations
 
@@ -38,6 +38,12 @@ class Side:
     lengths: list[int]
     prefix: tuple[int, ...]
 
+    @property
+    def read(self) -> int:
+        """Tokens that are read when all prompts are answered, the shared prefix once."""
+        shared = sum(self.prefix)
+        return shared + sum(self.lengths) - shared * len(self.lengths)
+
     def first(self, count: int) -> Side:
         """The first so many of the prompts, or all."""
         return Side(self.prompts[:count], self.lengths[:count], self.prefix)
@@ -46,3 +52,7 @@ class Side:
         """Some of the prompts, each `count` times (under the ids of an input's completions)."""
         lengths = [self.lengths[n] for n in places for _ in range(count)]
         return Side(several([self.prompts[n] for n in places], count), lengths, self.prefix)
+
+    def times(self, count: int) -> Side:
+        """All prompts, each `count` times."""
+        return self if count == 1 else self.only(range(len(self.prompts)), count)

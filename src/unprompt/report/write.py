@@ -1,0 +1,174 @@
+"""A run's report, written: every number once, then the pages. Asks nobody."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from unprompt.recipe import Recipe
+from unprompt.records import TEACHER, Grade
+from unprompt.report import cost
+from unprompt.report.card import model_card
+from unprompt.report.examples import held_out
+from unprompt.report.numbers import numbers
+from unprompt.report.page import page
+from unprompt.report.text import markdown
+from unprompt.report.verdict import conclude
+from unprompt.stages.asks import Ask
+from unprompt.stages.check import Checked
+from unprompt.stages.drawn import Drawn
+from unprompt.stages.evaluate import judge
+from unprompt.stages.evaluate.measured import Measured
+from unprompt.stages.lessons.transfer_set import Taught, TransferSet
+from unprompt.store.answers import Answers
+from unprompt.store.folder import RunDir
+from unprompt.store.tables import write_grades, write_rows
+
+
+def write(
+    recipe: Recipe,
+    files: RunDir,
+    checked: Checked,
+    drawn: Mapping[str, Drawn],
+    transfers: Mapping[str, TransferSet],
+    trained: dict[str, dict[str, Any]],
+    answers: Mapping[Ask, Answers],
+    measured: Measured,
+    servers: dict[str, dict[str, Any]],
+) -> dict[str, Any]:
+    """Write report.html, report.json, report.md, the model cards, and the records behind them.
+
+    Args:
+        drawn: Source of sampled inputs -> what became of the draws.
+        transfers: Round -> its lessons.
+        trained: Round -> what is said of its training.
+        servers: What each server was asked.
+    """
+    prompts, contexts = checked.prompts, dict[str, dict[str, Any]]()
+    for name in recipe.contexts:
+        contexts[name] = _taught(name, transfers.values(), checked, drawn)
+        if reason := measured.kl_left_out.get(name):
+            contexts[name]["kl_left_out"] = reason
+    report = numbers(
+        recipe,
+        contexts,
+        measured.grades,
+        measured.kl,
+        measured.seconds,
+        trained,
+        str(files.round(list(recipe.plan)[-1]).folder),
+        associations=measured.associations,
+        drift=measured.drift,
+        encoder_decoder=prompts.readers.student.encoder_decoder,
+    )
+    if recipe.judge:
+        report["judge"] = judge.summary(recipe, measured.verdicts)
+    if recipe.cost:
+        report["cost"] = _cost(recipe, files, checked, drawn, transfers, answers, measured.grades)
+    if servers:
+        report["servers"] = servers
+    for section in ("instructions", "self_agreement"):
+        for name, figures in getattr(measured, section).items():
+            report["contexts"][name][section] = figures
+    conclude(report)
+    shown = [
+        each
+        for name, rows in prompts.inputs.held_out.items()
+        for each in held_out(
+            name,
+            rows,
+            prompts.held_student[name],
+            prompts.held_teacher.get(name),
+            measured.kl.get(name, {}),
+        )
+    ]
+    write_rows(files.folder / "examples.parquet", [each.row() for each in shown])
+    if measured.grades:
+        write_grades(files.folder / "grades.parquet", measured.grades)
+    files.write_text("report.json", json.dumps(report, indent=1, ensure_ascii=False))
+    for name in recipe.plan:
+        RunDir(files.round(name).student).write_text("README.md", model_card(report, name))
+    files.write_text("report.md", markdown(report))
+    files.write_text("report.html", page(report, shown, measured.grades))
+    return report
+
+
+def _first(transfers: Sequence[TransferSet], context: str) -> list[tuple[Taught, int]]:
+    """What each teacher taught in a context, the recipe's own first; rounds that build their
+    lessons otherwise were taught by the same answers.
+    """
+    by_teacher: dict[Any, tuple[Taught, int]] = {}
+    for transfer in transfers:
+        for taught, count in transfer.taught:
+            if taught.context == context:
+                by_teacher.setdefault(taught.who, (taught, count))
+    return sorted(by_teacher.values(), key=lambda each: each[0].who != TEACHER)
+
+
+def _taught(
+    name: str, transfers: Any, checked: Checked, drawn: Mapping[str, Drawn]
+) -> dict[str, Any]:
+    """Counts of a context's lessons, and what became of the other answers; nothing of one that is
+    only evaluated.
+    """
+    taught = _first(list(transfers), name)
+    if not taught:
+        return {}
+    drops = [each.drops for each, _ in taught]
+    reasons = sum((Counter(each.reasons()) for each in drops), Counter[str]())
+    return {
+        "inputs": len(checked.prompts.inputs.taught[name]),
+        "taught_by": [str(each.who) for each, _ in taught],
+        "lessons": sum(count for _, count in taught),
+        "failed_extractions": {
+            "reasons": dict(reasons),
+            "examples": sorted({id_ for each in drops for id_ in each.failed}),
+        },
+        "cut_at_limit": sum(len(each.cut_at_limit) for each in drops),
+        "filtered": {
+            str(each.who): each.drops.filtered for each, _ in taught if each.drops.filtered
+        },
+        "overlap": checked.overlap[name],
+        "drawn": {
+            where: each.counts for where, each in drawn.items() if where.split(".")[1] == name
+        },
+    }
+
+
+def _cost(
+    recipe: Recipe,
+    files: RunDir,
+    checked: Checked,
+    drawn: Mapping[str, Drawn],
+    transfers: Mapping[str, TransferSet],
+    answers: Mapping[Ask, Answers],
+    grades: Sequence[Grade],
+) -> dict[str, Any]:
+    seconds: dict[str, float | None] = {}
+    for name in recipe.plan:
+        path = files.round(name).folder / "train_seconds.json"
+        seconds[name] = json.loads(path.read_text()) if path.is_file() else None
+    called: dict[tuple[str, str], cost.Usage] = {}
+    for ask in answers:
+        if ask.purpose == "held-out" and ask.question and ask.system and ask.system.shots is None:
+            key = ask.context, ask.system.name
+            rows = [g for g in grades if (g.context, g.row) == key]
+            called[key] = cost.Usage(
+                ask.who.role,
+                len(rows),
+                sum(g.prompt_tokens for g in rows),
+                sum(g.completion_tokens for g in rows),
+                sum(ask.question.side.prefix),
+            )
+    spent: dict[str, dict[str, list[cost.Usage]]] = {}
+    for name in recipe.contexts:
+        spent[name] = {
+            str(taught.who): [cost.usage(*each) for each in taught.answers]
+            for taught, _ in _first(list(transfers.values()), name)
+        }
+    for where, each in drawn.items():
+        of_context = spent[where.split(".")[1]].setdefault("inputs", [])
+        of_context += [cost.usage(*asked) for asked in each.answers]
+    return cost.report(recipe, checked.prices, called, spent, seconds)

@@ -1,0 +1,207 @@
+"""How close systems are to the teacher: KL on what it answered to held-out inputs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from unprompt.engines import models
+from unprompt.messages import UserError, bar, say
+from unprompt.recipe import Extract, Recipe
+from unprompt.records import BASE, Lesson, TokenKL, Who, student
+from unprompt.stages import lessons
+from unprompt.stages.asks import Ask, of_system
+from unprompt.stages.evaluate import instructions
+from unprompt.stages.plan import why_not_compared
+from unprompt.stages.prompts import Prompts
+from unprompt.stages.weights import Weights
+from unprompt.store.answers import Answers
+from unprompt.store.files import FORMAT, fingerprint, read_json, replacing
+
+if TYPE_CHECKING:
+    from unprompt.stages.train.watch import Watch
+
+Answered = Mapping[Ask, Answers]
+_WATCHED = 32
+"""Held-out inputs that are looked at while a student trains."""
+
+
+def held(recipe: Recipe, prompts: Prompts, answers: Answered, context: str) -> list[Lesson] | str:
+    """What the teacher answered to a context's held-out inputs, behind the student's prompts; where
+    that can't be compared, why.
+    """
+    ask = of_system(list(answers), context, "teacher")
+    if ask is None:
+        return []
+    if why := why_not_compared(prompts, ask.who):
+        return why
+    pair = prompts.readers.carrying(ask.who)
+    try:
+        completions = pair.carried(answers[ask]) if pair else answers[ask]
+    except UserError as error:
+        return error.what
+    return lessons.build(
+        prompts.held_student[context].prompts,
+        completions,
+        prompts.readers.student.tokenizer,
+        recipe.contexts[context].extract,
+        end_token=False,
+        where=f"contexts.{context}.extract",
+        modules=recipe.modules,
+    )[0]
+
+
+def token_kl(weights: Weights, who: Who, asked: Sequence[Lesson], title: str) -> list[list[float]]:
+    """KL from the lessons' labels to these weights, in nats, of each token of each lesson; kept in
+    the run's folder.
+    """
+    from unprompt.stages.train import kl
+
+    key = fingerprint(
+        FORMAT,
+        weights.identity(who),
+        [[x.input_ids, x.labels.ids.tolist(), x.labels.probs.tolist()] for x in asked],
+    )
+    path = weights.files.folder / "kl" / f"{key}.tokens.json"
+    if (known := read_json(path)) is not None:
+        return known
+    engine, batch = weights.here(who), weights.recipe.batch_size or 32
+    with bar(title, len(asked)) as progress, engine.ready():
+        nats = kl.token_kl(engine.model, engine.tokenizer, asked, batch, progress)
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(nats))
+    return nats
+
+
+def to_teacher(
+    weights: Weights, prompts: Prompts, answers: Answered
+) -> tuple[dict[str, dict[str, TokenKL]], dict[str, str]]:
+    """Context -> `before` and each round -> KL(teacher || system); and the contexts that are left
+    out, with the reason.
+    """
+    from unprompt.stages.train import kl
+
+    recipe, tokenizer = weights.recipe, prompts.readers.student.tokenizer
+    of_context, left_out = dict[str, list[Lesson]](), dict[str, str]()
+    for name in prompts.inputs.held_out:
+        said = held(recipe, prompts, answers, name)
+        if isinstance(said, str):
+            left_out[name] = said
+        elif said:
+            of_context[name] = said
+    pieces = {
+        name: [kl.pieces(tokenizer, lesson) for lesson in own] for name, own in of_context.items()
+    }
+    values: dict[str, dict[str, TokenKL]] = {name: {} for name in of_context}
+    for who in (BASE, *map(student, recipe.plan)):
+        system = who.round or "before"
+        for name, own in of_context.items():
+            nats = token_kl(weights, who, own, f"{name}: KL of {system}")
+            ids = [lesson.example_id for lesson in own]
+            values[name][system] = TokenKL(ids, pieces[name], nats)
+    return values, left_out
+
+
+def watch(
+    weights: Weights, prompts: Prompts, answers: Answered, round_: str, decided: str
+) -> Watch | None:
+    """Looks at the held-out inputs of a round's contexts while it trains, as far as their teacher
+    has answered by now.
+    """
+    from unprompt.stages.train.watch import Watch
+
+    recipe, asked = weights.recipe, dict[str, list[Lesson]]()
+    for name in recipe.plan[round_].contexts if recipe.report.watch else ():
+        said = held(recipe, prompts, answers, name)
+        if said and not isinstance(said, str):
+            asked[name] = said[:_WATCHED]
+    if not asked:
+        return None
+    path, tokenizer = watched(weights, decided), prompts.readers.student.tokenizer
+    return Watch(path, tokenizer, asked, recipe.report.watch, recipe.batch_size or 32)
+
+
+def watched(weights: Weights, decided: str) -> Any:
+    """Where `Watch` keeps what it sees of the training of a student that this decides."""
+    return weights.files.folder / "kl" / f"{fingerprint('watch', decided, _WATCHED)}.json"
+
+
+def of_instructions(
+    weights: Weights,
+    prompts: Prompts,
+    answers: Answered,
+    kl: Mapping[str, Mapping[str, TokenKL]],
+) -> dict[str, dict[str, Any]]:
+    """Context -> how much each instruction of the teacher's prompt matters to it, and how much of
+    that the students have taken in.
+    """
+    recipe, bars_of = weights.recipe, dict[str, dict[str, Any]]()
+    for name, systems in kl.items():
+        prompted, teacher = (
+            prompts.held_teacher[name].prompts,
+            of_system(list(answers), name, "teacher"),
+        )
+        items = instructions.find(prompted) if recipe.report.instructions else []
+        if not items or teacher is None:
+            continue
+        bigger = recipe.teacher_model if teacher.who.role == "teacher" else None
+        tokenizer = prompts.readers.student.tokenizer
+        if bigger:
+            tokenizer = models.load_tokenizer(bigger, "teacher_model")
+        ids = systems["before"].example_ids[: recipe.report.instructions]
+        place = {id_: n for n, id_ in enumerate(ids)}
+        asked = [n for n, prompt in enumerate(prompted) if prompt.example_id in place]
+        bars = []
+        for number, item in enumerate(items, 1):
+            built, _ = lessons.build(
+                [item.without[n] for n in asked],
+                [answers[teacher][n] for n in asked],
+                tokenizer,
+                recipe.contexts[name].extract,
+                end_token=False,
+                where=f"contexts.{name}.extract",
+                modules=recipe.modules,
+            )
+            title = f"{name}: teacher without instruction {number}"
+            removed = token_kl(weights, teacher.who, built, title)
+            at = [place[lesson.example_id] for lesson in built]
+            nats = {system: [values.nats[n] for n in at] for system, values in systems.items()}
+            bars.append(instructions.bar(item.text, removed, nats.pop("before"), nats))
+        bars.sort(key=lambda each: -each["matters"]["mean"])
+        bars_of[name] = {"examples": len(asked), "bars": bars}
+    return bars_of
+
+
+def drift(weights: Weights, prompts: Prompts, answers: Answered) -> dict[str, list[float]]:
+    """Each round -> KL(base || student) of each unrelated input, in nats per token of the base
+    model's answer.
+
+    Raises:
+        UserError: The base model answers none of them.
+    """
+    for ask in (ask for ask in answers if ask.purpose == "drift" and ask.question):
+        assert ask.question
+        built, drops = lessons.build(
+            ask.question.side.prompts,
+            answers[ask],
+            prompts.readers.student.tokenizer,
+            Extract(),
+            end_token=True,
+            where="drift",
+        )
+        if drops.failed:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in drops.reasons().items())
+            say(f"drift: measured on {len(built)} of {len(answers[ask])} inputs ({reasons})")
+        if not built:
+            raise UserError(
+                "the base model answers none of these inputs",
+                where="drift.inputs",
+                fix="give other inputs, or another template",
+            )
+        nats = {
+            name: token_kl(weights, student(name), built, f"drift: KL of {name}")
+            for name in weights.recipe.plan
+        }
+        return {name: [sum(each) / len(each) for each in own] for name, own in nats.items()}
+    return {}

@@ -1,0 +1,140 @@
+"""Who reads prompts, and whether they fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from unprompt.engines import models, vocabulary
+from unprompt.engines.server.engine import refuse_content
+from unprompt.engines.tokens import Reader, common_prefix
+from unprompt.messages import UserError
+from unprompt.recipe import Model, Recipe
+from unprompt.records import Prompt, Who
+from unprompt.stages.prompts.side import Side
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Readers:
+    """Who reads a run's prompts.
+
+    Attributes:
+        judge: None without a judge.
+        pair: How the tokens of a teacher that is another model come to the student; None if the
+            student's own model teaches.
+    """
+
+    student: Reader
+    teacher: Reader
+    judge: Reader | None
+    pair: vocabulary.Pair | None
+
+    def of(self, who: Who) -> Reader:
+        """Who reads what these weights are asked."""
+        if who.role == "judge" and self.judge:
+            return self.judge
+        return self.teacher if who.role == "teacher" else self.student
+
+    def carrying(self, who: Who) -> vocabulary.Pair | None:
+        """How this teacher's tokens come to the student, if it is another model."""
+        return self.pair if who.role == "teacher" else None
+
+
+def readers(recipe: Recipe) -> Readers:
+    """Tokenizers and windows of the recipe's models. Reads no weights.
+
+    Raises:
+        UserError: One can't be read.
+    """
+    student = _reader(recipe.model, "model")
+    teacher, pair = student, None
+    if recipe.teacher_model:
+        teacher = _reader(recipe.teacher_model, "teacher_model", student.tokenizer)
+        pair = _pair(recipe, recipe.teacher_model, student, teacher)
+    judge = teacher if recipe.judge else None
+    if recipe.judge and recipe.judge.model:
+        judge = _reader(recipe.judge.model, "judge.model", student.tokenizer)
+    return Readers(student, teacher, judge, pair)
+
+
+def _reader(model: Model, where: str, student: PreTrainedTokenizerBase | None = None) -> Reader:
+    """Who reads a model's prompts; of a server that names no tokenizer, the student's."""
+    if server := model.server:
+        assert student
+        named = server.tokenizer
+        own = models.load_tokenizer(named, f"{where}.server.tokenizer") if named else student
+        return Reader(own, False, model.window, server)
+    config, tokenizer = models.load_config(model, where), models.load_tokenizer(model, where)
+    window = models.window(model, config, tokenizer)
+    return Reader(tokenizer, config.is_encoder_decoder, window)
+
+
+def _pair(recipe: Recipe, teacher: Model, student: Reader, reader: Reader) -> vocabulary.Pair:
+    """How labels come from the teacher to the student."""
+    if teacher.server and not teacher.server.tokenizer:
+        return vocabulary.unknown(student.tokenizer, student.window)
+    config = models.load_config(recipe.model, "model")
+    if teacher.server:
+        teacher_ends = models.end_ids(reader.tokenizer)
+    else:
+        other = models.load_config(teacher, "teacher_model")
+        teacher_ends = models.ends_of(teacher, reader.tokenizer, other, "teacher_model")
+    return vocabulary.pair(
+        student.tokenizer,
+        reader.tokenizer,
+        int(config.get_text_config().vocab_size),
+        student.window,
+        models.ends_of(recipe.model, student.tokenizer, config, "model"),
+        teacher_ends,
+    )
+
+
+def measure(asked: list[Prompt], reader: Reader, where: str, longest_answer: int) -> Side:
+    """Prompts with their lengths in the reader's tokens.
+
+    Raises:
+        UserError: One is empty, of a form that the reader can't be asked, or over its window with
+            its answer.
+    """
+    if reader.server:
+        for prompt in asked:
+            refuse_content(reader.server, prompt.content, where)
+    ids = [[reader.encode(content, where) for content in prompt.renderings] for prompt in asked]
+    for prompt, renderings in zip(asked, ids, strict=True):
+        for tokens in renderings:
+            _refuse(prompt, tokens, reader, where, longest_answer)
+    prefix = tuple(
+        0 if reader.encoder_decoder else common_prefix(list(member))
+        for member in zip(*ids, strict=True)
+    )
+    return Side(asked, [sum(map(len, renderings)) for renderings in ids], prefix)
+
+
+def _refuse(
+    prompt: Prompt, tokens: Sequence[int], reader: Reader, where: str, longest_answer: int
+) -> None:
+    if not tokens:
+        raise UserError(
+            f"the prompt of input '{prompt.example_id}' is empty",
+            where=where,
+            fix="give the template some text",
+        )
+    if reader.window and len(tokens) + longest_answer > reader.window:
+        raise UserError(
+            f"the prompt of input '{prompt.example_id}' has {len(tokens)} tokens; with"
+            f" {longest_answer} new ones that is over the model's window of {reader.window}",
+            where=where,
+            fix="use fewer examples, shorter inputs or a model with a longer window (nothing is"
+            " ever cut)",
+        )
+    ends = tokens[-1] == reader.tokenizer.eos_token_id
+    if ends and isinstance(prompt.content, str) and not reader.encoder_decoder:
+        raise UserError(
+            "the tokenizer puts an end token behind the prompt",
+            where=where,
+            fix="set add_eos_token to false in its tokenizer_config.json",
+        )

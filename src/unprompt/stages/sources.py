@@ -1,0 +1,68 @@
+"""Digests of everything outside the recipe that a run depends on. No torch, no weights read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from unprompt.engines import models
+from unprompt.recipe import Data, Extract, Recipe, prices
+from unprompt.recipe.names import local_path
+from unprompt.stages.evaluate import judge
+from unprompt.store.files import file_digest, module_digest, path_digest
+
+
+def digests(recipe: Recipe) -> list[str]:
+    """Of models, data files and the user's functions, and of our tables as far as they are used."""
+    digests = [models.identity(recipe.model, "model")]
+    if recipe.teacher_model:
+        digests.append(models.identity(recipe.teacher_model, "teacher_model"))
+    if recipe.judge:
+        if recipe.judge.model:
+            digests.append(models.identity(recipe.judge.model, "judge.model"))
+        digests.append(file_digest(judge.OURS))
+    if recipe.cost:
+        digests.append(_file(prices.OURS))
+        if recipe.cost.prices:
+            digests.append(_file(Path(recipe.cost.prices)))
+    named = list(_functions(recipe))
+    for source in _sources(recipe):
+        if source.file:
+            digests.append(_file(local_path(source.file, "inputs")))
+        if source.rule:
+            named.append(source.rule)
+            paths = [value for value in source.args.values() if isinstance(value, str) and value]
+            digests += [path_digest(Path(recipe.modules, path)) for path in paths]
+    return [*digests, *(module_digest(name, recipe.modules) for name in named if ":" in name)]
+
+
+def _file(path: Path) -> str:
+    return file_digest(path) if path.is_file() else "missing"
+
+
+def _functions(recipe: Recipe) -> Iterator[str]:
+    """Names of metrics and extractions, ours among them."""
+    rules: list[Extract | None] = []
+    for name, context in recipe.contexts.items():
+        rules.append(context.extract)
+        if evaluation := recipe.evaluation(name):
+            yield from evaluation.metrics
+            rules += [evaluation.extract, evaluation.lenient]
+        if context.filter:
+            yield context.filter.metric
+            rules.append(context.filter.extract)
+    yield from (rule.keep for rule in rules if rule)
+
+
+def _sources(recipe: Recipe) -> Iterator[Data]:
+    """All data that the recipe names, and what those sources are made of."""
+    sources: list[Data | None] = [recipe.drift and recipe.drift.inputs]
+    for name, context in recipe.contexts.items():
+        sources += [context.inputs, context.examples and context.examples.pool]
+        if evaluation := recipe.evaluation(name):
+            sources += [evaluation.data, evaluation.shots and evaluation.shots.pool]
+    while sources:
+        if source := sources.pop():
+            yield source
+            sources += [part.data for part in source.mix or ()]
+            sources += [source.sample.seeds] if source.sample else []
