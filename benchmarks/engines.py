@@ -14,7 +14,8 @@ import time
 from pathlib import Path
 
 from unprompt import recipe
-from unprompt.stages import check
+from unprompt.records import TEACHER
+from unprompt.stages.prompts import rendered
 from unprompt.stages.questions import Question
 from unprompt.stages.weights import Weights
 from unprompt.store.folder import RunDir
@@ -26,15 +27,15 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[])
     given = parser.parse_args()
     wanted = recipe.load(Path(__file__).parent.parent / "recipes" / "quickstart.yaml", given.set)
-    checked = check.check(wanted)
+    prompts = rendered(wanted)
     with tempfile.TemporaryDirectory() as folder:
-        weights = Weights(wanted, RunDir(folder), checked.tokenizer)
+        weights = Weights(wanted, RunDir(folder), prompts.readers.student.tokenizer)
         began = time.perf_counter()
-        weights.engine("teacher")
+        weights.engine(TEACHER)
         ready = time.perf_counter() - began
         found = weights.collect(
             "answers",
-            Question("teacher", checked.teacher["hotel"], wanted.sampling, wanted.labels),
+            Question(TEACHER, prompts.teacher["hotel"], wanted.sampling, wanted.labels),
         )
         calls, each = len(found), found.seconds_a_call
         assert each

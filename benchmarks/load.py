@@ -22,8 +22,10 @@ import numpy as np
 import psutil
 
 from unprompt.recipe import Labels, Sampling
-from unprompt.records import Completion, Prompt, SoftLabels
-from unprompt.stages.collect import Asking, fill, here
+from unprompt.records import BASE, Completion, Prompt, SoftLabels
+from unprompt.stages.collect import fill, here
+from unprompt.stages.prompts import Side
+from unprompt.stages.questions import Question
 from unprompt.store.answers import Answers
 
 TOKENS, ENTRIES = 20, 8
@@ -89,9 +91,8 @@ def measure(
     def go() -> Answers:
         return fill(
             here(lambda: engine),
-            Asking(store, Sampling(), Labels(), 0, None, (0,)),
-            prompts,
-            lengths,
+            store,
+            Question(BASE, Side(prompts, lengths, (0,)), Sampling(), Labels()),
         )
 
     began = time.perf_counter()

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from unprompt import report
 from unprompt.recipe import parse
-from unprompt.records import Example, Grade, Prompt
-from unprompt.report import TokenKL, held_out
+from unprompt.records import Example, Grade, Prompt, TokenKL
+from unprompt.report import held_out
 from unprompt.stages.prompts import Side
 from unprompt.store.tables import write_rows
 

@@ -146,7 +146,7 @@ def _checked(folder: Path, count: int) -> tuple[float, float]:
     checked = check.check(plan, estimate=False)
     held = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
-    assert len(checked.inputs["hotel"]) == count
+    assert len(checked.prompts.inputs.taught["hotel"]) == count
     return seconds, held
 
 

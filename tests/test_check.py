@@ -141,7 +141,7 @@ def test_an_end_token_that_is_set(tiny: Callable[..., Recipe], tmp_path: Path) -
     }
     model = {"name": saved(tmp_path / "model", tokenizer), "eos_token": "<|begin|>"}
     found = check.check(tiny(contexts={"c": chat}, model=model))
-    assert found.tokenizer.eos_token_id == 2
+    assert found.prompts.readers.student.tokenizer.eos_token_id == 2
     assert not any("ends an answer" in line for line in found.lines)
     loaded = models.load_weights(Model.model_validate(model), "model")
     assert loaded.generation_config is not None

@@ -116,7 +116,7 @@ def test_a_run_reports_its_cost(priced: Callable[..., Recipe], tmp_path: Path) -
     found, systems = run.report["cost"], run.report["contexts"]["colours"]["systems"]
     mine = found["contexts"]["colours"]
     assert set(mine) == set(systems)
-    shared = check.check(recipe).held_teacher["colours"].prefix[0]
+    shared = check.check(recipe).prompts.held_teacher["colours"].prefix[0]
     assert shared > 40
     for name, prices_ in (("teacher", (1000, 3000, 100)), ("after", (500, 1500, 500))):
         tokens, written = systems[name]["prompt_tokens"], systems[name]["completion_tokens"]

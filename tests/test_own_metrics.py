@@ -10,7 +10,7 @@ import pytest
 
 import unprompt
 from conftest import tiny_recipe
-from unprompt import metrics, pipeline
+from unprompt import metrics
 from unprompt.metrics import Metric
 from unprompt.recipe import Filter, parse
 from unprompt.records import Example, Grade
@@ -19,6 +19,7 @@ from unprompt.report.table import is_share
 from unprompt.stages import evaluate
 from unprompt.stages.lessons import rationales
 from unprompt.store.folder import RunDir
+from unprompt.tools.compare import compare
 
 OWN = """
 from unprompt.metrics import Metric
@@ -130,7 +131,7 @@ def test_no_margin_of_points_is_held_against_a_number(run: unprompt.Run) -> None
     card = (RunDir(run.folder).round("second").student / "README.md").read_text("utf-8")
     assert f"{run.report['students'][-1]['quality']['mean']:.3f}" in card
     assert not re.search(r"\d{4,}\.\d%", card)
-    out = pipeline.compare([run.folder, run.folder], run.folder / "compare.html")
+    out = compare([run.folder, run.folder], run.folder / "compare.html")
     assert not re.search(r"\d{4,}\.\d(\u00a0)?%", out.read_text("utf-8"))
 
 

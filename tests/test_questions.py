@@ -84,7 +84,7 @@ def test_another_title_asks_nobody(
         Weights, "collect", lambda self, title, question: collect(self, f"new {title}", question)
     )
     monkeypatch.setattr(
-        closeness, "token_kl", lambda *given: kl(*given[:-1], f"new {given[-1]}")
+        closeness, "token_kl", lambda w, who, asked, title: kl(w, who, asked, f"new {title}")
     )
     assert pipeline.run(tiny(), tmp_path / "run").report == before
     assert not asked

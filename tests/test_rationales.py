@@ -356,7 +356,7 @@ def test_a_hint_may_show_the_gold_answer_under_its_own_name(
         "hint": "{{ text }} ({{ target }}, {{ gold }}):",
     }
     made = recipe(decoder_folder, modules, context)
-    assert [p.content for p in check.check(made).hint["colours"].prompts][:2] == [
+    assert [p.content for p in check.check(made).prompts.hint["colours"].prompts][:2] == [
         "red (g0, g0):",
         "green (g1, g1):",
     ]

@@ -22,9 +22,11 @@ from unprompt import cli, pipeline
 from unprompt.engines import Engine, Unfinished
 from unprompt.messages import UserError
 from unprompt.recipe import Recipe, Sampling, load
-from unprompt.records import Completion, Prompt
+from unprompt.records import BASE, Completion, Prompt
 from unprompt.stages import collect, weights
 from unprompt.stages.cluster import Workers
+from unprompt.stages.prompts import Side
+from unprompt.stages.questions import Question
 from unprompt.store.answers import Parts
 from unprompt.store.places import place
 from unprompt.store.tables import read_completions, read_part
@@ -160,9 +162,9 @@ def answer(prompt: Prompt) -> Completion:
 def asked_of(engine: Callable[[], Any], store: Any) -> list[str]:
     """What three prompts in one part come to; gives the ids that are in the store then."""
     prompts = [Prompt(f"i{n}", "c", f"text {n}") for n in range(3)]
-    asking = collect.Asking(store, Sampling(), None, 0, 2, (0,))
+    asked = Question(BASE, Side(prompts, [1, 2, 3], (0,)), Sampling())
     try:
-        collect.fill(TWO.ask(engine, gpu=False), asking, prompts, [1, 2, 3])
+        collect.fill(TWO.ask(engine, gpu=False), store, asked, batch_size=2)
     finally:
         kept = sorted(c.example_id for c in read_completions(store).values())
     return kept

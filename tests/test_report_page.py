@@ -22,6 +22,7 @@ from unprompt.report.examples import browser, vanished
 from unprompt.report.verdict import needed
 from unprompt.report.visible import embedded, visible
 from unprompt.store.folder import RunDir
+from unprompt.tools.compare import compare
 
 LETTERS = (
     "def first(answer, example):\n    return float(ord(answer[:1] or ' ') % 2 =="
@@ -371,10 +372,9 @@ def test_the_model_card_has_metadata_and_the_measured_values(run: unprompt.Run) 
 def test_compare_shows_every_run_and_what_differs(
     run: unprompt.Run, tiny: Callable[..., Recipe], tmp_path: Path
 ) -> None:
-    from unprompt import pipeline
 
     other = unprompt.run(tiny(seed=7), tmp_path / "other")
-    out = pipeline.compare([run.folder, other.folder], tmp_path / "compare.html")
+    out = compare([run.folder, other.folder], tmp_path / "compare.html")
     page = Page(out.read_text("utf-8"))
     together = {"runs": {"run": run.report, "other": other.report}}
     assert len(page.numbers) > 20
@@ -385,9 +385,9 @@ def test_compare_shows_every_run_and_what_differs(
         differences({"a": {"recipe": {"x": {"y": 1}}}, "b": {"recipe": {"x": {"y": 2}}}})
     ) == {"x.y": ["1", "2"]}
     with pytest.raises(unprompt.UserError, match="nothing to compare"):
-        pipeline.compare([run.folder], tmp_path / "one.html")
+        compare([run.folder], tmp_path / "one.html")
     with pytest.raises(unprompt.UserError, match="no finished run"):
-        pipeline.compare([run.folder, tmp_path], tmp_path / "one.html")
+        compare([run.folder, tmp_path], tmp_path / "one.html")
 
 
 def test_a_run_shows_itself_in_a_notebook(run: unprompt.Run) -> None:

@@ -26,10 +26,10 @@ from unprompt.engines.server.http import Endpoint
 from unprompt.engines.server.ledger import Ledger
 from unprompt.messages import UserError
 from unprompt.recipe import Labels, Sampling, Server, parse
-from unprompt.records import Completion, Prompt
+from unprompt.records import TEACHER, Completion, Prompt
 from unprompt.stages import check, collect
 from unprompt.stages.prompts import Side
-from unprompt.stages.questions import Question
+from unprompt.stages.questions import Question, key_of
 from unprompt.stages.weights import Weights
 from unprompt.store.folder import RunDir
 from unprompt.store.tables import read_completions, write_completions
@@ -377,7 +377,7 @@ def recipe(url: str, **server: Any) -> Any:
 def collected(made: Any, folder: Path) -> list[Completion]:
     weights = Weights(made, RunDir(folder), byte_tokenizer())
     side = Side(asked(20), [5] * 20, (0,))
-    return list(weights.collect("asks", Question("teacher", side, made.sampling, made.labels)))
+    return list(weights.collect("asks", Question(TEACHER, side, made.sampling, made.labels)))
 
 
 def test_a_budget_is_never_exceeded_and_can_be_raised(tiny: Any, tmp_path: Path) -> None:
@@ -462,11 +462,11 @@ def test_parts_of_a_store_are_never_overwritten(tmp_path: Path) -> None:
     engine: Any = Engine()
     collect.fill(
         collect.here(lambda: engine),
-        collect.Asking(tmp_path, SAMPLING, None, 0, 1, (0,)),
-        asked(1),
-        [5],
+        tmp_path,
+        Question(TEACHER, Side(asked(1), [5], (0,)), SAMPLING),
+        batch_size=1,
     )
-    assert set(read_completions(tmp_path)) == {"0", "2", collect.key_of(asked(1)[0])}
+    assert set(read_completions(tmp_path)) == {"0", "2", key_of(asked(1)[0])}
 
 
 # -- the recipe, the key, and a whole run ----------------------------------------------------------

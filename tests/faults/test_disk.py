@@ -18,8 +18,10 @@ from faults.conftest import Counts, Warm, Whole, asked_twice, lost, same
 from folders import digests
 from unprompt.messages import UserError
 from unprompt.recipe import Sampling
-from unprompt.records import Completion, Prompt, SoftLabels
+from unprompt.records import BASE, Completion, Prompt, SoftLabels
 from unprompt.stages import collect
+from unprompt.stages.prompts import Side
+from unprompt.stages.questions import Question
 from unprompt.store.tables import read_grades, read_part, write_grades
 
 FULL = [
@@ -163,10 +165,9 @@ class Fake:
 
 def _asked(engine: Any, store: Path, count: int = 60) -> list[tuple[Any, ...]]:
     prompts = [Prompt(f"i{n}", "c", f"prompt {n}" * (n % 3)) for n in range(count)]
-    asking = collect.Asking(store, Sampling(), None, 0, 5, (0,))
-    found = collect.fill(
-        collect.here(lambda: engine), asking, prompts, [len(p.content) for p in prompts]
-    )
+    side = Side(prompts, [len(p.content) for p in prompts], (0,))
+    asked = Question(BASE, side, Sampling())
+    found = collect.fill(collect.here(lambda: engine), store, asked, batch_size=5)
     return [
         (c.example_id, c.text, c.token_ids[:2], c.stop, c.labels and c.labels.ids.tolist())
         for c in found

@@ -18,7 +18,7 @@ from faults.conftest import Counts
 from unprompt.engines.server import engine as server_
 from unprompt.engines.server.http import Endpoint
 from unprompt.messages import UserError
-from unprompt.records import Prompt
+from unprompt.records import TEACHER, Prompt
 from unprompt.stages.prompts import Side
 from unprompt.stages.questions import Question
 from unprompt.stages.weights import Weights
@@ -87,11 +87,11 @@ def time_runs_out(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[Asked]], No
 def collected(made: Any, folder: Path) -> list[str]:
     prompts = [Prompt(f"i{n}", "c", f"ask {n}") for n in range(INPUTS)]
     weights = Weights(made, RunDir(folder), byte_tokenizer())
-    engine: Any = weights.engine("teacher")
+    engine: Any = weights.engine(TEACHER)
     assert isinstance(engine, server_.ServerEngine)
     engine._sleep = at_once
     side = Side(prompts, [5] * INPUTS, (0,))
-    found = weights.collect("asks", Question("teacher", side, made.sampling, made.labels))
+    found = weights.collect("asks", Question(TEACHER, side, made.sampling, made.labels))
     return [c.text for c in found]
 
 

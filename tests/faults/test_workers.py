@@ -18,9 +18,11 @@ from ray import cloudpickle
 
 from faults.conftest import Counts
 from unprompt.recipe import Sampling
-from unprompt.records import Completion, Prompt
+from unprompt.records import BASE, Completion, Prompt
 from unprompt.stages import collect
 from unprompt.stages.cluster import Workers
+from unprompt.stages.prompts import Side
+from unprompt.stages.questions import Question
 from unprompt.store.tables import read_completions
 
 SEED, KILLS, PARTS = 20261123, 6, 24
@@ -78,9 +80,9 @@ def test_the_workers(counts: Counts, tmp_path: Path) -> None:
     try:
         collect.fill(
             Workers("local", 2).ask(engine, gpu=False),
-            collect.Asking(store, Sampling(), None, 0, 2, (0,)),
-            prompts,
-            [1] * len(prompts),
+            store,
+            Question(BASE, Side(prompts, [1] * len(prompts), (0,)), Sampling()),
+            batch_size=2,
         )
     finally:
         ray.shutdown()

@@ -35,6 +35,7 @@ from unprompt.engines.hf import engine as hf
 from unprompt.engines.server import engine as server
 from unprompt.report import page, pictures  # noqa: F401
 from unprompt.stages import collect
+from unprompt.stages.questions import key_of
 from unprompt.stages.train import kl, watch  # noqa: F401
 
 
@@ -44,16 +45,14 @@ def note_what_is_asked(path: Path) -> None:
     """
     fill, store = collect.fill, [""]
 
-    def noting(ask: Any, job: collect.Asking, *rest: Any, **options: Any) -> Any:
-        store[0] = job.store.name
-        return fill(ask, job, *rest, **options)
+    def noting(ask: Any, place: Any, *rest: Any, **options: Any) -> Any:
+        store[0] = place.name
+        return fill(ask, place, *rest, **options)
 
     def asking(verb: Any, self: Any, prompts: Any, *rest: Any, **options: Any) -> Any:
         with path.open("a") as file:
             file.write(
-                json.dumps(
-                    [os.getpid(), [f"{store[0]}/{collect.key_of(prompt)}" for prompt in prompts]]
-                )
+                json.dumps([os.getpid(), [f"{store[0]}/{key_of(prompt)}" for prompt in prompts]])
                 + "\n"
             )
         return verb(self, prompts, *rest, **options)

@@ -190,19 +190,27 @@ def here(engine: Callable[[], Engine]) -> Ask:
 
 def fill(
     ask: Ask,
-    asking: Asking,
+    store: Place,
     question: Question,
+    *,
+    seed: int = 0,
+    batch_size: int | None = None,
     progress: Callable[[int], object] = lambda n: None,
 ) -> Answers:
     """Ask what the store has no completion of.
 
     Args:
+        ask: Who asks.
+        store: Folder of the answers to just this question, and those that differ in prompts alone.
         progress: Told how many prompts were answered since the last call.
 
     Returns:
         One completion for each prompt, in the prompts' order.
     """
-    parts, keys = Parts(asking.store), question.keys()
+    asking = Asking(
+        store, question.sampling, question.labels, seed, batch_size, question.side.prefix
+    )
+    parts, keys = Parts(store), question.keys()
     prompts, lengths, given = question.side.prompts, question.side.lengths, question.given
     missing = [
         Missing(key, n, prompts[n], lengths[n], given[n] if given else None)
@@ -210,19 +218,19 @@ def fill(
         if key not in parts.places
     ]
     progress(len(prompts) - len(missing))
-    times, noted = _times(asking.store), -math.inf
+    times, noted = _times(store), -math.inf
     try:
         for part in ask(asking, asking.parts(missing, len(prompts)), progress) if missing else ():
-            parts.add(asking.store / part.name, part.keys)
+            parts.add(store / part.name, part.keys)
             times[part.name] = len(part.keys), part.seconds
             if time.perf_counter() > noted + _NOTED_EVERY:
-                _note(asking.store, times)
+                _note(store, times)
                 noted = time.perf_counter()
     finally:
         if missing and times:
-            _note(asking.store, times)
+            _note(store, times)
     window = asking.size(len(prompts)) * PARTS_A_WINDOW
-    return Answers(asking.store, parts, keys, window=window, asked=len(missing), times=times)
+    return Answers(store, parts, keys, window=window, asked=len(missing), times=times)
 
 
 def _times(store: Place) -> Times:

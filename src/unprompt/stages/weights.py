@@ -82,14 +82,18 @@ class Weights:
         store = self.files.stores(recipe.store) / address(decided)
         if not (store / QUESTION).exists():
             put(store / QUESTION, json.dumps(decided, indent=1).encode())
-        asking = collect.Asking(
-            store, question.sampling, question.labels, recipe.seed, recipe.batch_size, side.prefix
-        )
         ask = collect.here(lambda: self.engine(who))
         if self.spread:
             ask = self.spread(self._worker(who))
         with bar(title, len(side.prompts)) as progress:
-            return collect.fill(ask, asking, question, progress)
+            return collect.fill(
+                ask,
+                store,
+                question,
+                seed=recipe.seed,
+                batch_size=recipe.batch_size,
+                progress=progress,
+            )
 
     def _worker(self, who: Who) -> Callable[[], Engine]:
         """Makes the engine in another process, perhaps on another machine."""
