@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from unprompt.messages import say
+from unprompt.messages import UserError, say
 from unprompt.recipe import Extract, Lessons, Recipe
 from unprompt.records import Completion, Lesson, Prompt, Who
 from unprompt.stages import lessons as made
@@ -141,6 +141,13 @@ def of_context(
         **pair.anew() if pair else {},
     )
     made.refuse_too_many_failures(drops, len(completions), settings.max_failed, name, completions)
+    if not lessons:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in drops.reasons().items())
+        raise UserError(
+            f"not one of {len(completions)} answers of {who} gives a lesson ({reasons})",
+            where=f"contexts.{name}.extract",
+            fix="mend it, or raise sampling.max_new_tokens; the answers are kept",
+        )
     inputs = {_input_of(recipe, prompts, name)[lesson.example_id] for lesson in lessons}
     if counts:
         without = len(prompts.inputs.taught[name]) - len(inputs)
