@@ -25,6 +25,7 @@ from unprompt.recipe.training import (
     Sampling,
     Train,
     Weights,
+    Writing,
 )
 
 __all__ = [
@@ -59,6 +60,7 @@ __all__ = [
     "Train",
     "Tune",
     "Weights",
+    "Writing",
     "load",
     "parse",
     "read_yaml",

@@ -18,7 +18,7 @@ from unprompt.recipe.models import Model
 from unprompt.recipe.section import Section, from_base, known
 from unprompt.recipe.sources import Data
 from unprompt.recipe.templates import Extract, Template
-from unprompt.recipe.training import Sampling
+from unprompt.recipe.training import Writing
 
 
 class Choices(Section):
@@ -55,7 +55,7 @@ class Shots(Section):
         return tuple(dict.fromkeys(counts))
 
 
-class Evaluate(Section):
+class Evaluate(Writing):
     """What the systems are measured on."""
 
     data: Data
@@ -70,8 +70,10 @@ class Evaluate(Section):
     observation."""
     temperature: Annotated[float, Field(ge=0)] = 0.0
     """Temperature of the answers that are graded."""
-    max_new_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_new_tokens: Annotated[int, Field(ge=1)] | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
     """Longest graded answer in tokens; as in `sampling` unless given."""
+    stop: tuple[str, ...] | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
+    """Texts that end a graded answer; as in `sampling` unless given."""
     extract: Extract | None = None
     """f of an answer that is graded; the context's `extract` unless given."""
     lenient: Extract | None = None
@@ -134,11 +136,8 @@ class Drift(Section):
     """Highest drift of the last round's student, in nats per token; above it the run fails."""
 
 
-_TUNABLE = {
-    "teacher": ("sampling", ("temperature", "top_p", "max_new_tokens", "stop")),
-    "student": ("evaluate", ("temperature", "max_new_tokens")),
-}
-"""Who is tuned -> the section whose settings are tried, and these."""
+_TUNABLE = {"teacher": "sampling", "student": "evaluate"}
+"""Who is tuned -> the section whose settings of writing are tried."""
 
 
 class Tune(Section):
@@ -159,9 +158,9 @@ class Tune(Section):
     settings: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(
         default_factory=dict
     )
-    """Setting -> the values to try. Of the teacher `sampling.temperature`, `sampling.top_p`,
-    `sampling.max_new_tokens`, `sampling.stop`; of the student `evaluate.temperature`,
-    `evaluate.max_new_tokens`. What is not named stays as the recipe says."""
+    """Setting -> the values to try: `temperature`, `top_p`, `max_new_tokens` and `stop`, of the
+    teacher in `sampling` (`sampling.temperature`, ...), of the student in `evaluate`
+    (`evaluate.temperature`, ...). What is not named stays as the recipe says."""
     variants: dict[str, Template | None] = Field(default_factory=dict)
     """Templates to try by name; null is the context's own. Only that one unless given."""
     trials: Annotated[int, Field(ge=1)] | None = None
@@ -170,17 +169,12 @@ class Tune(Section):
 
     @model_validator(mode="after")
     def _settings_that_exist(self) -> Self:
-        section, names = _TUNABLE[self.who]
+        tunable = [f"{_TUNABLE[self.who]}.{name}" for name in Writing.model_fields]
         for key, values in self.settings.items():
-            known(
-                key,
-                [f"{section}.{name}" for name in names],
-                "tune.settings",
-                f"setting of the {self.who} to tune",
-            )
+            known(key, tunable, "tune.settings", f"setting of the {self.who} to tune")
             for value in values:
                 try:
-                    Sampling.model_validate({key.partition(".")[2]: value})
+                    Writing.model_validate({key.partition(".")[2]: value})
                 except ValidationError as error:
                     raise ValueError(
                         f"tune.settings.{key} can't be {value!r}: {error.errors()[0]['msg']}"

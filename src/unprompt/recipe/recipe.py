@@ -238,6 +238,11 @@ class Recipe(Section):
         own = self.contexts[context].evaluate
         return own if isinstance(own, Evaluate) else self.evaluate if own else None
 
+    def sampling_of(self, evaluation: Evaluate | None) -> Sampling:
+        """How graded answers are written; what the evaluation leaves open is as in `sampling`."""
+        settings = evaluation.settings if evaluation else {}
+        return self.sampling.model_copy(update={**settings, "per_input": 1})
+
     def systems_contexts(self, name: str) -> list[str]:
         """Where one of `systems` is measured."""
         return [

@@ -13,6 +13,7 @@ from pydantic import (
 
 from unprompt.recipe.section import Section, from_base
 from unprompt.recipe.templates import Template
+from unprompt.recipe.training import Writing
 
 
 class Part(Section):
@@ -24,7 +25,7 @@ class Part(Section):
     """Its share of the mixture, relative to the other parts' shares."""
 
 
-class Sample(Section):
+class Sample(Writing):
     """Inputs that a language model (the teacher's weights) writes from a few examples (Snell et al.
     2022, section 2.1).
     """
@@ -42,8 +43,6 @@ class Sample(Section):
     seeds and held-out examples."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
     """Temperature of the draws."""
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Nucleus sampling: keep the most probable tokens up to this mass."""
     max_new_tokens: Annotated[int, Field(ge=1)] = 64
     """Longest input in tokens; a text that gets so far without ending is thrown away."""
     stop: tuple[str, ...] = ("\n",)

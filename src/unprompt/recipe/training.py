@@ -13,8 +13,8 @@ from pydantic import (
 from unprompt.recipe.section import Section, number
 
 
-class Sampling(Section):
-    """How the teacher writes its completions."""
+class Writing(Section):
+    """How a completion is written, token by token."""
 
     temperature: Annotated[float, Field(ge=0)] = 1.0
     """0 is greedy. Soft labels are always the model's own distribution at temperature 1."""
@@ -24,6 +24,20 @@ class Sampling(Section):
     """Longest completion in tokens."""
     stop: tuple[str, ...] = ()
     """Texts that end a completion (left out of it)."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """These fields, as far as they are given."""
+        return {
+            name: value
+            for name in Writing.model_fields
+            if (value := getattr(self, name)) is not None
+        }
+
+
+class Sampling(Writing):
+    """How the teacher writes its completions."""
+
     per_input: Annotated[int, Field(ge=1)] = 1
     """Completions of each input, each a lesson of its own. The second of input `a` has the id
     `a/2`."""
