@@ -6,12 +6,7 @@ import re
 from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import (
-    Field,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from unprompt.recipe import library, rules
 from unprompt.recipe.contexts import Context

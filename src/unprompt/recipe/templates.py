@@ -5,11 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import Any, ClassVar, Self
 
-from pydantic import (
-    Field,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, model_serializer, model_validator
 
 from unprompt.recipe.section import Section
 
