@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -9,6 +10,10 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from unprompt.recipe.section import Section, from_base
 from unprompt.recipe.templates import Template
 from unprompt.recipe.training import Writing
+
+
+SOURCES = ("file", "rows", "hub", "rule", "mix", "sample")
+"""Fields of `Data` that say where rows come from; `stages/inputs/load.py` reads each."""
 
 
 class Part(Section):
@@ -87,15 +92,20 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if (
-            sum(
-                source is not None
-                for source in (self.file, self.rows, self.hub, self.rule, self.mix, self.sample)
-            )
-            != 1
-        ):
-            raise ValueError("give exactly one of file, rows, hub, rule, mix, sample")
+        if sum(getattr(self, kind) is not None for kind in SOURCES) != 1:
+            raise ValueError(f"give exactly one of {', '.join(SOURCES)}")
         return self
+
+    @property
+    def kind(self) -> str:
+        """Which of the sources it is."""
+        return next(kind for kind in SOURCES if getattr(self, kind) is not None)
+
+    def parts(self, where: str = "") -> Iterator[tuple[str, Data]]:
+        """The data and those that it is mixed from, each by its key in the recipe."""
+        yield where, self
+        for n, part in enumerate(self.mix or ()):
+            yield from part.data.parts(f"{where}.mix.{n}.data")
 
 
 class Examples(Section):
