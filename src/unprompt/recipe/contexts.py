@@ -36,7 +36,7 @@ class Library(Section):
     form: Literal["chat", "text"] = "chat"
     """`chat`: messages, for instruct models. `text`: plain text, for models without a chat
     template."""
-    fields: dict[str, str] = Field(default_factory=dict)
+    fields: dict[str, str] | None = None
     """The task's field -> the row's field, or a Jinja2 expression of its fields (`question:
     input.question`); fields of the same name need none."""
     teacher: Literal["elaborate", "plain"] = "elaborate"

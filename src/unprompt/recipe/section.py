@@ -34,11 +34,8 @@ class Section(BaseModel):
 
 def number(value: Any) -> Any:
     """A number that YAML 1.1 reads as text, as 5e-4."""
-    return (
-        float(value)
-        if isinstance(value, str) and re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+", value)
-        else value
-    )
+    form = r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+"
+    return float(value) if isinstance(value, str) and re.fullmatch(form, value) else value
 
 
 def from_base(path: str, info: ValidationInfo) -> str:
@@ -47,6 +44,12 @@ def from_base(path: str, info: ValidationInfo) -> str:
         return path
     base = Path((info.context or {}).get("base", "."))
     return str((base / Path(path).expanduser()).resolve())
+
+
+def nearest(name: str, names: Iterable[str], otherwise: str, cutoff: float = 0.6) -> str:
+    """How to mend a name that there is not: by the nearest one (at least so like it), or else."""
+    near = difflib.get_close_matches(name, list(names), 1, cutoff)
+    return f"did you mean '{near[0]}'?" if near else otherwise
 
 
 def known(name: str, names: Iterable[str], where: str, kind: str) -> None:
@@ -63,6 +66,5 @@ def known(name: str, names: Iterable[str], where: str, kind: str) -> None:
     """
     names = list(names)
     if name not in names:
-        near = difflib.get_close_matches(name, names, 1)
-        there = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(names) or 'none'}"
-        raise ValueError(f"{where} names '{name}', which is no {kind} -> {there}")
+        fix = nearest(name, names, f"there are: {', '.join(names) or 'none'}")
+        raise ValueError(f"{where} names '{name}', which is no {kind} -> {fix}")

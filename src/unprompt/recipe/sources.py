@@ -11,7 +11,6 @@ from unprompt.recipe.section import Section, from_base
 from unprompt.recipe.templates import Template
 from unprompt.recipe.training import Writing
 
-
 SOURCES = ("file", "rows", "hub", "rule", "mix", "sample")
 """Fields of `Data` that say where rows come from; `stages/inputs/load.py` reads each."""
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_serializer, model_validator
 
-from unprompt.recipe.section import Section
+from unprompt.recipe.section import Section, nearest
 
 
 class Message(Section):
@@ -32,11 +31,9 @@ class Message(Section):
 
     @model_serializer
     def _as_written(self) -> dict[str, str]:
-        return (
-            {"role": self.role, "content": self.content}
-            if self.role is not None and self.content is not None
-            else {"turns": str(self.turns)}
-        )
+        if self.turns is not None:
+            return {"turns": self.turns}
+        return {"role": self.role or "", "content": self.content or ""}
 
 
 class Template(Section):
@@ -59,11 +56,11 @@ class Template(Section):
 
     @model_serializer
     def _as_written(self) -> Any:
-        return (
-            self.text
-            if self.messages is None
-            else [message.model_dump() for message in self.messages]
-        )
+        messages = self.messages or ()
+        return [each.model_dump() for each in messages] if self.text is None else self.text
+
+
+_KEPT = ("whole", "first_line", "last_line")
 
 
 class Extract(Section):
@@ -85,10 +82,10 @@ class Extract(Section):
     def _known(self) -> Self:
         if sum(rule is not None for rule in (self.after, self.regex, self.json_field)) > 1:
             raise ValueError("give one of after, regex, json")
-        if self.keep not in ("whole", "first_line", "last_line") and ":" not in self.keep:
-            near = difflib.get_close_matches(self.keep, ["whole", "first_line", "last_line"], 1)
-            hint = f" -> did you mean '{near[0]}'?" if near else ""
-            raise ValueError(f"not whole, first_line, last_line or package.module:function{hint}")
+        if self.keep not in _KEPT and ":" not in self.keep:
+            what = "not whole, first_line, last_line or package.module:function"
+            fix = nearest(self.keep, _KEPT, "")
+            raise ValueError(f"{what} -> {fix}" if fix else what)
         if self.regex is not None:
             import regex
 
@@ -100,11 +97,5 @@ class Extract(Section):
 
     @model_serializer
     def _as_written(self) -> Any:
-        for name, value in (
-            ("after", self.after),
-            ("regex", self.regex),
-            ("json", self.json_field),
-        ):
-            if value is not None:
-                return {name: value}
-        return self.keep
+        rules = {"after": self.after, "regex": self.regex, "json": self.json_field}
+        return {name: rule for name, rule in rules.items() if rule is not None} or self.keep
