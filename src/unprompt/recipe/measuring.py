@@ -6,10 +6,10 @@ import math
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from unprompt.recipe.models import Model
-from unprompt.recipe.section import Section, from_base, known
+from unprompt.recipe.section import PathText, Section, known
 from unprompt.recipe.sources import Data
 from unprompt.recipe.templates import Extract, Template
 from unprompt.recipe.training import Writing
@@ -237,17 +237,12 @@ class Cost(Section):
     """The teacher's name in the price table."""
     student: str
     """The student's name in the price table."""
-    prices: str | None = None
+    prices: PathText | None = None
     """Your own price table (YAML, laid out as prices.yaml); it wins over our examples."""
     dollars_per_hour: Annotated[float, Field(ge=0)]
     """What the machine that trains costs."""
     calls: Annotated[int, Field(ge=1)] | None = None
     """Calls you expect; the report then has the total for them, one-time cost included."""
-
-    @field_validator("prices")
-    @classmethod
-    def _prices_path(cls, path: str | None, info: ValidationInfo) -> str | None:
-        return from_base(path, info) if path else path
 
 
 class Report(Section):

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from unprompt.recipe.section import Section, from_base
+from unprompt.recipe.section import PathText, Section, from_base
 
 
 class TokenPrice(Section):
@@ -139,7 +139,7 @@ class Model(Section):
 
     name: str | None = None
     """Hub id, or a folder in the Hugging Face layout."""
-    gguf: str | None = None
+    gguf: PathText | None = None
     """A GGUF file instead: a path, or `pkg:package/file.gguf` for a file inside an installed Python
     package. Converted to safetensors once, in the user's cache."""
     rule: str | None = None
@@ -170,11 +170,6 @@ class Model(Section):
     it. The tokenizer's own unless given."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Off unless you trust its author."""
-
-    @field_validator("gguf")
-    @classmethod
-    def _gguf_path(cls, path: str | None, info: ValidationInfo) -> str | None:
-        return from_base(path, info) if path else path
 
     @field_validator("name")
     @classmethod

@@ -6,13 +6,13 @@ import re
 from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from unprompt.recipe import library, rules
 from unprompt.recipe.contexts import Context
 from unprompt.recipe.measuring import Cost, Drift, Evaluate, Judge, Report, System, Tune
 from unprompt.recipe.models import Model
-from unprompt.recipe.section import Section, from_base
+from unprompt.recipe.section import PathText, Section
 from unprompt.recipe.training import Labels, Lessons, Round, Sampling, Train
 
 
@@ -66,11 +66,11 @@ class Recipe(Section):
     batch_size: Annotated[int, Field(ge=1)] | None = None
     """Prompts answered at once. Unless given, as many as fit into memory, up to where more are no
     faster."""
-    store: str | None = None
+    store: PathText | None = None
     """Where completions are kept: a folder, or an address that fsspec reads (`s3://bucket/folder`,
     `gs://...`), which many machines and runs may share; `completions` in the run's folder unless
     given. Keys of its own a store finds in the environment."""
-    modules: str = "."
+    modules: Annotated[PathText, Field(validate_default=True)] = "."
     """Folder searched first for `package.module:function` names; the recipe's own folder unless
     given."""
 
@@ -83,22 +83,6 @@ class Recipe(Section):
                 " of them, without slashes"
             )
         return name
-
-    @field_validator("modules")
-    @classmethod
-    def _modules_path(cls, path: str, info: ValidationInfo) -> str:
-        return from_base(path, info)
-
-    @field_validator("store")
-    @classmethod
-    def _store_path(cls, path: str | None, info: ValidationInfo) -> str | None:
-        return path if path is None or "://" in path else from_base(path, info)
-
-    @model_validator(mode="after")
-    def _modules_default(self, info: ValidationInfo) -> Self:
-        if "modules" not in self.model_fields_set:
-            object.__setattr__(self, "modules", from_base(".", info))
-        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -10,9 +10,9 @@ import difflib
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, model_validator
 
 
 class Section(BaseModel):
@@ -39,11 +39,17 @@ def number(value: Any) -> Any:
 
 
 def from_base(path: str, info: ValidationInfo) -> str:
-    """A path of the recipe, seen from the recipe's own folder; `pkg:` paths stay as they are."""
-    if path.startswith("pkg:"):
+    """A path of the recipe, seen from the recipe's own folder; `pkg:` paths and addresses stay as
+    they are.
+    """
+    if path.startswith("pkg:") or "://" in path:
         return path
     base = Path((info.context or {}).get("base", "."))
     return str((base / Path(path).expanduser()).resolve())
+
+
+PathText = Annotated[str, AfterValidator(from_base)]
+"""A path, seen from the recipe's own folder."""
 
 
 def nearest(name: str, names: Iterable[str], otherwise: str, cutoff: float = 0.6) -> str:

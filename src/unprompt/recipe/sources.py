@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from unprompt.recipe.section import Section, from_base
+from unprompt.recipe.section import PathText, Section
 from unprompt.recipe.templates import Template
 from unprompt.recipe.training import Writing
 
@@ -60,7 +60,7 @@ class Data(Section):
 
     shorthand: ClassVar = {str: "file", list: "rows"}
 
-    file: str | None = None
+    file: PathText | None = None
     """JSONL (.jsonl, .ndjson), JSON list (.json), CSV (.csv, .tsv) or Parquet (.parquet), seen from
     the recipe's folder."""
     rows: tuple[dict[str, Any], ...] | None = None
@@ -83,11 +83,6 @@ class Data(Section):
     """Field that holds the gold answer, where there is one."""
     limit: Annotated[int, Field(ge=1)] | None = None
     """Take only the first so many rows."""
-
-    @field_validator("file")
-    @classmethod
-    def _file_path(cls, path: str | None, info: ValidationInfo) -> str | None:
-        return from_base(path, info) if path else path
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
