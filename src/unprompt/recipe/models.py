@@ -11,6 +11,41 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from unprompt.recipe.section import PathText, Section, from_base
 
+_SENT = [
+    "model",
+    "messages",
+    "prompt",
+    "max_tokens",
+    "max_completion_tokens",
+    "temperature",
+    "top_p",
+    "seed",
+    "stop",
+    "logprobs",
+    "top_logprobs",
+    "stream",
+    "n",
+    "echo",
+]
+"""What a request to a server says anyway."""
+_VLLM_FIELDS = {
+    "model": "name",
+    "dtype": "dtype",
+    "revision": "revision",
+    "trust_remote_code": "trust_remote_code",
+    "max_model_len": "window",
+}
+"""Argument of `vllm.LLM` -> the model's field that says the same."""
+_VLLM_OURS = [
+    "tokenizer",
+    "skip_tokenizer_init",
+    "logits_processors",
+    "worker_extension_cls",
+    "async_scheduling",
+    "runner",
+]
+"""Arguments of `vllm.LLM` that Unprompt sets."""
+
 
 class TokenPrice(Section):
     """Dollars per million tokens."""
@@ -98,25 +133,9 @@ class Server(Section):
     @field_validator("extra")
     @classmethod
     def _not_ours(cls, extra: dict[str, Any]) -> dict[str, Any]:
-        ours = (
-            "model",
-            "messages",
-            "prompt",
-            "max_tokens",
-            "max_completion_tokens",
-            "temperature",
-            "top_p",
-            "seed",
-            "stop",
-            "logprobs",
-            "top_logprobs",
-            "stream",
-            "n",
-            "echo",
-        )
-        taken = next((key for key in extra if key in ours), None)
-        if taken:
-            raise ValueError(f"'{taken}' is set by the recipe -> leave it out")
+        for key in extra:
+            if key in _SENT:
+                raise ValueError(f"'{key}' is set by the recipe -> leave it out")
         try:
             json.dumps(extra, allow_nan=False)
         except (TypeError, ValueError):
@@ -181,28 +200,13 @@ class Model(Section):
     @field_validator("vllm")
     @classmethod
     def _not_ours(cls, given: dict[str, Any]) -> dict[str, Any]:
-        elsewhere = {
-            "model": "name",
-            "dtype": "dtype",
-            "revision": "revision",
-            "trust_remote_code": "trust_remote_code",
-            "max_model_len": "window",
-        }
-        ours = (
-            "tokenizer",
-            "skip_tokenizer_init",
-            "logits_processors",
-            "worker_extension_cls",
-            "async_scheduling",
-            "runner",
-        )
         for key in given:
-            if key in elsewhere:
+            if key in _VLLM_FIELDS:
                 raise ValueError(
-                    f"'{key}' is a setting of the model itself -> write {elsewhere[key]} beside"
+                    f"'{key}' is a setting of the model itself -> write {_VLLM_FIELDS[key]} beside"
                     " vllm"
                 )
-            if key in ours:
+            if key in _VLLM_OURS:
                 raise ValueError(f"'{key}' is set by Unprompt -> leave it out")
         return given
 
@@ -216,16 +220,12 @@ class Model(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if (
-            sum(source is not None for source in (self.name, self.gguf, self.rule, self.server))
-            != 1
-        ):
+        if [self.name, self.gguf, self.rule, self.server].count(None) != 3:
             raise ValueError(
                 "give either a hub id or folder (name), a GGUF file (gguf), a function that makes a"
                 " model (rule) or a server"
             )
-        if self.server and (
-            more := self.model_dump(exclude_defaults=True, exclude={"server", "window"})
-        ):
+        more = self.model_dump(exclude_defaults=True, exclude={"server", "window"})
+        if self.server and more:
             raise ValueError(f"a server has its weights elsewhere -> leave out {', '.join(more)}")
         return self

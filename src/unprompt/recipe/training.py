@@ -131,14 +131,10 @@ class Lessons(Section):
 
     @model_validator(mode="after")
     def _a_weight_each(self) -> Self:
-        if (
-            self.kind == "shots"
-            and self.weights.each is not None
-            and len(self.weights.each) != self.n
-        ):
+        each = self.weights.each
+        if self.kind == "shots" and each is not None and len(each) != self.n:
             raise ValueError(
-                f"n is {self.n}, but there are {len(self.weights.each)} weights -> give one for"
-                " each answer"
+                f"n is {self.n}, but there are {len(each)} weights -> give one for each answer"
             )
         return self
 
