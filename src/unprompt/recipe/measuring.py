@@ -83,10 +83,8 @@ class Evaluate(Writing):
     def _written_answers(self) -> Self:
         for key in ("extract", "lenient", "shots"):
             if self.choices and getattr(self, key) is not None:
-                raise ValueError(
-                    f"{key} is for answers that are written, but choices are only scored -> give"
-                    " one of the two"
-                )
+                what = f"{key} is for answers that are written, but choices are only scored"
+                raise ValueError(f"{what} -> give one of the two")
         return self
 
 

@@ -113,16 +113,10 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _labels_of_a_server(self) -> Self:
         server = self.teacher_model and self.teacher_model.server
-        if (
-            server
-            and self.asks_teacher
-            and not {"kind", "draws", "tail"} & self.labels.model_fields_set
-        ):
-            known = (
-                {"kind": "top_k", "k": self.labels.k or 20}
-                if server.tokenizer
-                else {"kind": "hard"}
-            )
+        given = {"kind", "draws", "tail"} & self.labels.model_fields_set
+        if server and self.asks_teacher and not given:
+            most = {"kind": "top_k", "k": self.labels.k or 20}
+            known = most if server.tokenizer else {"kind": "hard"}
             object.__setattr__(self, "labels", self.labels.model_copy(update=known))
         return self
 
@@ -140,25 +134,13 @@ class Recipe(Section):
     def plan(self) -> dict[str, Round]:
         """The rounds, in order."""
         taught = tuple(name for name, context in self.contexts.items() if context.teaches)
-        return self.rounds or {
-            "after": Round.model_construct(
-                contexts=taught,
-                start="previous",
-                teacher="base",
-                replay=None,
-                train=self.train,
-                lessons=self.lessons,
-            )
-        }
+        only = Round.model_construct(contexts=taught, train=self.train, lessons=self.lessons)
+        return self.rounds or {"after": only}
 
     @property
     def used(self) -> set[str]:
         """Contexts whose lessons some round learns."""
-        return {
-            name
-            for r in self.plan.values()
-            for name in (*r.contexts, *(r.replay.contexts if r.replay else ()))
-        }
+        return {name for round_ in self.plan.values() for name in round_.learned}
 
     def per_input(self, context: str) -> int:
         """Lessons that an input of a context can give: one of a gold answer, else one of each
@@ -208,14 +190,14 @@ class Recipe(Section):
         """Contexts whose answers the judge rates."""
         if self.judge is None:
             return ()
-        return self.judge.contexts or tuple(
-            name for name in self.contexts if (found := self.evaluation(name)) and not found.choices
-        )
+        evaluations = {name: self.evaluation(name) for name in self.contexts}
+        written = (name for name, how in evaluations.items() if how and not how.choices)
+        return self.judge.contexts or tuple(written)
 
     def evaluation(self, context: str) -> Evaluate | None:
         """How a context is evaluated; None: not at all."""
-        own = self.contexts[context].evaluate
-        return own if isinstance(own, Evaluate) else self.evaluate if own else None
+        how = self.contexts[context].evaluate
+        return how if isinstance(how, Evaluate) else self.evaluate if how else None
 
     def sampling_of(self, evaluation: Evaluate | None) -> Sampling:
         """How graded answers are written; what the evaluation leaves open is as in `sampling`."""
@@ -225,16 +207,10 @@ class Recipe(Section):
     def systems_contexts(self, name: str) -> list[str]:
         """Where one of `systems` is measured."""
         return [
-            context
-            for context in self.systems[name].contexts or self.contexts
-            if self.evaluation(context)
+            each for each in self.systems[name].contexts or self.contexts if self.evaluation(each)
         ]
 
     def to_yaml(self) -> str:
         """The resolved recipe, every field written out; `load` reads it back."""
-        return yaml.safe_dump(
-            self.model_dump(mode="json", by_alias=True),
-            sort_keys=False,
-            allow_unicode=True,
-            width=110,
-        )
+        words = self.model_dump(mode="json", by_alias=True)
+        return yaml.safe_dump(words, sort_keys=False, allow_unicode=True, width=110)

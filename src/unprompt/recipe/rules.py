@@ -238,8 +238,7 @@ def _compared(recipe: Recipe) -> Iterator[tuple[str, str]]:
 def _taught(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Rounds, and the contexts that they teach or replay."""
     for name, round_ in recipe.rounds.items():
-        replayed = round_.replay.contexts if round_.replay else ()
-        yield from ((f"rounds.{name}", context) for context in (*round_.contexts, *replayed))
+        yield from ((f"rounds.{name}", context) for context in round_.learned)
 
 
 def _judged(recipe: Recipe) -> Iterator[tuple[str, str]]:

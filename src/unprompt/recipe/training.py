@@ -269,3 +269,8 @@ class Round(Section):
     """What differs from the recipe's `train`."""
     lessons: Lessons = Lessons()
     """What differs from the recipe's `lessons`."""
+
+    @property
+    def learned(self) -> tuple[str, ...]:
+        """Contexts of which it holds lessons, those that are replayed last."""
+        return (*self.contexts, *(self.replay.contexts if self.replay else ()))
