@@ -165,13 +165,9 @@ def _row_values(table: pa.Table) -> list[dict[str, Any]]:
     rows = table.drop_columns(arrays).to_pylist()
     for name in arrays if rows else ():
         column = table[name].chunk(0)
-        filled, ends, values = (
-            column.is_valid(),
-            column.offsets.to_numpy(),
-            column.values.to_numpy(),
-        )
-        for number, (row, there) in enumerate(zip(rows, filled.to_pylist(), strict=True)):
-            row[name] = values[ends[number] : ends[number + 1]] if there else None
+        ends, values = column.offsets.to_numpy(), column.values.to_numpy()
+        for number, filled in enumerate(column.is_valid().to_pylist()):
+            rows[number][name] = values[ends[number] : ends[number + 1]] if filled else None
     return rows
 
 
