@@ -35,8 +35,8 @@ def find(name: str, where: str, modules: str | None = None) -> Metric:
         UserError: There is none of that name.
     """
     if ":" in name:
-        found = named(name, where, modules)
-        return found if isinstance(found, Metric) else Metric(function(name, where, modules))
+        metric = named(name, where, modules)
+        return metric if isinstance(metric, Metric) else Metric(function(name, where, modules))
     if name not in METRICS:
         fix = nearest(name, METRICS, f"use {', '.join(METRICS)} or package.module:function")
         raise UserError(f"there is no metric '{name}'", where=where, fix=fix)

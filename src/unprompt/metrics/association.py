@@ -7,6 +7,7 @@ the inputs' own context.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -41,12 +42,7 @@ def association(
         contexts: Order of rows and columns.
     """
     matrix = [[float(np.mean(values[asked, given])) for given in contexts] for asked in contexts]
-    same = [value for name in contexts for value in values[name, name]]
-    other = [
-        value
-        for asked in contexts
-        for given in contexts
-        if asked != given
-        for value in values[asked, given]
-    ]
-    return Association(matrix, interval(same), interval(other))
+    correct = [value for name in contexts for value in values[name, name]]
+    pairs = [pair for pair in itertools.product(contexts, repeat=2) if len(set(pair)) == 2]
+    wrong = [value for pair in pairs for value in values[pair]]
+    return Association(matrix, interval(correct), interval(wrong))
