@@ -7,7 +7,6 @@ the inputs' own context.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -43,6 +42,6 @@ def association(
     """
     matrix = [[float(np.mean(values[asked, given])) for given in contexts] for asked in contexts]
     correct = [value for name in contexts for value in values[name, name]]
-    pairs = [pair for pair in itertools.product(contexts, repeat=2) if len(set(pair)) == 2]
+    pairs = [(asked, given) for asked in contexts for given in contexts if asked != given]
     wrong = [value for pair in pairs for value in values[pair]]
     return Association(matrix, interval(correct), interval(wrong))
