@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator
 
 from unprompt.recipe.models import Model
 from unprompt.recipe.section import PathText, Section, known
@@ -79,13 +80,11 @@ class Evaluate(Writing):
     shots: Shots | None = None
     """Answers behind 0 to n shots, of the untrained student and of every round's."""
 
-    @model_validator(mode="after")
-    def _written_answers(self) -> Self:
+    def _wrong(self) -> Iterator[str]:
         for key in ("extract", "lenient", "shots"):
             if self.choices and getattr(self, key) is not None:
                 what = f"{key} is for answers that are written, but choices are only scored"
-                raise ValueError(f"{what} -> give one of the two")
-        return self
+                yield f"{what} -> give one of the two"
 
 
 class System(Section):
@@ -159,8 +158,7 @@ class Tune(Section):
     """Combinations tried: all of them unless given; of more than that, those that Optuna's TPE
     sampler picks."""
 
-    @model_validator(mode="after")
-    def _settings_that_exist(self) -> Self:
+    def _wrong(self) -> Iterator[str]:
         tunable = [f"{_TUNABLE[self.who]}.{name}" for name in Writing.model_fields]
         for key, values in self.settings.items():
             known(key, tunable, "tune.settings", f"setting of the {self.who} to tune")
@@ -168,14 +166,11 @@ class Tune(Section):
                 try:
                     Writing.model_validate({key.partition(".")[2]: value})
                 except ValidationError as error:
-                    raise ValueError(
-                        f"tune.settings.{key} can't be {value!r}: {error.errors()[0]['msg']}"
-                    ) from None
+                    yield f"tune.settings.{key} can't be {value!r}: {error.errors()[0]['msg']}"
             if any(value in values[:n] for n, value in enumerate(values)):
-                raise ValueError(f"tune.settings.{key} names a value twice -> leave one out")
+                yield f"tune.settings.{key} names a value twice -> leave one out"
         if not self.settings and not self.variants:
-            raise ValueError("there is nothing to choose among -> give settings, variants, or both")
-        return self
+            yield "there is nothing to choose among -> give settings, variants, or both"
 
 
 class Judge(Section):
@@ -215,15 +210,13 @@ class Judge(Section):
                 )
         return criteria
 
-    @model_validator(mode="after")
-    def _enough_orders(self) -> Self:
+    def _wrong(self) -> Iterator[str]:
         count = 3 if self.criteria is None else len(self.criteria)
         if self.repeats > math.factorial(count):
-            raise ValueError(
+            yield (
                 f"{count} criteria have only {math.factorial(count)} orders, fewer than repeats ->"
                 " lower repeats"
             )
-        return self
 
 
 class Cost(Section):

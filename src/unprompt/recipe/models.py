@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from unprompt.recipe.section import PathText, Section, from_base
 
@@ -66,11 +67,9 @@ class Budget(Section):
     dollars: Annotated[float, Field(gt=0)] | None = None
     """By `price`, or the price table."""
 
-    @model_validator(mode="after")
-    def _some(self) -> Self:
+    def _wrong(self) -> Iterator[str]:
         if self.tokens is None and self.dollars is None:
-            raise ValueError("a budget of nothing -> give tokens, dollars, or both")
-        return self
+            yield "a budget of nothing -> give tokens, dollars, or both"
 
 
 class Server(Section):
@@ -144,11 +143,9 @@ class Server(Section):
             ) from None
         return extra
 
-    @model_validator(mode="after")
-    def _weights_elsewhere(self) -> Self:
+    def _wrong(self) -> Iterator[str]:
         if self.tokenizer and self.tokenizer.server:
-            raise ValueError("a tokenizer is files, not a server -> give a hub id or a folder")
-        return self
+            yield "a tokenizer is files, not a server -> give a hub id or a folder"
 
 
 class Model(Section):
@@ -210,22 +207,14 @@ class Model(Section):
                 raise ValueError(f"'{key}' is set by Unprompt -> leave it out")
         return given
 
-    @model_validator(mode="after")
-    def _vllm_asked(self) -> Self:
+    def _wrong(self) -> Iterator[str]:
         if self.vllm and self.engine != "vllm":
-            raise ValueError(
-                "arguments of vLLM, which is not asked -> write engine: vllm, or leave them out"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
+            yield "arguments of vLLM, which is not asked -> write engine: vllm, or leave them out"
         if [self.name, self.gguf, self.rule, self.server].count(None) != 3:
-            raise ValueError(
+            yield (
                 "give either a hub id or folder (name), a GGUF file (gguf), a function that makes a"
                 " model (rule) or a server"
             )
         more = self.model_dump(exclude_defaults=True, exclude={"server", "window"})
         if self.server and more:
-            raise ValueError(f"a server has its weights elsewhere -> leave out {', '.join(more)}")
-        return self
+            yield f"a server has its weights elsewhere -> leave out {', '.join(more)}"

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, model_validator
 
@@ -30,6 +30,16 @@ class Section(BaseModel):
     def _written_out(cls, data: Any) -> Any:
         kind = str if isinstance(data, str) else list if isinstance(data, (list, tuple)) else None
         return {cls.shorthand[kind]: data} if kind in cls.shorthand else data
+
+    def _wrong(self) -> Iterator[str]:
+        """What in it does not go together, as `what -> how to mend it`; the first is said."""
+        yield from ()
+
+    @model_validator(mode="after")
+    def _nothing_wrong(self) -> Self:
+        for line in self._wrong():
+            raise ValueError(line)
+        return self
 
 
 def number(value: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -84,11 +84,9 @@ class Data(Section):
     limit: Annotated[int, Field(ge=1)] | None = None
     """Take only the first so many rows."""
 
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
+    def _wrong(self) -> Iterator[str]:
         if sum(getattr(self, kind) is not None for kind in SOURCES) != 1:
-            raise ValueError(f"give exactly one of {', '.join(SOURCES)}")
-        return self
+            yield f"give exactly one of {', '.join(SOURCES)}"
 
     @property
     def kind(self) -> str:
@@ -121,10 +119,6 @@ class Examples(Section):
     def _shorthand(cls, data: Any) -> Any:
         return data if isinstance(data, dict) and "pool" in data else {"pool": data}
 
-    @model_validator(mode="after")
-    def _ensemble_of_subsets(self) -> Self:
+    def _wrong(self) -> Iterator[str]:
         if self.prompts > 1 and self.per_prompt is None:
-            raise ValueError(
-                "an ensemble needs per_prompt -> say how many examples each of its prompts shows"
-            )
-        return self
+            yield "an ensemble needs per_prompt -> say how many examples each of its prompts shows"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from unprompt.recipe.section import Section, number
 
@@ -38,14 +39,12 @@ class Sampling(Writing):
     """Completions of each input, each a lesson of its own. The second of input `a` has the id
     `a/2`."""
 
-    @model_validator(mode="after")
-    def _several_differ(self) -> Self:
+    def _wrong(self) -> Iterator[str]:
         if self.per_input > 1 and self.temperature == 0:
-            raise ValueError(
+            yield (
                 f"per_input is {self.per_input}, but at temperature 0 all of them are the same ->"
                 " raise temperature"
             )
-        return self
 
 
 class Labels(Section):
@@ -88,19 +87,17 @@ class Weights(Section):
     each: tuple[Annotated[float, Field(ge=0)], ...] | None = None
     """Or one for each answer."""
 
-    @model_validator(mode="after")
-    def _last_counts(self) -> Self:
+    def _wrong(self) -> Iterator[str]:
         if self.each is not None and not (self.each and self.each[-1]):
-            raise ValueError(
+            yield (
                 "the last answer has no weight, but it is what the lesson is for -> give it one"
                 " over 0"
             )
         if self.schedule == "exponential" and not self.shots:
-            raise ValueError(
+            yield (
                 "no factor leads from 0 to another weight -> give shots a weight over 0, or write"
                 " linear"
             )
-        return self
 
 
 class Lessons(Section):
@@ -129,14 +126,10 @@ class Lessons(Section):
     max_failed: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Share of inputs whose extraction may fail before the run stops, ahead of training."""
 
-    @model_validator(mode="after")
-    def _a_weight_each(self) -> Self:
+    def _wrong(self) -> Iterator[str]:
         each = self.weights.each
         if self.kind == "shots" and each is not None and len(each) != self.n:
-            raise ValueError(
-                f"n is {self.n}, but there are {len(each)} weights -> give one for each answer"
-            )
-        return self
+            yield f"n is {self.n}, but there are {len(each)} weights -> give one for each answer"
 
 
 class Adapter(Section):
@@ -229,14 +222,12 @@ class Train(Section):
                 raise ValueError(f"{key} has a field of its own -> write train.{field}")
         return values
 
-    @model_validator(mode="after")
-    def _whole_micro_batches(self) -> Self:
+    def _wrong(self) -> Iterator[str]:
         if self.micro_batch_size and self.batch_size % self.micro_batch_size:
-            raise ValueError(
+            yield (
                 f"batch_size {self.batch_size} is not a multiple of micro_batch_size"
                 f" {self.micro_batch_size}"
             )
-        return self
 
 
 class Replay(Section):
