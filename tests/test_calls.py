@@ -60,7 +60,7 @@ def small(value: Any, fields: set[str], where: str = "") -> Any:
         split = "h" if "evaluate" in where else "p" if "examples" in where else "i"
         known = {*fields, value["target"], "case"} - {"examples"}
         rows = [
-            {name: f"{split}{n}" for name in known - {"id"}} | {"id": f"{split}{n}"}
+            dict.fromkeys(known - {"id"}, f"{split}{n}") | {"id": f"{split}{n}"}
             for n in range(12 if split == "p" or "shots" in where else 3)
         ]
         kept = {"id": value["id"], "target": value["target"]}
@@ -71,7 +71,8 @@ def small(value: Any, fields: set[str], where: str = "") -> Any:
             return kept | {"mix": small(value["mix"], fields, where), "limit": 4}
         return kept | {"rows": rows}
     made = {key: small(each, fields, f"{where}.{key}") for key, each in value.items()}
-    for key, cheap in (("max_new_tokens", 3), ("epochs", 1), ("max_failed", 1), ("batch_size", 4), ("n", 2)):
+    least = {"max_new_tokens": 3, "epochs": 1, "max_failed": 1, "batch_size": 4, "n": 2}
+    for key, cheap in least.items():
         if made.get(key):
             made[key] = cheap
     if "keep" in made and "metric" in made:

@@ -1224,6 +1224,16 @@ MISTAKES: dict[str, Mistake] = {
         "the entropy of a model's answers is measured on answers at temperature 1",
         "set it to 1",
     ),
+    "entropy of answers without their tail": (
+        lambda b: b.fails(
+            "check",
+            *(b.recipe(), "--set", "evaluate.metrics=[entropy]"),
+            *("--set", "evaluate.temperature=1", "--set", "evaluate.top_p=0.9"),
+        ),
+        "evaluate.top_p",
+        "the entropy of a model's answers is measured on answers at top_p 1",
+        "set it to 1",
+    ),
     "group that no row has": (
         lambda b: b.fails("check", b.recipe(), "--set", "evaluate.group=case"),
         "evaluate.group",

@@ -4,13 +4,13 @@ names. A user's own is named `package.module:name`.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 from unprompt.messages import UserError
 from unprompt.metrics import entities, entropy, match, numeric, rouge
 from unprompt.metrics.metric import Metric
 from unprompt.recipe.names import function, named
+from unprompt.recipe.section import nearest
 
 __all__ = ["METRICS", "Metric", "find", "find_all", "need_labels"]
 
@@ -35,15 +35,10 @@ def find(name: str, where: str, modules: str | None = None) -> Metric:
         UserError: There is none of that name.
     """
     if ":" in name:
-        found = named(name, where, modules)
-        return found if isinstance(found, Metric) else Metric(function(name, where, modules))
+        metric = named(name, where, modules)
+        return metric if isinstance(metric, Metric) else Metric(function(name, where, modules))
     if name not in METRICS:
-        near = difflib.get_close_matches(name, METRICS, 1)
-        fix = (
-            f"did you mean '{near[0]}'?"
-            if near
-            else f"use {', '.join(METRICS)} or package.module:function"
-        )
+        fix = nearest(name, METRICS, f"use {', '.join(METRICS)} or package.module:function")
         raise UserError(f"there is no metric '{name}'", where=where, fix=fix)
     return METRICS[name]
 

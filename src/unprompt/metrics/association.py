@@ -41,12 +41,7 @@ def association(
         contexts: Order of rows and columns.
     """
     matrix = [[float(np.mean(values[asked, given])) for given in contexts] for asked in contexts]
-    same = [value for name in contexts for value in values[name, name]]
-    other = [
-        value
-        for asked in contexts
-        for given in contexts
-        if asked != given
-        for value in values[asked, given]
-    ]
-    return Association(matrix, interval(same), interval(other))
+    correct = [value for name in contexts for value in values[name, name]]
+    pairs = [(asked, given) for asked in contexts for given in contexts if asked != given]
+    wrong = [value for pair in pairs for value in values[pair]]
+    return Association(matrix, interval(correct), interval(wrong))

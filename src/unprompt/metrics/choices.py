@@ -55,7 +55,5 @@ def choice(right: SoftLabels, wrong: SoftLabels) -> dict[str, float]:
     with context distillation.
     """
     good, bad = sequence_logprob(right), sequence_logprob(wrong)
-    return {
-        "score": float(good > bad),
-        "magnitude": math.exp(good) - math.exp(bad),
-    }  # of the logarithms: exp may underflow to a tie
+    score = float(good > bad)  # of the logarithms: exp may underflow to a tie
+    return {"score": score, "magnitude": math.exp(good) - math.exp(bad)}

@@ -5,6 +5,7 @@ token.
 from __future__ import annotations
 
 import functools
+import importlib
 import re
 from typing import Any
 
@@ -38,15 +39,12 @@ def entity_density(answer: str, source: str) -> float:
     tokens = sum(not token.is_space for token in document)
     text = _plain(source)
     named = {_plain(entity.text) for entity in document.ents} - {""}
-    return sum(_occurs(entity, text) for entity in named) / tokens if tokens else 0.0
+    there = [re.search(rf"(?<!\w){re.escape(entity)}(?!\w)", text) for entity in named]
+    return sum(match is not None for match in there) / tokens if tokens else 0.0
 
 
 def _plain(text: str) -> str:
     return " ".join(text.casefold().split())
-
-
-def _occurs(entity: str, text: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(entity)}(?!\w)", text) is not None
 
 
 def check(where: str) -> None:
@@ -58,20 +56,13 @@ def check(where: str) -> None:
     try:
         _pipeline()
     except ImportError as error:
-        raise UserError(
-            f"entity_density needs the package {error.name or 'spacy'}",
-            where=where,
-            fix="pip install 'unprompt[entities]'",
-        ) from None
+        what = f"entity_density needs the package {error.name or 'spacy'}"
+        raise UserError(what, where=where, fix="pip install 'unprompt[entities]'") from None
 
 
 @functools.cache
 def _pipeline() -> Any:
-    import importlib
-
-    model = importlib.import_module(
-        MODEL
-    )  # which needs spaCy: a second that only those who ask for it wait
+    model = importlib.import_module(MODEL)  # spaCy: a second that only those who ask for it wait
     return model.load(exclude=["tagger", "parser", "attribute_ruler", "lemmatizer"])
 
 

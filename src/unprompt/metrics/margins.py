@@ -56,18 +56,15 @@ def margin(
     Raises:
         ValueError: The two sides of a margin have different numbers of examples, or none.
     """
-    for name, (one, other) in {
-        "in-context": (with_context, without_context),
-        "distillation": (after, before),
-    }.items():
+    sides = {"in-context": (with_context, without_context), "distillation": (after, before)}
+    for name, (one, other) in sides.items():
         if len(one) != len(other) or not len(one):
             raise ValueError(
                 f"task '{task}': the {name} margin has {len(one)} values against {len(other)}: one"
                 " pair for each example"
             )
-    return Margin(
-        task, paired_difference(with_context, without_context), paired_difference(after, before)
-    )
+    in_context, distilled = (paired_difference(*values) for values in sides.values())
+    return Margin(task, in_context, distilled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,22 +100,14 @@ def correlation(margins: Sequence[Margin]) -> Correlation:
             f"a correlation needs four or more tasks, each once; here are {len(names)}:"
             f" {', '.join(names)}"
         )
-    in_context, distilled = (
-        np.array(column)
-        for column in zip(*((m.in_context[0], m.distilled[0]) for m in margins), strict=True)
-    )
+    in_context = np.array([m.in_context[0] for m in margins])
+    distilled = np.array([m.distilled[0] for m in margins])
     for name, column in {"in-context": in_context, "distillation": distilled}.items():
         if np.ptp(column) == 0:
             raise ValueError(
                 f"the {name} margin is {column[0]} for all {len(column)} tasks: no correlation is"
                 " defined"
             )
-    found: Any = stats.pearsonr(in_context, distilled)
-    limits = found.confidence_interval(0.95)
-    return Correlation(
-        float(found.statistic),
-        float(found.pvalue),
-        float(limits.low),
-        float(limits.high),
-        len(names),
-    )
+    test: Any = stats.pearsonr(in_context, distilled)
+    numbers = (test.statistic, test.pvalue, *test.confidence_interval(0.95))
+    return Correlation(*map(float, numbers), tasks=len(names))

@@ -37,12 +37,11 @@ def numeric_match(answer: str, example: Example) -> float:
     Raises:
         ValueError: A target holds no number.
     """
-    found = last_number(answer)
-    golds = [(target, last_number(str(target))) for target in accepted(example)]
-    for target, gold in golds:
-        if gold is None:
-            raise ValueError(f"the target {target!r} holds no number")
-    return float(found is not None and any(found == gold for _, gold in golds))
+    golds = [last_number(str(target)) for target in accepted(example)]
+    if None in golds:
+        target = accepted(example)[golds.index(None)]
+        raise ValueError(f"the target {target!r} holds no number")
+    return float(last_number(answer) in golds)
 
 
 NUMERIC_MATCH = Metric(numeric_match, refuses_gold=True)
@@ -50,10 +49,10 @@ NUMERIC_MATCH = Metric(numeric_match, refuses_gold=True)
 
 def last_number(text: str) -> Fraction | None:
     """The last number of a text, exact; None if there is none, or if it is a fraction over 0."""
-    found = list(_NUMBER.finditer(text))
-    if not found:
+    matches = list(_NUMBER.finditer(text))
+    if not matches:
         return None
-    last = found[-1]
+    last = matches[-1]
     over = _exact(last["over"] or "1")
     if over == 0:
         return None

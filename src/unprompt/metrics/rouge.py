@@ -41,8 +41,7 @@ ROUGE_L = Metric(rouge_l, refuses_gold=True)
 
 @functools.cache
 def _scorer() -> Any:
-    from rouge_score.rouge_scorer import (
-        RougeScorer,
-    )  # brings nltk: a second that only those who ask for it wait
+    # brings nltk: a second that only those who ask for it wait
+    from rouge_score.rouge_scorer import RougeScorer
 
     return RougeScorer(["rougeL"], use_stemmer=True)

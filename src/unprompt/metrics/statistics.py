@@ -18,8 +18,8 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
     array = np.asarray(values, float)
     mean = float(array.mean())
     if np.isin(array, (0.0, 1.0)).all():
-        found = stats.binomtest(int(array.sum()), len(array)).proportion_ci(method="wilson")
-        return mean, float(found.low), float(found.high)
+        ends = stats.binomtest(int(array.sum()), len(array)).proportion_ci(method="wilson")
+        return mean, float(ends.low), float(ends.high)
     return mean, *bootstrap(array)
 
 
@@ -43,12 +43,12 @@ def resampled_means(*arrays: np.ndarray) -> list[np.ndarray]:
     (seeded); a few at a time, which keeps them in the cache.
     """
     generator, count = np.random.default_rng(0), len(arrays[0])
-    found = [np.empty(RESAMPLES) for _ in arrays]
+    means = [np.empty(RESAMPLES) for _ in arrays]
     for start in range(0, RESAMPLES, _AT_ONCE):
         chosen = generator.integers(count, size=(_AT_ONCE, count))
-        for means, array in zip(found, arrays, strict=True):
-            means[start : start + _AT_ONCE] = array[chosen].mean(1)
-    return found
+        for part, array in zip(means, arrays, strict=True):
+            part[start : start + _AT_ONCE] = array[chosen].mean(1)
+    return means
 
 
 def by_group(values: Sequence[float], groups: Sequence[str | None]) -> list[float]:
@@ -58,10 +58,10 @@ def by_group(values: Sequence[float], groups: Sequence[str | None]) -> list[floa
     >>> by_group([1.0, 0.0, 3.0], ["a", None, "a"])
     [2.0, 0.0]
     """
-    found: dict[object, list[float]] = {}
+    members: dict[object, list[float]] = {}
     for n, (value, group) in enumerate(zip(values, groups, strict=True)):
-        found.setdefault(n if group is None else group, []).append(value)
-    return [float(np.mean(own)) for own in found.values()]
+        members.setdefault(n if group is None else group, []).append(value)
+    return [float(np.mean(each)) for each in members.values()]
 
 
 def gap_closed(before: Sequence[float], after: Sequence[float]) -> tuple[float, float, float]:

@@ -1,16 +1,7 @@
 """What a user writes: one YAML file (or the same names from Python) under a strict schema."""
 
 from unprompt.recipe.contexts import Context, Filter, Library
-from unprompt.recipe.measuring import (
-    Choices,
-    Cost,
-    Drift,
-    Evaluate,
-    Judge,
-    Shots,
-    System,
-    Tune,
-)
+from unprompt.recipe.measuring import Choices, Cost, Drift, Evaluate, Judge, Shots, System, Tune
 from unprompt.recipe.models import Budget, Model, Server, TokenPrice
 from unprompt.recipe.reading import load, parse, read_yaml
 from unprompt.recipe.recipe import Recipe
@@ -25,6 +16,7 @@ from unprompt.recipe.training import (
     Sampling,
     Train,
     Weights,
+    Writing,
 )
 
 __all__ = [
@@ -59,6 +51,7 @@ __all__ = [
     "Train",
     "Tune",
     "Weights",
+    "Writing",
     "load",
     "parse",
     "read_yaml",

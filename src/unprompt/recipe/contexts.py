@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import (
-    Field,
-    model_validator,
-)
+from pydantic import Field
 
 from unprompt.recipe.measuring import Evaluate
 from unprompt.recipe.section import Section
@@ -39,7 +37,7 @@ class Library(Section):
     form: Literal["chat", "text"] = "chat"
     """`chat`: messages, for instruct models. `text`: plain text, for models without a chat
     template."""
-    fields: dict[str, str] = Field(default_factory=dict)
+    fields: dict[str, str] | None = None
     """The task's field -> the row's field, or a Jinja2 expression of its fields (`question:
     input.question`); fields of the same name need none."""
     teacher: Literal["elaborate", "plain"] = "elaborate"
@@ -82,16 +80,14 @@ class Context(Section):
     """How this context is proven: as the recipe's `evaluate` says (true), not at all (false), or
     its own way."""
 
-    @model_validator(mode="after")
-    def _filter_of_answers(self) -> Self:
+    def _wrong(self) -> Iterator[str]:
         if self.filter and (self.teacher is None or self.gold is not None):
-            raise ValueError(
+            yield (
                 "filter is for a teacher's completions, but no teacher is asked here -> give"
                 " teacher and no gold, or no filter"
             )
         if self.hint and not self.filter:
-            raise ValueError("hint is for inputs of which a filter keeps nothing -> add filter")
-        return self
+            yield "hint is for inputs of which a filter keeps nothing -> add filter"
 
     @property
     def teaches(self) -> bool:

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationError, field_validator
 
 from unprompt.recipe.models import Model
-from unprompt.recipe.section import Section, from_base, known
+from unprompt.recipe.section import PathText, Section, known
 from unprompt.recipe.sources import Data
 from unprompt.recipe.templates import Extract, Template
-from unprompt.recipe.training import Sampling
+from unprompt.recipe.training import Writing
 
 
 class Choices(Section):
@@ -55,7 +50,7 @@ class Shots(Section):
         return tuple(dict.fromkeys(counts))
 
 
-class Evaluate(Section):
+class Evaluate(Writing):
     """What the systems are measured on."""
 
     data: Data
@@ -70,8 +65,10 @@ class Evaluate(Section):
     observation."""
     temperature: Annotated[float, Field(ge=0)] = 0.0
     """Temperature of the answers that are graded."""
-    max_new_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_new_tokens: Annotated[int, Field(ge=1)] | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
     """Longest graded answer in tokens; as in `sampling` unless given."""
+    stop: tuple[str, ...] | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
+    """Texts that end a graded answer; as in `sampling` unless given."""
     extract: Extract | None = None
     """f of an answer that is graded; the context's `extract` unless given."""
     lenient: Extract | None = None
@@ -83,15 +80,11 @@ class Evaluate(Section):
     shots: Shots | None = None
     """Answers behind 0 to n shots, of the untrained student and of every round's."""
 
-    @model_validator(mode="after")
-    def _written_answers(self) -> Self:
+    def _wrong(self) -> Iterator[str]:
         for key in ("extract", "lenient", "shots"):
             if self.choices and getattr(self, key) is not None:
-                raise ValueError(
-                    f"{key} is for answers that are written, but choices are only scored -> give"
-                    " one of the two"
-                )
-        return self
+                what = f"{key} is for answers that are written, but choices are only scored"
+                yield f"{what} -> give one of the two"
 
 
 class System(Section):
@@ -134,11 +127,8 @@ class Drift(Section):
     """Highest drift of the last round's student, in nats per token; above it the run fails."""
 
 
-_TUNABLE = {
-    "teacher": ("sampling", ("temperature", "top_p", "max_new_tokens", "stop")),
-    "student": ("evaluate", ("temperature", "max_new_tokens")),
-}
-"""Who is tuned -> the section whose settings are tried, and these."""
+_TUNABLE = {"teacher": "sampling", "student": "evaluate"}
+"""Who is tuned -> the section whose settings of writing are tried."""
 
 
 class Tune(Section):
@@ -159,37 +149,28 @@ class Tune(Section):
     settings: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(
         default_factory=dict
     )
-    """Setting -> the values to try. Of the teacher `sampling.temperature`, `sampling.top_p`,
-    `sampling.max_new_tokens`, `sampling.stop`; of the student `evaluate.temperature`,
-    `evaluate.max_new_tokens`. What is not named stays as the recipe says."""
+    """Setting -> the values to try: `temperature`, `top_p`, `max_new_tokens` and `stop`, of the
+    teacher in `sampling` (`sampling.temperature`, ...), of the student in `evaluate`
+    (`evaluate.temperature`, ...). What is not named stays as the recipe says."""
     variants: dict[str, Template | None] = Field(default_factory=dict)
     """Templates to try by name; null is the context's own. Only that one unless given."""
     trials: Annotated[int, Field(ge=1)] | None = None
     """Combinations tried: all of them unless given; of more than that, those that Optuna's TPE
     sampler picks."""
 
-    @model_validator(mode="after")
-    def _settings_that_exist(self) -> Self:
-        section, names = _TUNABLE[self.who]
+    def _wrong(self) -> Iterator[str]:
+        tunable = [f"{_TUNABLE[self.who]}.{name}" for name in Writing.model_fields]
         for key, values in self.settings.items():
-            known(
-                key,
-                [f"{section}.{name}" for name in names],
-                "tune.settings",
-                f"setting of the {self.who} to tune",
-            )
+            known(key, tunable, "tune.settings", f"setting of the {self.who} to tune")
             for value in values:
                 try:
-                    Sampling.model_validate({key.partition(".")[2]: value})
+                    Writing.model_validate({key.partition(".")[2]: value})
                 except ValidationError as error:
-                    raise ValueError(
-                        f"tune.settings.{key} can't be {value!r}: {error.errors()[0]['msg']}"
-                    ) from None
+                    yield f"tune.settings.{key} can't be {value!r}: {error.errors()[0]['msg']}"
             if any(value in values[:n] for n, value in enumerate(values)):
-                raise ValueError(f"tune.settings.{key} names a value twice -> leave one out")
+                yield f"tune.settings.{key} names a value twice -> leave one out"
         if not self.settings and not self.variants:
-            raise ValueError("there is nothing to choose among -> give settings, variants, or both")
-        return self
+            yield "there is nothing to choose among -> give settings, variants, or both"
 
 
 class Judge(Section):
@@ -229,15 +210,13 @@ class Judge(Section):
                 )
         return criteria
 
-    @model_validator(mode="after")
-    def _enough_orders(self) -> Self:
+    def _wrong(self) -> Iterator[str]:
         count = 3 if self.criteria is None else len(self.criteria)
         if self.repeats > math.factorial(count):
-            raise ValueError(
+            yield (
                 f"{count} criteria have only {math.factorial(count)} orders, fewer than repeats ->"
                 " lower repeats"
             )
-        return self
 
 
 class Cost(Section):
@@ -249,17 +228,12 @@ class Cost(Section):
     """The teacher's name in the price table."""
     student: str
     """The student's name in the price table."""
-    prices: str | None = None
+    prices: PathText | None = None
     """Your own price table (YAML, laid out as prices.yaml); it wins over our examples."""
     dollars_per_hour: Annotated[float, Field(ge=0)]
     """What the machine that trains costs."""
     calls: Annotated[int, Field(ge=1)] | None = None
     """Calls you expect; the report then has the total for them, one-time cost included."""
-
-    @field_validator("prices")
-    @classmethod
-    def _prices_path(cls, path: str | None, info: ValidationInfo) -> str | None:
-        return from_base(path, info) if path else path
 
 
 class Report(Section):

@@ -4,17 +4,48 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import (
-    Field,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationInfo, field_validator
 
-from unprompt.recipe.section import Section, from_base
+from unprompt.recipe.section import PathText, Section, from_base
+
+_SENT = [
+    "model",
+    "messages",
+    "prompt",
+    "max_tokens",
+    "max_completion_tokens",
+    "temperature",
+    "top_p",
+    "seed",
+    "stop",
+    "logprobs",
+    "top_logprobs",
+    "stream",
+    "n",
+    "echo",
+]
+"""What a request to a server says anyway."""
+_VLLM_FIELDS = {
+    "model": "name",
+    "dtype": "dtype",
+    "revision": "revision",
+    "trust_remote_code": "trust_remote_code",
+    "max_model_len": "window",
+}
+"""Argument of `vllm.LLM` -> the model's field that says the same."""
+_VLLM_OURS = [
+    "tokenizer",
+    "skip_tokenizer_init",
+    "logits_processors",
+    "worker_extension_cls",
+    "async_scheduling",
+    "runner",
+]
+"""Arguments of `vllm.LLM` that Unprompt sets."""
 
 
 class TokenPrice(Section):
@@ -36,11 +67,9 @@ class Budget(Section):
     dollars: Annotated[float, Field(gt=0)] | None = None
     """By `price`, or the price table."""
 
-    @model_validator(mode="after")
-    def _some(self) -> Self:
+    def _wrong(self) -> Iterator[str]:
         if self.tokens is None and self.dollars is None:
-            raise ValueError("a budget of nothing -> give tokens, dollars, or both")
-        return self
+            yield "a budget of nothing -> give tokens, dollars, or both"
 
 
 class Server(Section):
@@ -103,25 +132,9 @@ class Server(Section):
     @field_validator("extra")
     @classmethod
     def _not_ours(cls, extra: dict[str, Any]) -> dict[str, Any]:
-        ours = (
-            "model",
-            "messages",
-            "prompt",
-            "max_tokens",
-            "max_completion_tokens",
-            "temperature",
-            "top_p",
-            "seed",
-            "stop",
-            "logprobs",
-            "top_logprobs",
-            "stream",
-            "n",
-            "echo",
-        )
-        taken = next((key for key in extra if key in ours), None)
-        if taken:
-            raise ValueError(f"'{taken}' is set by the recipe -> leave it out")
+        for key in extra:
+            if key in _SENT:
+                raise ValueError(f"'{key}' is set by the recipe -> leave it out")
         try:
             json.dumps(extra, allow_nan=False)
         except (TypeError, ValueError):
@@ -130,11 +143,9 @@ class Server(Section):
             ) from None
         return extra
 
-    @model_validator(mode="after")
-    def _weights_elsewhere(self) -> Self:
+    def _wrong(self) -> Iterator[str]:
         if self.tokenizer and self.tokenizer.server:
-            raise ValueError("a tokenizer is files, not a server -> give a hub id or a folder")
-        return self
+            yield "a tokenizer is files, not a server -> give a hub id or a folder"
 
 
 class Model(Section):
@@ -144,7 +155,7 @@ class Model(Section):
 
     name: str | None = None
     """Hub id, or a folder in the Hugging Face layout."""
-    gguf: str | None = None
+    gguf: PathText | None = None
     """A GGUF file instead: a path, or `pkg:package/file.gguf` for a file inside an installed Python
     package. Converted to safetensors once, in the user's cache."""
     rule: str | None = None
@@ -176,11 +187,6 @@ class Model(Section):
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Off unless you trust its author."""
 
-    @field_validator("gguf")
-    @classmethod
-    def _gguf_path(cls, path: str | None, info: ValidationInfo) -> str | None:
-        return from_base(path, info) if path else path
-
     @field_validator("name")
     @classmethod
     def _folder_path(cls, name: str | None, info: ValidationInfo) -> str | None:
@@ -191,51 +197,24 @@ class Model(Section):
     @field_validator("vllm")
     @classmethod
     def _not_ours(cls, given: dict[str, Any]) -> dict[str, Any]:
-        elsewhere = {
-            "model": "name",
-            "dtype": "dtype",
-            "revision": "revision",
-            "trust_remote_code": "trust_remote_code",
-            "max_model_len": "window",
-        }
-        ours = (
-            "tokenizer",
-            "skip_tokenizer_init",
-            "logits_processors",
-            "worker_extension_cls",
-            "async_scheduling",
-            "runner",
-        )
         for key in given:
-            if key in elsewhere:
+            if key in _VLLM_FIELDS:
                 raise ValueError(
-                    f"'{key}' is a setting of the model itself -> write {elsewhere[key]} beside"
+                    f"'{key}' is a setting of the model itself -> write {_VLLM_FIELDS[key]} beside"
                     " vllm"
                 )
-            if key in ours:
+            if key in _VLLM_OURS:
                 raise ValueError(f"'{key}' is set by Unprompt -> leave it out")
         return given
 
-    @model_validator(mode="after")
-    def _vllm_asked(self) -> Self:
+    def _wrong(self) -> Iterator[str]:
         if self.vllm and self.engine != "vllm":
-            raise ValueError(
-                "arguments of vLLM, which is not asked -> write engine: vllm, or leave them out"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if (
-            sum(source is not None for source in (self.name, self.gguf, self.rule, self.server))
-            != 1
-        ):
-            raise ValueError(
+            yield "arguments of vLLM, which is not asked -> write engine: vllm, or leave them out"
+        if [self.name, self.gguf, self.rule, self.server].count(None) != 3:
+            yield (
                 "give either a hub id or folder (name), a GGUF file (gguf), a function that makes a"
                 " model (rule) or a server"
             )
-        if self.server and (
-            more := self.model_dump(exclude_defaults=True, exclude={"server", "window"})
-        ):
-            raise ValueError(f"a server has its weights elsewhere -> leave out {', '.join(more)}")
-        return self
+        more = self.model_dump(exclude_defaults=True, exclude={"server", "window"})
+        if self.server and more:
+            yield f"a server has its weights elsewhere -> leave out {', '.join(more)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,27 +18,20 @@ def local_path(path: str, where: str) -> Path:
     if not path.startswith("pkg:"):
         return Path(path)
     package, _, rest = path.removeprefix("pkg:").partition("/")
-    from importlib.util import find_spec
-
+    where = f"{where} ({path})"
     try:
-        spec = find_spec(package)
+        spec = importlib.util.find_spec(package)
     except (ImportError, ValueError):
         spec = None
     if spec is None or not spec.submodule_search_locations:
-        raise UserError(
-            f"the package {package} is not installed",
-            where=f"{where} ({path})",
-            fix=f"pip install --no-deps {package.replace('_', '-')}",
-        )
+        fix = f"pip install --no-deps {package.replace('_', '-')}"
+        raise UserError(f"the package {package} is not installed", where=where, fix=fix)
     root = Path(next(iter(spec.submodule_search_locations))).resolve()
-    found = (root / rest).resolve()
-    if not found.is_relative_to(root):
-        raise UserError(
-            "the path leaves the package",
-            where=f"{where} ({path})",
-            fix="name a file inside the package",
-        )
-    return found
+    file = (root / rest).resolve()
+    if not file.is_relative_to(root):
+        fix = "name a file inside the package"
+        raise UserError("the path leaves the package", where=where, fix=fix)
+    return file
 
 
 def search(folder: str | None) -> None:
@@ -74,7 +67,7 @@ def function(dotted: str, where: str, folder: str | None = None) -> Callable[...
     Raises:
         UserError: It can't be imported, or is no function.
     """
-    found = named(dotted, where, folder)
-    if not callable(found):
+    value = named(dotted, where, folder)
+    if not callable(value):
         raise UserError(f"'{dotted}' is not a function", where=where, fix="name a function")
-    return found
+    return value

@@ -4,7 +4,6 @@ line.
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from unprompt.messages import UserError
 from unprompt.recipe.recipe import Recipe
-from unprompt.recipe.section import number
+from unprompt.recipe.section import nearest, number
 
 
 class _Loader(yaml.SafeLoader):
@@ -64,28 +63,20 @@ def read_yaml(path: Path, kind: str) -> Any:
     Raises:
         UserError: It can't be read.
     """
+    where, fix = str(path), f"give the path of a YAML {kind}"
     try:
         return yaml.load(path.read_text("utf-8"), _Loader)
     except FileNotFoundError:
-        raise UserError(
-            f"there is no such {kind}", where=str(path), fix=f"give the path of a YAML {kind}"
-        ) from None
+        raise UserError(f"there is no such {kind}", where=where, fix=fix) from None
     except IsADirectoryError:
-        raise UserError(
-            f"this is a folder, not a {kind}",
-            where=str(path),
-            fix=f"give the path of a YAML {kind}",
-        ) from None
+        raise UserError(f"this is a folder, not a {kind}", where=where, fix=fix) from None
     except UnicodeDecodeError as error:
-        raise UserError(
-            f"not UTF-8 text ({error.reason})", where=str(path), fix="save it as UTF-8"
-        ) from None
+        what = f"not UTF-8 text ({error.reason})"
+        raise UserError(what, where=where, fix="save it as UTF-8") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        line = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise UserError(
-            f"not YAML: {getattr(error, 'problem', error)}", where=line, fix="mend that line"
-        ) from None
+        where, what = f"{path}:{mark.line + 1}" if mark else where, getattr(error, "problem", error)
+        raise UserError(f"not YAML: {what}", where=where, fix="mend that line") from None
 
 
 def parse(data: dict[str, Any], base: Path | None = None, where: str = "recipe") -> Recipe:
@@ -99,25 +90,19 @@ def parse(data: dict[str, Any], base: Path | None = None, where: str = "recipe")
 def _set(data: dict[str, Any], override: str) -> None:
     key, sign, text = override.partition("=")
     if not sign or not key.strip():
-        raise UserError(
-            f"--set takes key=value, not '{override}'", fix="write it as --set train.epochs=3"
-        )
+        what = f"--set takes key=value, not '{override}'"
+        raise UserError(what, fix="write it as --set train.epochs=3")
     try:
-        value = yaml.safe_load(text)
+        value = number(yaml.safe_load(text))
     except yaml.YAMLError:
-        raise UserError(
-            f"the value is not YAML: {text}", where=f"--set {key}", fix="quote it"
-        ) from None
-    value = number(value)
+        what = f"the value is not YAML: {text}"
+        raise UserError(what, where=f"--set {key}", fix="quote it") from None
     *parents, last = key.strip().split(".")
     for depth, part in enumerate(parents):
         nested = data.setdefault(part, {}) if isinstance(data, dict) else None
         if not isinstance(nested, dict):
-            raise UserError(
-                f"'{'.'.join(parents[: depth + 1])}' is not a section",
-                where=f"--set {override}",
-                fix="set it as a whole",
-            )
+            what = f"'{'.'.join(parents[: depth + 1])}' is not a section"
+            raise UserError(what, where=f"--set {override}", fix="set it as a whole")
         data = nested
     data[last] = value
 
@@ -130,43 +115,36 @@ def _explain(error: ValidationError, where: str) -> UserError:
         if "bool" not in problem["loc"] and not str(problem["loc"][-1:]).startswith('("literal[')
     ]  # of `evaluate: {...} or a bool` and `prompt: a name or a template`, judge what was written
     problems = problems or error.errors()
-    problems.sort(key=lambda p: p["type"] != "extra_forbidden")
-    first = problems[0]
-    loc = [
-        str(part)
-        for part in first["loc"]
-        if part not in ("Evaluate", "bool") and "[" not in str(part)
-    ]
+    first = min(problems, key=lambda problem: problem["type"] != "extra_forbidden")
+    loc = [str(part) for part in first["loc"] if part not in ("Evaluate", "bool")]
+    loc = [part for part in loc if "[" not in part]
     key = ".".join(loc) or "recipe"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     if first["type"] == "extra_forbidden":
         valid = _keys(Recipe, loc[:-1])
-        near = difflib.get_close_matches(loc[-1], valid, 1, 0.5)
-        fix = f"did you mean '{near[0]}'?" if near else f"valid keys: {', '.join(valid)}"
+        fix = nearest(loc[-1], valid, f"valid keys: {', '.join(valid)}", 0.5)
         return UserError(f"unknown key '{key}'{more}", where=where, fix=fix)
     if first["type"] == "missing":
         return UserError(f"'{key}' is missing{more}", where=where, fix="add it")
-    said, _, fix = first["msg"].removeprefix("Value error, ").partition(" -> ")
+    what, _, fix = first["msg"].removeprefix("Value error, ").partition(" -> ")
     value = first.get("input")
-    secret = loc[-1:] in (["url"], ["api_key_env"])  # someone may have written a key there
-    shown = (
-        f" (it is {value!r})"
-        if isinstance(value, (str, int, float, bool)) and len(str(value)) < 60 and not secret
-        else ""
-    )
-    what = f"'{key}': {said}" if loc else said
-    return UserError(f"{what}{shown}{more}", where=where, fix=fix or "mend the value")
+    if (
+        isinstance(value, (str, int, float, bool))
+        and len(str(value)) < 60
+        and loc[-1:] not in (["url"], ["api_key_env"])  # someone may have written a key there
+    ):
+        what = f"{what} (it is {value!r})"
+    what = f"'{key}': {what}" if loc else what
+    return UserError(f"{what}{more}", where=where, fix=fix or "mend the value")
 
 
 def _keys(model: type[BaseModel], loc: list[str]) -> list[str]:
     """Valid keys of the section at `loc`."""
     for parent, part in zip(["", *loc], loc, strict=False):
         info = model.model_fields.get(part)
-        if info is None or parent in ("contexts", "rounds", "systems"):
-            continue  # the name of a context, round or system, or an index
-        found = list(_models(info.annotation))
-        if found:
-            model = found[0]
+        if info and parent not in ("contexts", "rounds", "systems"):
+            # else the name of a context, round or system, or an index
+            model = next(iter(_models(info.annotation)), model)
     return [field.alias or name for name, field in model.model_fields.items()]
 
 

@@ -6,18 +6,13 @@ import re
 from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import (
-    Field,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
 from unprompt.recipe import library, rules
 from unprompt.recipe.contexts import Context
 from unprompt.recipe.measuring import Cost, Drift, Evaluate, Judge, Report, System, Tune
 from unprompt.recipe.models import Model
-from unprompt.recipe.section import Section, from_base
+from unprompt.recipe.section import PathText, Section
 from unprompt.recipe.training import Labels, Lessons, Round, Sampling, Train
 from unprompt.records import BASE, TEACHER, Who, student
 
@@ -72,11 +67,11 @@ class Recipe(Section):
     batch_size: Annotated[int, Field(ge=1)] | None = None
     """Prompts answered at once. Unless given, as many as fit into memory, up to where more are no
     faster."""
-    store: str | None = None
+    store: PathText | None = None
     """Where completions are kept: a folder, or an address that fsspec reads (`s3://bucket/folder`,
     `gs://...`), which many machines and runs may share; `completions` in the run's folder unless
     given. Keys of its own a store finds in the environment."""
-    modules: str = "."
+    modules: Annotated[PathText, Field(validate_default=True)] = "."
     """Folder searched first for `package.module:function` names; the recipe's own folder unless
     given."""
 
@@ -89,22 +84,6 @@ class Recipe(Section):
                 " of them, without slashes"
             )
         return name
-
-    @field_validator("modules")
-    @classmethod
-    def _modules_path(cls, path: str, info: ValidationInfo) -> str:
-        return from_base(path, info)
-
-    @field_validator("store")
-    @classmethod
-    def _store_path(cls, path: str | None, info: ValidationInfo) -> str | None:
-        return path if path is None or "://" in path else from_base(path, info)
-
-    @model_validator(mode="after")
-    def _modules_default(self, info: ValidationInfo) -> Self:
-        if "modules" not in self.model_fields_set:
-            object.__setattr__(self, "modules", from_base(".", info))
-        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -135,16 +114,10 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _labels_of_a_server(self) -> Self:
         server = self.teacher_model and self.teacher_model.server
-        if (
-            server
-            and self.asks_teacher
-            and not {"kind", "draws", "tail"} & self.labels.model_fields_set
-        ):
-            known = (
-                {"kind": "top_k", "k": self.labels.k or 20}
-                if server.tokenizer
-                else {"kind": "hard"}
-            )
+        given = {"kind", "draws", "tail"} & self.labels.model_fields_set
+        if server and self.asks_teacher and not given:
+            most = {"kind": "top_k", "k": self.labels.k or 20}
+            known = most if server.tokenizer else {"kind": "hard"}
             object.__setattr__(self, "labels", self.labels.model_copy(update=known))
         return self
 
@@ -162,25 +135,13 @@ class Recipe(Section):
     def plan(self) -> dict[str, Round]:
         """The rounds, in order."""
         taught = tuple(name for name, context in self.contexts.items() if context.teaches)
-        return self.rounds or {
-            "after": Round.model_construct(
-                contexts=taught,
-                start="previous",
-                teacher="base",
-                replay=None,
-                train=self.train,
-                lessons=self.lessons,
-            )
-        }
+        only = Round.model_construct(contexts=taught, train=self.train, lessons=self.lessons)
+        return self.rounds or {"after": only}
 
     @property
     def used(self) -> set[str]:
         """Contexts whose lessons some round learns."""
-        return {
-            name
-            for r in self.plan.values()
-            for name in (*r.contexts, *(r.replay.contexts if r.replay else ()))
-        }
+        return {name for round_ in self.plan.values() for name in round_.learned}
 
     def per_input(self, context: str) -> int:
         """Lessons that an input of a context can give: one of a gold answer, else one of each
@@ -221,14 +182,19 @@ class Recipe(Section):
         """Contexts whose answers the judge rates."""
         if self.judge is None:
             return ()
-        return self.judge.contexts or tuple(
-            name for name in self.contexts if (found := self.evaluation(name)) and not found.choices
-        )
+        evaluations = {name: self.evaluation(name) for name in self.contexts}
+        written = (name for name, how in evaluations.items() if how and not how.choices)
+        return self.judge.contexts or tuple(written)
 
     def evaluation(self, context: str) -> Evaluate | None:
         """How a context is evaluated; None: not at all."""
-        own = self.contexts[context].evaluate
-        return own if isinstance(own, Evaluate) else self.evaluate if own else None
+        how = self.contexts[context].evaluate
+        return how if isinstance(how, Evaluate) else self.evaluate if how else None
+
+    def sampling_of(self, evaluation: Evaluate | None) -> Sampling:
+        """How graded answers are written; what the evaluation leaves open is as in `sampling`."""
+        settings = evaluation.settings if evaluation else {}
+        return self.sampling.model_copy(update={**settings, "per_input": 1})
 
     def evaluated_at(self, context: str) -> str:
         """Key of the section that says how a context is evaluated, for messages."""
@@ -253,16 +219,10 @@ class Recipe(Section):
     def systems_contexts(self, name: str) -> list[str]:
         """Where one of `systems` is measured."""
         return [
-            context
-            for context in self.systems[name].contexts or self.contexts
-            if self.evaluation(context)
+            each for each in self.systems[name].contexts or self.contexts if self.evaluation(each)
         ]
 
     def to_yaml(self) -> str:
         """The resolved recipe, every field written out; `load` reads it back."""
-        return yaml.safe_dump(
-            self.model_dump(mode="json", by_alias=True),
-            sort_keys=False,
-            allow_unicode=True,
-            width=110,
-        )
+        words = self.model_dump(mode="json", by_alias=True)
+        return yaml.safe_dump(words, sort_keys=False, allow_unicode=True, width=110)

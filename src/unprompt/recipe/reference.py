@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from unprompt.recipe.recipe import Recipe
 from unprompt.recipe.section import Section
 from unprompt.recipe.sources import Examples
+from unprompt.recipe.training import Writing
 
 SCHEMA = Path(__file__).with_name("recipe.schema.json")
 """In the installed package."""
@@ -51,22 +52,23 @@ _LIMITS = {
     "maxLength": "not longer than",
 }
 _SENTENCE = re.compile(r"(?<=[.!?])(?<!et al\.)\s+")
-_BOOLEANS = ("true", "false", "yes", "no", "on", "off", "t", "f", "y", "n", "1", "0")
+_BOOLEANS = ("true", "false", "yes", "no", "on", "off", "t", "f", "y", "n")
 
 
 def sections() -> dict[str, type[Section]]:
     """All sections by name, in the order in which a reader of a recipe meets them."""
-    shapes, known = _shapes(), {section.__name__: section for section in Section.__subclasses__()}
-    found: dict[str, type[Section]] = {}
+    shapes, classes = _shapes(), [*Section.__subclasses__(), *Writing.__subclasses__()]
+    names = ["Recipe"]
 
     def visit(name: str) -> None:
-        if name not in found:
-            found[name] = known[name]
-            for inner in _inside(shapes[name]["properties"]):
+        for inner in _inside(shapes[name]["properties"]):
+            if inner not in names:
+                names.append(inner)
                 visit(inner)
 
     visit("Recipe")
-    return found
+    by_name = {section.__name__: section for section in classes}
+    return {name: by_name[name] for name in names}
 
 
 def _shapes() -> dict[str, Any]:
@@ -76,13 +78,15 @@ def _shapes() -> dict[str, Any]:
 
 
 def _inside(shape: Any) -> list[str]:
-    """Sections that a JSON schema names."""
-    if isinstance(shape, list):
-        return [name for each in shape for name in _inside(each)]
-    if not isinstance(shape, dict):
-        return []
-    here = [shape["$ref"].rpartition("/")[2]] if "$ref" in shape else []
-    return [*here, *(name for each in shape.values() for name in _inside(each))]
+    """Sections that a JSON schema names, each once."""
+    return list(dict.fromkeys(re.findall(r'"#/\$defs/(\w+)"', json.dumps(shape))))
+
+
+def _fields(section: type[Section]) -> dict[str, FieldInfo]:
+    """A section's fields by their names in a recipe; those that it shares with others last."""
+    fields = section.model_fields
+    names = dict.fromkeys([*section.__annotations__, *fields])
+    return {fields[name].alias or name: fields[name] for name in names if name in fields}
 
 
 def page() -> str:
@@ -91,22 +95,20 @@ def page() -> str:
     places: dict[str, dict[str, list[str]]] = {}
     for parent in sections():
         for key, shape in shapes[parent]["properties"].items():
-            for name in dict.fromkeys(_inside(shape)):
+            for name in _inside(shape):
                 places.setdefault(name, {}).setdefault(parent, []).append(f"`{key}`")
     links = ",\n".join(map(_link, sections()))
-    parts = [_HEAD.format(command=COMMAND), f"Sections:\n{links}.\n"]
+    lines = [_HEAD.format(command=COMMAND), f"Sections:\n{links}."]
     for name, section in sections().items():
-        lines = [f"## {name}", "", *_sentences(section.__doc__ or ""), ""]
+        lines += ["", f"## {name}", "", *_sentences(section.__doc__ or ""), ""]
         if name in places:
-            where = (f"{_link(at)} as {_listed(keys, 'and')}" for at, keys in places[name].items())
+            where = [f"{_link(at)} as {_listed(keys, 'and')}" for at, keys in places[name].items()]
             lines += ["Stands in " + ",\n".join(where) + ".", ""]
-        for key, field in section.model_fields.items():
-            key = field.alias or key
-            shape = shapes[name]["properties"][key]
-            lines.append(f"- **`{key}`**: {_type_and_default(shape, field)}.\\")
+        for key, field in _fields(section).items():
+            words = _type_and_default(shapes[name]["properties"][key], field.is_required())
+            lines.append(f"- **`{key}`**: {words}.\\")
             lines += [f"  {sentence}" for sentence in _sentences(field.description or "")]
-        parts.append("\n".join(lines) + "\n")
-    return "\n".join(parts)
+    return "\n".join(lines) + "\n"
 
 
 def _link(name: str) -> str:
@@ -147,36 +149,35 @@ def _type(shape: dict[str, Any], many: bool = False) -> str:
     return f"{word} ({', '.join(limits)})" if limits else word
 
 
-def _type_and_default(shape: dict[str, Any], field: FieldInfo) -> str:
-    if field.is_required():
+def _type_and_default(shape: dict[str, Any], required: bool) -> str:
+    if required:
         return f"{_type(shape)}; required"
-    value = field.get_default(call_default_factory=True)
-    if value is None:
-        return (
-            " or ".join(_type(each) for each in shape["anyOf"] if each.get("type") != "null")
-            + "; optional"
-        )
-    if isinstance(value, Section):
-        value = value.model_dump(mode="json", exclude_defaults=True)
-        if value == {}:
-            return f"{_type(shape)}; its own defaults unless given"
-    plain = isinstance(value, str) and value.strip()
-    return f"{_type(shape)}; default `{value if plain else json.dumps(value)}`"
+    default = shape.get("default", {})  # that of a `default_factory` is not in the schema
+    if default is None:
+        return f"{_type({'anyOf': _given(shape)})}; optional"
+    if isinstance(default, dict) and default:
+        return f"{_type(shape)}; its own defaults unless given"
+    plain = isinstance(default, str) and default.strip()
+    return f"{_type(shape)}; default `{default if plain else json.dumps(default)}`"
+
+
+def _given(shape: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a field takes beside null."""
+    return [each for each in shape.get("anyOf", [shape]) if each.get("type") != "null"]
 
 
 def json_schema() -> dict[str, Any]:
     """What an editor holds a recipe against. It flags nothing that `unprompt check` accepts; what
     depends on two fields at once is left to the check.
     """
-    found = _as_read(Recipe.model_json_schema())
-    shapes = found["$defs"]
+    whole = _as_read(Recipe.model_json_schema())
+    shapes = whole["$defs"]
     assert shapes["Context"].pop("required") == ["student"]  # which the library may give, too
     shapes["Context"]["anyOf"] = [{"required": ["student"]}, {"required": ["library"]}]
-    round_ = shapes["Round"]
-    for shape, key in ((round_, "train"), (round_, "lessons"), (found, "sampling")):
-        field = shape["properties"][key]  # left empty, it is as in the recipe, or in the library
-        text = field.pop("description")
-        shape["properties"][key] = {"anyOf": [field, {"type": "null"}], "description": text}
+    round_ = shapes["Round"]["properties"]
+    for fields, key in ((round_, "train"), (round_, "lessons"), (whole["properties"], "sampling")):
+        text = fields[key].pop("description")  # left empty, it is as in the recipe or the library
+        fields[key] = {"anyOf": [fields[key], {"type": "null"}], "description": text}
     for name, section in sections().items():
         bare = [_bare(shapes[name]["properties"][key]) for key in section.shorthand.values()]
         bare += [{"$ref": "#/$defs/Data"}] if section is Examples else []
@@ -186,14 +187,14 @@ def json_schema() -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Recipe of Unprompt",
-        **found,
+        **whole,
     }
 
 
 def _bare(shape: dict[str, Any]) -> dict[str, Any]:
     """A field's schema, for where its value stands for the whole section."""
-    values = [each for each in shape.get("anyOf", [shape]) if each.get("type") != "null"]
-    return {key: value for key, value in values[0].items() if key not in ("description", "default")}
+    value = _given(shape)[0]
+    return {key: value[key] for key in value.keys() - {"description", "default"}}
 
 
 def _as_read(shape: Any) -> Any:
@@ -204,27 +205,20 @@ def _as_read(shape: Any) -> Any:
         return [_as_read(each) for each in shape]
     if not isinstance(shape, dict):
         return shape
-    found = {
-        key: _as_read(value)
-        for key, value in shape.items()
-        if not (key == "title" and isinstance(value, str))
-        and not (key == "default" and isinstance(value, dict))
-    }
-    if "description" in found and isinstance(found["description"], str):
-        found["description"] = " ".join(found["description"].split())
-    if found.get("type") in ("integer", "number"):
-        found |= {"type": [found["type"], "string", "boolean"], "pattern": r"\d"}
-    elif found.get("type") == "boolean":
-        words = "|".join(
-            "".join(f"[{c}{c.upper()}]" if c.isalpha() else c for c in word) for word in _BOOLEANS
-        )
-        found |= {
-            "type": ["boolean", "string", "integer"],
-            "pattern": f"^({words})$",
-            "minimum": 0,
-            "maximum": 1,
-        }
-    return found
+    shape = {key: _as_read(value) for key, value in shape.items()}
+    for key, kind in (("title", str), ("default", dict)):
+        if isinstance(shape.get(key), kind):
+            del shape[key]
+    if isinstance(shape.get("description"), str):
+        shape["description"] = " ".join(shape["description"].split())
+    if shape.get("type") in ("integer", "number"):
+        shape |= {"type": [shape["type"], "string", "boolean"], "pattern": r"\d"}
+    elif shape.get("type") == "boolean":
+        any_case = ["".join(f"[{c}{c.upper()}]" for c in word) for word in _BOOLEANS]
+        words = "|".join([*any_case, "0", "1"])
+        shape |= {"type": ["boolean", "string", "integer"], "pattern": f"^({words})$"}
+        shape |= {"minimum": 0, "maximum": 1}
+    return shape
 
 
 def main() -> None:

@@ -1,11 +1,12 @@
 """What the sections of a recipe ask of each other: one small function a rule.
 
-`RULES` is the order in which they are tried; the first that is broken is said. A later rule may
-rely on the ones ahead of it, as on names that exist.
+They are tried in the order in which they stand here; the first that is broken is said. A later rule
+may rely on the ones ahead of it, as on names that exist.
 """
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -37,10 +38,13 @@ def engine_is_asked(recipe: Recipe) -> None:
         )
 
 
-def compared_contexts_exist(recipe: Recipe) -> None:
-    """`association` and `margins` name contexts."""
-    for where, name in _compared(recipe):
-        known(name, recipe.contexts, where, "context")
+def contexts_exist(recipe: Recipe) -> None:
+    """Whoever names a context names one that there is."""
+    for named in (_compared, _judged, _taught, _measured):
+        for where, name in named(recipe):
+            known(name, recipe.contexts, where, "context")
+    if recipe.tune:
+        known(recipe.tune.context, recipe.contexts, "tune.context", "context")
 
 
 def compared_contexts_are_evaluated(recipe: Recipe) -> None:
@@ -65,12 +69,6 @@ def associated_contexts_write(recipe: Recipe) -> None:
             )
 
 
-def tuned_context_exists(recipe: Recipe) -> None:
-    """`tune.context` names a context."""
-    if recipe.tune:
-        known(recipe.tune.context, recipe.contexts, "tune.context", "context")
-
-
 def tuned_teacher_has_a_prompt(recipe: Recipe) -> None:
     """A teacher is tuned where it has a prompt."""
     tune = recipe.tune
@@ -91,19 +89,13 @@ def tuned_student_is_evaluated(recipe: Recipe) -> None:
         )
 
 
-def judged_contexts_exist(recipe: Recipe) -> None:
-    """`judge.contexts` names contexts."""
-    for name in (recipe.judge and recipe.judge.contexts) or ():
-        known(name, recipe.contexts, "judge.contexts", "context")
-
-
 def judged_contexts_write(recipe: Recipe) -> None:
     """A judge rates answers that are written."""
-    for name in (recipe.judge and recipe.judge.contexts) or ():
+    for where, name in _judged(recipe):
         evaluation = recipe.evaluation(name)
         if evaluation is None or evaluation.choices:
             raise ValueError(
-                f"judge.contexts names context '{name}', which writes no answers that are"
+                f"{where} names context '{name}', which writes no answers that are"
                 " graded -> leave it out"
             )
 
@@ -136,12 +128,6 @@ def rounds_can_be_named(recipe: Recipe) -> None:
                 f"'{name}' can't name a round -> use letters, digits, - and _, and not teacher,"
                 " before, base or previous"
             )
-
-
-def taught_contexts_exist(recipe: Recipe) -> None:
-    """Rounds name contexts."""
-    for where, name in _taught(recipe):
-        known(name, recipe.contexts, where, "context")
 
 
 def taught_contexts_teach(recipe: Recipe) -> None:
@@ -202,22 +188,14 @@ def systems_have_weights(recipe: Recipe) -> None:
             known(system.model, recipe.plan, f"systems.{name}.model", "round (nor teacher or base)")
 
 
-def systems_contexts_exist(recipe: Recipe) -> None:
-    """`systems.NAME.contexts` names contexts."""
-    for name, system in recipe.systems.items():
-        for context in system.contexts or ():
-            known(context, recipe.contexts, f"systems.{name}", "context")
-
-
 def systems_contexts_are_evaluated(recipe: Recipe) -> None:
     """`systems.NAME.contexts` names contexts that are evaluated."""
-    for name, system in recipe.systems.items():
-        for context in system.contexts or ():
-            if recipe.evaluation(context) is None:
-                raise ValueError(
-                    f"systems.{name} names context '{context}', which is not evaluated -> give it"
-                    " an evaluate section"
-                )
+    for where, name in _measured(recipe):
+        if recipe.evaluation(name) is None:
+            raise ValueError(
+                f"{where} names context '{name}', which is not evaluated -> give it an evaluate"
+                " section"
+            )
 
 
 def systems_have_prompts(recipe: Recipe) -> None:
@@ -252,45 +230,32 @@ def margins_are_taught_once(recipe: Recipe) -> None:
 
 def _compared(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Where contexts are compared, and which."""
-    for name in recipe.association or ():
-        yield "association", name
+    yield from (("association", name) for name in recipe.association or ())
     for task, pair in (recipe.margins or {}).items():
-        for name in pair:
-            yield f"margins.{task}", name
+        yield from ((f"margins.{task}", name) for name in pair)
 
 
 def _taught(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Rounds, and the contexts that they teach or replay."""
     for name, round_ in recipe.rounds.items():
-        for context in (*round_.contexts, *(round_.replay.contexts if round_.replay else ())):
-            yield f"rounds.{name}", context
+        yield from ((f"rounds.{name}", context) for context in round_.learned)
 
 
-RULES: tuple[Callable[[Recipe], None], ...] = (
-    student_has_files,
-    engine_is_asked,
-    compared_contexts_exist,
-    compared_contexts_are_evaluated,
-    associated_contexts_write,
-    tuned_context_exists,
-    tuned_teacher_has_a_prompt,
-    tuned_student_is_evaluated,
-    judged_contexts_exist,
-    judged_contexts_write,
-    judge_has_answers,
-    cost_has_systems,
-    something_is_taught,
-    rounds_can_be_named,
-    taught_contexts_exist,
-    taught_contexts_teach,
-    first_teacher_is_no_student,
-    rounds_follow_earlier_ones,
-    students_keep_their_adapter,
-    systems_can_be_named,
-    systems_have_weights,
-    systems_contexts_exist,
-    systems_contexts_are_evaluated,
-    systems_have_prompts,
-    systems_are_measured,
-    margins_are_taught_once,
+def _judged(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Contexts that the judge is to rate."""
+    contexts = (recipe.judge and recipe.judge.contexts) or ()
+    yield from (("judge.contexts", name) for name in contexts)
+
+
+def _measured(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Further systems, and the contexts that they name."""
+    for name, system in recipe.systems.items():
+        yield from ((f"systems.{name}", context) for context in system.contexts or ())
+
+
+RULES: tuple[Callable[[Recipe], None], ...] = tuple(
+    rule
+    for name, rule in list(globals().items())
+    if inspect.isfunction(rule) and rule.__module__ == __name__ and not name.startswith("_")
 )
+"""Every function of this file but the helpers, in the order in which they stand."""

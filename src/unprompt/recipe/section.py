@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, model_validator
 
 
 class Section(BaseModel):
@@ -31,22 +31,41 @@ class Section(BaseModel):
         kind = str if isinstance(data, str) else list if isinstance(data, (list, tuple)) else None
         return {cls.shorthand[kind]: data} if kind in cls.shorthand else data
 
+    def _wrong(self) -> Iterator[str]:
+        """What in it does not go together, as `what -> how to mend it`; the first is said."""
+        yield from ()
+
+    @model_validator(mode="after")
+    def _nothing_wrong(self) -> Self:
+        for line in self._wrong():
+            raise ValueError(line)
+        return self
+
 
 def number(value: Any) -> Any:
     """A number that YAML 1.1 reads as text, as 5e-4."""
-    return (
-        float(value)
-        if isinstance(value, str) and re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+", value)
-        else value
-    )
+    form = r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+"
+    return float(value) if isinstance(value, str) and re.fullmatch(form, value) else value
 
 
 def from_base(path: str, info: ValidationInfo) -> str:
-    """A path of the recipe, seen from the recipe's own folder; `pkg:` paths stay as they are."""
-    if path.startswith("pkg:"):
+    """A path of the recipe, seen from the recipe's own folder; `pkg:` paths and addresses stay as
+    they are.
+    """
+    if path.startswith("pkg:") or "://" in path:
         return path
     base = Path((info.context or {}).get("base", "."))
     return str((base / Path(path).expanduser()).resolve())
+
+
+PathText = Annotated[str, AfterValidator(from_base)]
+"""A path, seen from the recipe's own folder."""
+
+
+def nearest(name: str, names: Iterable[str], otherwise: str, cutoff: float = 0.6) -> str:
+    """How to mend a name that there is not: by the nearest one (at least so like it), or else."""
+    near = difflib.get_close_matches(name, list(names), 1, cutoff)
+    return f"did you mean '{near[0]}'?" if near else otherwise
 
 
 def known(name: str, names: Iterable[str], where: str, kind: str) -> None:
@@ -63,6 +82,5 @@ def known(name: str, names: Iterable[str], where: str, kind: str) -> None:
     """
     names = list(names)
     if name not in names:
-        near = difflib.get_close_matches(name, names, 1)
-        there = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(names) or 'none'}"
-        raise ValueError(f"{where} names '{name}', which is no {kind} -> {there}")
+        fix = nearest(name, names, f"there are: {', '.join(names) or 'none'}")
+        raise ValueError(f"{where} names '{name}', which is no {kind} -> {fix}")

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Self
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar
 
-from pydantic import (
-    Field,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
-from unprompt.recipe.section import Section, from_base
+from unprompt.recipe.section import PathText, Section
 from unprompt.recipe.templates import Template
+from unprompt.recipe.training import Writing
+
+SOURCES = ("file", "rows", "hub", "rule", "mix", "sample")
+"""Fields of `Data` that say where rows come from; `stages/inputs/load.py` reads each."""
 
 
 class Part(Section):
@@ -24,7 +24,7 @@ class Part(Section):
     """Its share of the mixture, relative to the other parts' shares."""
 
 
-class Sample(Section):
+class Sample(Writing):
     """Inputs that a language model (the teacher's weights) writes from a few examples (Snell et al.
     2022, section 2.1).
     """
@@ -42,8 +42,6 @@ class Sample(Section):
     seeds and held-out examples."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
     """Temperature of the draws."""
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Nucleus sampling: keep the most probable tokens up to this mass."""
     max_new_tokens: Annotated[int, Field(ge=1)] = 64
     """Longest input in tokens; a text that gets so far without ending is thrown away."""
     stop: tuple[str, ...] = ("\n",)
@@ -62,7 +60,7 @@ class Data(Section):
 
     shorthand: ClassVar = {str: "file", list: "rows"}
 
-    file: str | None = None
+    file: PathText | None = None
     """JSONL (.jsonl, .ndjson), JSON list (.json), CSV (.csv, .tsv) or Parquet (.parquet), seen from
     the recipe's folder."""
     rows: tuple[dict[str, Any], ...] | None = None
@@ -86,22 +84,20 @@ class Data(Section):
     limit: Annotated[int, Field(ge=1)] | None = None
     """Take only the first so many rows."""
 
-    @field_validator("file")
-    @classmethod
-    def _file_path(cls, path: str | None, info: ValidationInfo) -> str | None:
-        return from_base(path, info) if path else path
+    def _wrong(self) -> Iterator[str]:
+        if sum(getattr(self, kind) is not None for kind in SOURCES) != 1:
+            yield f"give exactly one of {', '.join(SOURCES)}"
 
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if (
-            sum(
-                source is not None
-                for source in (self.file, self.rows, self.hub, self.rule, self.mix, self.sample)
-            )
-            != 1
-        ):
-            raise ValueError("give exactly one of file, rows, hub, rule, mix, sample")
-        return self
+    @property
+    def kind(self) -> str:
+        """Which of the sources it is."""
+        return next(kind for kind in SOURCES if getattr(self, kind) is not None)
+
+    def parts(self, where: str = "") -> Iterator[tuple[str, Data]]:
+        """The data and those that it is mixed from, each by its key in the recipe."""
+        yield where, self
+        for n, part in enumerate(self.mix or ()):
+            yield from part.data.parts(f"{where}.mix.{n}.data")
 
 
 class Examples(Section):
@@ -123,10 +119,6 @@ class Examples(Section):
     def _shorthand(cls, data: Any) -> Any:
         return data if isinstance(data, dict) and "pool" in data else {"pool": data}
 
-    @model_validator(mode="after")
-    def _ensemble_of_subsets(self) -> Self:
+    def _wrong(self) -> Iterator[str]:
         if self.prompts > 1 and self.per_prompt is None:
-            raise ValueError(
-                "an ensemble needs per_prompt -> say how many examples each of its prompts shows"
-            )
-        return self
+            yield "an ensemble needs per_prompt -> say how many examples each of its prompts shows"

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
-from typing import Any, ClassVar, Self
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
-from pydantic import (
-    Field,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, model_serializer
 
-from unprompt.recipe.section import Section
+from unprompt.recipe.section import Section, nearest
 
 
 class Message(Section):
@@ -25,22 +21,18 @@ class Message(Section):
     """Instead of both: the field of the row (or a Jinja2 expression, as `input.history`) that holds
     a list of {role, content}. Its turns stand here as they are; it may be empty."""
 
-    @model_validator(mode="after")
-    def _one_kind(self) -> Self:
+    def _wrong(self) -> Iterator[str]:
         if (self.role is None, self.content is None) != ((self.turns is not None),) * 2:
-            raise ValueError(
+            yield (
                 "a message has a role and a content, or stands for turns -> write {role, content}"
                 " or {turns: field}"
             )
-        return self
 
     @model_serializer
     def _as_written(self) -> dict[str, str]:
-        return (
-            {"role": self.role, "content": self.content}
-            if self.role is not None and self.content is not None
-            else {"turns": str(self.turns)}
-        )
+        if self.turns is not None:
+            return {"turns": self.turns}
+        return {"role": self.role or "", "content": self.content or ""}
 
 
 class Template(Section):
@@ -55,19 +47,17 @@ class Template(Section):
     messages: tuple[Message, ...] | None = None
     """Chat messages, rendered with the model's own chat template."""
 
-    @model_validator(mode="after")
-    def _one_form(self) -> Self:
+    def _wrong(self) -> Iterator[str]:
         if (self.text is None) == (not self.messages):
-            raise ValueError("a template is a text or a list of {role, content} messages")
-        return self
+            yield "a template is a text or a list of {role, content} messages"
 
     @model_serializer
     def _as_written(self) -> Any:
-        return (
-            self.text
-            if self.messages is None
-            else [message.model_dump() for message in self.messages]
-        )
+        messages = self.messages or ()
+        return [each.model_dump() for each in messages] if self.text is None else self.text
+
+
+_KEPT = ("whole", "first_line", "last_line")
 
 
 class Extract(Section):
@@ -85,30 +75,22 @@ class Extract(Section):
     json_field: str | None = Field(default=None, alias="json")
     """Keep the value of this key of the first JSON object."""
 
-    @model_validator(mode="after")
-    def _known(self) -> Self:
+    def _wrong(self) -> Iterator[str]:
         if sum(rule is not None for rule in (self.after, self.regex, self.json_field)) > 1:
-            raise ValueError("give one of after, regex, json")
-        if self.keep not in ("whole", "first_line", "last_line") and ":" not in self.keep:
-            near = difflib.get_close_matches(self.keep, ["whole", "first_line", "last_line"], 1)
-            hint = f" -> did you mean '{near[0]}'?" if near else ""
-            raise ValueError(f"not whole, first_line, last_line or package.module:function{hint}")
+            yield "give one of after, regex, json"
+        if self.keep not in _KEPT and ":" not in self.keep:
+            what = "not whole, first_line, last_line or package.module:function"
+            fix = nearest(self.keep, _KEPT, "")
+            yield f"{what} -> {fix}" if fix else what
         if self.regex is not None:
             import regex
 
             try:
                 regex.compile(self.regex)
             except regex.error as error:
-                raise ValueError(f"not a regular expression: {error}") from None
-        return self
+                yield f"not a regular expression: {error}"
 
     @model_serializer
     def _as_written(self) -> Any:
-        for name, value in (
-            ("after", self.after),
-            ("regex", self.regex),
-            ("json", self.json_field),
-        ):
-            if value is not None:
-                return {name: value}
-        return self.keep
+        rules = {"after": self.after, "regex": self.regex, "json": self.json_field}
+        return {name: rule for name, rule in rules.items() if rule is not None} or self.keep

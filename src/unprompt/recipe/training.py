@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import (
-    Field,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator
 
 from unprompt.recipe.section import Section, number
 
 
-class Sampling(Section):
-    """How the teacher writes its completions."""
+class Writing(Section):
+    """How a completion is written, token by token."""
 
     temperature: Annotated[float, Field(ge=0)] = 1.0
     """0 is greedy. Soft labels are always the model's own distribution at temperature 1."""
@@ -24,18 +21,30 @@ class Sampling(Section):
     """Longest completion in tokens."""
     stop: tuple[str, ...] = ()
     """Texts that end a completion (left out of it)."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """These fields, as far as they are given."""
+        return {
+            name: value
+            for name in Writing.model_fields
+            if (value := getattr(self, name)) is not None
+        }
+
+
+class Sampling(Writing):
+    """How the teacher writes its completions."""
+
     per_input: Annotated[int, Field(ge=1)] = 1
     """Completions of each input, each a lesson of its own. The second of input `a` has the id
     `a/2`."""
 
-    @model_validator(mode="after")
-    def _several_differ(self) -> Self:
+    def _wrong(self) -> Iterator[str]:
         if self.per_input > 1 and self.temperature == 0:
-            raise ValueError(
+            yield (
                 f"per_input is {self.per_input}, but at temperature 0 all of them are the same ->"
                 " raise temperature"
             )
-        return self
 
 
 class Labels(Section):
@@ -78,19 +87,17 @@ class Weights(Section):
     each: tuple[Annotated[float, Field(ge=0)], ...] | None = None
     """Or one for each answer."""
 
-    @model_validator(mode="after")
-    def _last_counts(self) -> Self:
+    def _wrong(self) -> Iterator[str]:
         if self.each is not None and not (self.each and self.each[-1]):
-            raise ValueError(
+            yield (
                 "the last answer has no weight, but it is what the lesson is for -> give it one"
                 " over 0"
             )
         if self.schedule == "exponential" and not self.shots:
-            raise ValueError(
+            yield (
                 "no factor leads from 0 to another weight -> give shots a weight over 0, or write"
                 " linear"
             )
-        return self
 
 
 class Lessons(Section):
@@ -119,18 +126,10 @@ class Lessons(Section):
     max_failed: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Share of inputs whose extraction may fail before the run stops, ahead of training."""
 
-    @model_validator(mode="after")
-    def _a_weight_each(self) -> Self:
-        if (
-            self.kind == "shots"
-            and self.weights.each is not None
-            and len(self.weights.each) != self.n
-        ):
-            raise ValueError(
-                f"n is {self.n}, but there are {len(self.weights.each)} weights -> give one for"
-                " each answer"
-            )
-        return self
+    def _wrong(self) -> Iterator[str]:
+        each = self.weights.each
+        if self.kind == "shots" and each is not None and len(each) != self.n:
+            yield f"n is {self.n}, but there are {len(each)} weights -> give one for each answer"
 
 
 class Adapter(Section):
@@ -223,14 +222,12 @@ class Train(Section):
                 raise ValueError(f"{key} has a field of its own -> write train.{field}")
         return values
 
-    @model_validator(mode="after")
-    def _whole_micro_batches(self) -> Self:
+    def _wrong(self) -> Iterator[str]:
         if self.micro_batch_size and self.batch_size % self.micro_batch_size:
-            raise ValueError(
+            yield (
                 f"batch_size {self.batch_size} is not a multiple of micro_batch_size"
                 f" {self.micro_batch_size}"
             )
-        return self
 
 
 class Replay(Section):
@@ -263,3 +260,8 @@ class Round(Section):
     """What differs from the recipe's `train`."""
     lessons: Lessons = Lessons()
     """What differs from the recipe's `lessons`."""
+
+    @property
+    def learned(self) -> tuple[str, ...]:
+        """Contexts of which it holds lessons, those that are replayed last."""
+        return (*self.contexts, *(self.replay.contexts if self.replay else ()))

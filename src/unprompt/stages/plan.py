@@ -11,7 +11,7 @@ from unprompt.recipe import Evaluate, Labels, Recipe, Sampling
 from unprompt.records import BASE, JUDGE, TEACHER, System, Who, student
 from unprompt.stages import inputs
 from unprompt.stages.asks import Ask, Pass, Plan, Size, of_system
-from unprompt.stages.evaluate import instructions, judge, sampling_of
+from unprompt.stages.evaluate import instructions, judge
 from unprompt.stages.inputs import draw
 from unprompt.stages.lessons import shots
 from unprompt.stages.prompts import Prompts, Side, measure
@@ -107,7 +107,7 @@ def _row(
     system: System,
     side: Side,
 ) -> Iterator[Ask]:
-    sampling, who = sampling_of(recipe, evaluation), system.who
+    sampling, who = recipe.sampling_of(evaluation), system.who
     if evaluation.choices:
         for which, given in prompts.given(context, who).items():
             question = Question(who, side, sampling, given=given)
@@ -147,7 +147,7 @@ def _behind_shots(
     would begin.
     """
     assert evaluation.shots
-    where, sampling = f"{recipe.evaluated_at(context)}.shots", sampling_of(recipe, evaluation)
+    where, sampling = f"{recipe.evaluated_at(context)}.shots", recipe.sampling_of(evaluation)
     stop = tuple(dict.fromkeys((*sampling.stop, evaluation.shots.separator)))
     sampling = sampling.model_copy(update={"stop": stop})
     labels = EVALUATION_LABELS if _needs_labels(recipe, evaluation) else None
@@ -205,7 +205,7 @@ def _association(recipe: Recipe, prompts: Prompts) -> Iterator[Ask]:
                 prompts.longest,
             )
             for who in (BASE, *map(student, recipe.plan)):
-                question = Question(who, side, sampling_of(recipe, evaluation))
+                question = Question(who, side, recipe.sampling_of(evaluation))
                 yield Ask("association", context, who, question, part=asking)
 
 
@@ -238,7 +238,7 @@ def _judge(recipe: Recipe, prompts: Prompts, asks: Sequence[Ask]) -> Iterator[As
             if ask.system.shots is None
         ]
         calls = settings.repeats * (1 if difficulty else len(rows))
-        longest = 0 if difficulty else sampling_of(recipe, evaluation).max_new_tokens
+        longest = 0 if difficulty else recipe.sampling_of(evaluation).max_new_tokens
         read = calls * (tokens + longest)
         size = Size(calls, read, read, calls * settings.max_new_tokens)
         yield Ask("judge", context, JUDGE, bound=size, at_most=True)

@@ -35,10 +35,8 @@ class Parts:
     def __init__(self, store: Place) -> None:
         self.paths: list[Place] = []
         self.places: dict[str, tuple[int, int]] = {}
-        remote = not isinstance(store, Path)
-        with ThreadPoolExecutor(
-            _READERS if remote else 1
-        ) as pool:  # behind a network, most of the time is spent waiting
+        # behind a network, most of the time is spent waiting
+        with ThreadPoolExecutor(1 if isinstance(store, Path) else _READERS) as pool:
             for path, keys in pool.map(_keys, part_files(store)):
                 if keys is not None:
                     self.add(path, keys)
@@ -100,9 +98,8 @@ class Answers(Sequence[Completion]):
         if not self._first <= n < self._first + len(self._read):
             self._first, self._read = n // self._window * self._window, []
             places_W2 = self._places_N2[self._first : self._first + self._window]
-            parts = {
-                part: read_part(self._paths[part]) for part in np.unique(places_W2[:, 0]).tolist()
-            }
+            numbers = np.unique(places_W2[:, 0]).tolist()
+            parts = {number: read_part(self._paths[number]) for number in numbers}
             self._read = [parts[part][row][1] for part, row in places_W2.tolist()]
         return self._read[n - self._first]
 

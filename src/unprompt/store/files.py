@@ -8,6 +8,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,9 +24,8 @@ def fingerprint(*parts: Any, digits: int = 12) -> str:
     """Hex digits that change when any part does. Parts are anything JSON can write, or has a
     `repr`. Of 100 million with 12 digits some 18 are the same.
     """
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=repr).encode()).hexdigest()[
-        :digits
-    ]
+    text = json.dumps(parts, sort_keys=True, default=repr)
+    return hashlib.sha256(text.encode()).hexdigest()[:digits]
 
 
 def file_digest(path: Path) -> str:
@@ -81,11 +81,7 @@ def module_digest(dotted: str, folder: str) -> str:
         spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):
         return "missing"
-    return (
-        file_digest(Path(spec.origin))
-        if spec and spec.origin and Path(spec.origin).is_file()
-        else "missing"
-    )
+    return (digest_if_there(Path(spec.origin)) if spec and spec.origin else "") or "missing"
 
 
 @contextlib.contextmanager
@@ -117,35 +113,22 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         raise disk_error(error, path) from None
     except Exception as error:
-        if not any(
-            sign in str(error) for sign in ("os error", "inline_container", "iostream error")
-        ):
+        if not re.search("os error|inline_container|iostream error", str(error)):
             raise
         raise disk_error(OSError(errno.ENOSPC, "a file could not be written whole"), path) from None
 
 
 def disk_error(error: OSError, path: Path) -> UserError:
     """A disk's refusal in one line."""
-    fixes = {
-        errno.ENOSPC: "free some space and run again: what is finished is kept",
-        errno.EDQUOT: "free some space and run again: what is finished is kept",
-        errno.EROFS: "choose another folder with --out",
-        errno.EACCES: "choose another folder with --out",
-        errno.EPERM: "choose another folder with --out",
-        errno.EEXIST: (
-            "there is a file where a folder should be: remove it, or choose another folder with"
-            " --out"
-        ),
-        errno.ENOTDIR: (
-            "there is a file where a folder should be: remove it, or choose another folder with"
-            " --out"
-        ),
-    }
-    return UserError(
-        f"can't be written: {error.strerror or error}",
-        where=str(path),
-        fix=fixes.get(error.errno or 0, "check the disk and run again"),
-    )
+    fix = "check the disk and run again"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        fix = "free some space and run again: what is finished is kept"
+    elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        fix = "choose another folder with --out"
+    elif error.errno in (errno.EEXIST, errno.ENOTDIR):
+        fix = "there is a file where a folder should be: remove it, or choose another folder with"
+        fix += " --out"
+    return UserError(f"can't be written: {error.strerror or error}", where=str(path), fix=fix)
 
 
 def first_line(error: Exception) -> str:

@@ -86,11 +86,8 @@ class RunDir:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                raise UserError(
-                    "another run is at work in this folder",
-                    where=str(self.folder),
-                    fix="wait for it, or choose --out",
-                ) from None
+                what, fix = "another run is at work in this folder", "wait for it, or choose --out"
+                raise UserError(what, where=str(self.folder), fix=fix) from None
             yield
 
     def write_text(self, name: str, text: str) -> None:
@@ -102,8 +99,8 @@ class RunDir:
         """Stage -> fingerprint of what it was made from; `student`: file -> digest. Nothing, if
         that is lost: the stages are then done again.
         """
-        found = read_json(self.folder / "state.json")
-        return found if isinstance(found, dict) else {}
+        state = read_json(self.folder / "state.json")
+        return state if isinstance(state, dict) else {}
 
     def finished(self, stage: str, made_from: str) -> bool:
         """Whether `stage` was finished from just this, and what it wrote is still there."""
@@ -117,30 +114,24 @@ class RunDir:
         """
         if not self.finished("train", made_from):
             return False
-        broken = [
-            name
-            for name, digest in self.state().get("student", {}).items()
-            if digest_if_there(self.folder / name) != digest
-        ]
-        if broken:
-            say(
-                f"BROKEN FILE: {self.folder / broken[0]} is not as it was written; the student is"
-                " trained again, from the same lessons"
-            )
-        return not broken
+        for name, digest in self.state().get("student", {}).items():
+            if digest_if_there(self.folder / name) != digest:
+                say(
+                    f"BROKEN FILE: {self.folder / name} is not as it was written; the student is"
+                    " trained again, from the same lessons"
+                )
+                return False
+        return True
 
     def finish(self, stage: str, made_from: str) -> None:
         """Note that `stage` is done; of training, what the student's files hold."""
         state = {**self.state(), stage: made_from}
         if stage == "train":
-            paths = [
-                self.folder / "train_log.json",
-                *sorted(self.student.glob("adapter_config.json")),
-                *sorted(self.student.glob("*.safetensors")),
-            ]
-            state["student"] = {
-                str(path.relative_to(self.folder)): file_digest(path) for path in paths
-            }
+            files = [self.folder / "train_log.json"]
+            for pattern in ("adapter_config.json", "*.safetensors"):
+                files += sorted(self.student.glob(pattern))
+            digests = {str(file.relative_to(self.folder)): file_digest(file) for file in files}
+            state["student"] = digests
         self.write_text("state.json", json.dumps(state, indent=1))
 
     def report(self) -> dict[str, Any]:
@@ -152,14 +143,7 @@ class RunDir:
         try:
             return json.loads((self.folder / "report.json").read_text("utf-8"))
         except FileNotFoundError:
-            raise UserError(
-                "there is no finished run here",
-                where=str(self.folder),
-                fix="run `unprompt run RECIPE` first",
-            ) from None
+            what, fix = "there is no finished run here", "run `unprompt run RECIPE` first"
         except ValueError:
-            raise UserError(
-                "report.json can't be read",
-                where=str(self.folder),
-                fix="delete it and run the recipe again",
-            ) from None
+            what, fix = "report.json can't be read", "delete it and run the recipe again"
+        raise UserError(what, where=str(self.folder), fix=fix)

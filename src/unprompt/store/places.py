@@ -27,21 +27,16 @@ def place(text: str, where: str) -> Place:
     try:
         from upath import UPath
     except ImportError:
-        raise UserError(
-            "an address needs the package universal_pathlib",
-            where=where,
-            fix="pip install 'unprompt[ray]'",
-        ) from None
+        what = "an address needs the package universal_pathlib"
+        raise UserError(what, where=where, fix="pip install 'unprompt[ray]'") from None
     try:
-        found = UPath(text, use_listings_cache=False)  # others write there, too
-        return Path(found.path) if found.protocol == "file" else found  # made atomic by `replacing`
-    except (
-        ImportError,
-        ValueError,
-    ) as error:  # fsspec names the package: "Install s3fs to access S3"
-        raise UserError(
-            f"{text}: {error}", where=where, fix="install what reads it, or check the address"
-        ) from None
+        address = UPath(text, use_listings_cache=False)  # others write there, too
+        # a file's is made atomic by `replacing`
+        return Path(address.path) if address.protocol == "file" else address
+    except (ImportError, ValueError) as error:
+        # fsspec names the package: "Install s3fs to access S3"
+        fix = "install what reads it, or check the address"
+        raise UserError(f"{text}: {error}", where=where, fix=fix) from None
 
 
 def put(path: Place, data: bytes) -> None:
@@ -73,8 +68,6 @@ def reached(path: Place, verb: Callable[..., Any], *given: Any) -> Any:
     try:
         return verb(*given)
     except Exception as error:
-        raise UserError(
-            f"can't be reached: {first_line(error)}",
-            where=str(path),
-            fix="check the address and your rights there",
-        ) from None
+        what = f"can't be reached: {first_line(error)}"
+        fix = "check the address and your rights there"
+        raise UserError(what, where=str(path), fix=fix) from None

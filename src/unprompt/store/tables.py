@@ -26,8 +26,6 @@ _LABELS = {
     "label_sizes": pa.list_(pa.int32()),
     "teacher_nll": pa.list_(pa.float32()),
 }
-
-
 _COMPLETION = pa.schema(
     {
         "example_id": pa.string(),
@@ -40,8 +38,6 @@ _COMPLETION = pa.schema(
         **_LABELS,
     }
 )
-
-
 LESSON = pa.schema(
     {
         "example_id": pa.string(),
@@ -52,18 +48,12 @@ LESSON = pa.schema(
         **_LABELS,
     }
 )
-
-
 _GRADE = pa.schema(
     {f.name: pa.int32() if "int" in str(f.type) else pa.string() for f in fields(Grade)}
 )
-
-
-_SPLIT = {f"{name}.list.element": "BYTE_STREAM_SPLIT" for name in ("label_ids", "teacher_nll")}
+_SPLIT = ("label_ids", "teacher_nll")
 """Columns whose bytes of one rank are written together, which packs better than a dictionary of
 their values."""
-
-
 _GROUP = 4096
 """Rows that are written, and can be read, together."""
 
@@ -87,14 +77,14 @@ def _label_columns(labels: SoftLabels | None) -> dict[str, Any]:
 
 
 def _labels(row: dict[str, Any]) -> SoftLabels | None:
-    if row["label_ids"] is None:
+    """The labels of a row, which loses their columns."""
+    differences, probs, sizes, teacher_nll = (row.pop(name) for name in _LABELS)
+    if differences is None:
         return None
-    sizes, sums = row["label_sizes"], np.zeros(len(row["label_ids"]) + 1, np.int64)
-    offsets = np.zeros(len(sizes) + 1, np.int32)
-    sizes.cumsum(out=offsets[1:])
-    row["label_ids"].cumsum(out=sums[1:])
+    offsets = np.concatenate([[0], sizes.cumsum()]).astype(np.int32)
+    sums = np.concatenate([[0], differences.cumsum(dtype=np.int64)])
     ids = sums[1:] - sums[offsets[:-1]].repeat(sizes)
-    return SoftLabels(ids.astype(np.int32), row["label_probs"], offsets, row["teacher_nll"])
+    return SoftLabels(ids.astype(np.int32), probs, offsets, teacher_nll)
 
 
 def _write(path: Place, rows: list[dict[str, Any]], schema: pa.Schema | None) -> None:
@@ -118,20 +108,12 @@ def _write_tables(path: Place, tables: Iterator[pa.Table]) -> None:
 def _writer(path: Path | io.BytesIO, table: pa.Table) -> pq.ParquetWriter:
     packed: dict[str, Any] = {}
     if "label_ids" in table.column_names:
-        packed = {
-            "use_dictionary": [
-                name for name in table.column_names if f"{name}.list.element" not in _SPLIT
-            ],
-            "column_encoding": _SPLIT,
-        }
-        packed["use_dictionary"] += [
-            "label_probs.list.element",
-            "label_sizes.list.element",
-            "token_ids.list.element",
-        ]
-    return pq.ParquetWriter(
-        path, table.schema, compression="zstd", write_page_checksum=True, **packed
-    )
+        lists = [f"{name}.list.element" for name in ("label_probs", "label_sizes", "token_ids")]
+        others = [name for name in table.column_names if name not in _SPLIT]
+        split = {f"{name}.list.element": "BYTE_STREAM_SPLIT" for name in _SPLIT}
+        packed = {"use_dictionary": [*others, *lists], "column_encoding": split}
+    options: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True, **packed}
+    return pq.ParquetWriter(path, table.schema, **options)
 
 
 class Broken(UserError):
@@ -148,19 +130,12 @@ def _readable(path: Place) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError, ValueError) as error:
-        if (
-            isinstance(error, OSError) and error.errno is not None
-        ):  # not what it holds, but whether it can be had
-            raise UserError(
-                f"can't be read: {error.strerror or error}",
-                where=str(path),
-                fix="check the disk and run again",
-            ) from None
-        raise Broken(
-            f"can't be read: {first_line(error)}",
-            where=str(path),
-            fix="delete it and report.json, and run again",
-        ) from None
+        if isinstance(error, OSError) and error.errno is not None:
+            # not what it holds, but whether it can be had
+            what, fix = f"can't be read: {error.strerror or error}", "check the disk and run again"
+            raise UserError(what, where=str(path), fix=fix) from None
+        fix = "delete it and report.json, and run again"
+        raise Broken(f"can't be read: {first_line(error)}", where=str(path), fix=fix) from None
 
 
 def _read(path: Place, schema: pa.Schema | None) -> list[dict[str, Any]]:
@@ -170,23 +145,17 @@ def _read(path: Place, schema: pa.Schema | None) -> list[dict[str, Any]]:
 
 def _table(path: Place, schema: pa.Schema | None) -> pa.Table:
     """All columns of a file in one chunk, its checksums held."""
-    with (
-        _readable(path),
-        (
-            contextlib.nullcontext(path)
-            if isinstance(path, Path)
-            else reached(path, path.open, "rb")
-        ) as file,
-    ):
+    here = isinstance(path, Path)
+    opened = contextlib.nullcontext(path) if here else reached(path, path.open, "rb")
+    with _readable(path), opened as file:
         table = pq.read_table(file, page_checksum_verification=True).combine_chunks()
         table.validate(full=True)
-        if schema is not None:
-            _refuse_other_columns(table.schema, schema)
+        _refuse_other_columns(table.schema, schema or table.schema)
     return table
 
 
-def _refuse_other_columns(found: pa.Schema, schema: pa.Schema) -> None:
-    if found.names != schema.names or found.types != schema.types:
+def _refuse_other_columns(there: pa.Schema, schema: pa.Schema) -> None:
+    if there.names != schema.names or there.types != schema.types:
         raise ValueError("its columns are not those that were written")
 
 
@@ -196,42 +165,26 @@ def _row_values(table: pa.Table) -> list[dict[str, Any]]:
     rows = table.drop_columns(arrays).to_pylist()
     for name in arrays if rows else ():
         column = table[name].chunk(0)
-        there, ends, values = (
-            column.is_valid().to_pylist(),
-            column.offsets.to_numpy(),
-            column.values.to_numpy(),
-        )
-        for row, filled, start, stop in zip(rows, there, ends[:-1], ends[1:], strict=True):
-            row[name] = values[start:stop] if filled else None
+        ends, values = column.offsets.to_numpy(), column.values.to_numpy()
+        for number, filled in enumerate(column.is_valid().to_pylist()):
+            rows[number][name] = values[ends[number] : ends[number + 1]] if filled else None
     return rows
 
 
 def write_completions(path: Place, completions: Sequence[tuple[str, Completion]]) -> None:
     """Write one part: pairs of the prompt's fingerprint and its completion."""
-    _write(
-        path,
-        [
-            {
-                "example_id": c.example_id,
-                "context": c.context,
-                "prompt": prompt,
-                "text": c.text,
-                "token_ids": c.token_ids,
-                "stop": c.stop,
-                "prompt_tokens": c.prompt_tokens,
-                **_label_columns(c.labels),
-            }
-            for prompt, c in completions
-        ],
-        _COMPLETION,
-    )
+    plain = [field.name for field in fields(Completion) if field.name != "labels"]
+    rows = [
+        {name: getattr(c, name) for name in plain} | {"prompt": prompt, **_label_columns(c.labels)}
+        for prompt, c in completions
+    ]
+    _write(path, rows, _COMPLETION)
 
 
 def part_files(store: Place) -> list[Place]:
     """The parts of a store, in a fixed order."""
-    return sorted(
-        reached(store, lambda: list(store.glob("part-*.parquet"))), key=lambda part: part.name
-    )
+    parts = reached(store, lambda: list(store.glob("part-*.parquet")))
+    return sorted(parts, key=lambda part: part.name)
 
 
 def part_keys(path: Place) -> list[str]:
@@ -246,21 +199,12 @@ def part_keys(path: Place) -> list[str]:
 
 def read_part(path: Place) -> list[tuple[str, Completion]]:
     """One part: pairs of the prompt's fingerprint and its completion."""
-    return [
-        (
-            row["prompt"],
-            Completion(
-                row["example_id"],
-                row["context"],
-                row["text"],
-                tuple(row["token_ids"]),
-                row["stop"],
-                row["prompt_tokens"],
-                _labels(row),
-            ),
-        )
-        for row in _read(path, _COMPLETION)
-    ]
+    return [(row.pop("prompt"), _completion(row)) for row in _read(path, _COMPLETION)]
+
+
+def _completion(row: dict[str, Any]) -> Completion:
+    labels = _labels(row)
+    return Completion(**{**row, "token_ids": tuple(row["token_ids"])}, labels=labels)
 
 
 def read_completions(store: Place) -> dict[str, Completion]:
@@ -272,10 +216,9 @@ def write_lessons(path: Path, lessons: Iterable[Lesson]) -> None:
     """Write the transfer set; lessons are taken as they come, and few are in memory at a time."""
     rest = iter(lessons)
     groups = iter(lambda: list(itertools.islice(rest, _GROUP)), [])
-    first = [_lesson_table(group) for group in itertools.islice(groups, 1)] or [
-        LESSON.empty_table()
-    ]
-    _write_tables(path, itertools.chain(first, map(_lesson_table, groups)))
+    first = next(groups, None)
+    tables = [_lesson_table(first) if first else LESSON.empty_table()]
+    _write_tables(path, itertools.chain(tables, map(_lesson_table, groups)))
 
 
 def _lesson_table(lessons: list[Lesson]) -> pa.Table:
@@ -291,9 +234,8 @@ def _lesson_table(lessons: list[Lesson]) -> pa.Table:
     }
     for name, parts in columns.items():
         ends = np.cumsum([0, *map(len, parts)]).astype(np.int32)
-        arrays[name] = pa.ListArray.from_arrays(
-            ends, pa.array(np.concatenate(parts), LESSON.field(name).type.value_type)
-        )
+        values = pa.array(np.concatenate(parts), LESSON.field(name).type.value_type)
+        arrays[name] = pa.ListArray.from_arrays(ends, values)
     return pa.table(arrays, schema=LESSON)
 
 
@@ -319,28 +261,19 @@ def lesson_batches(path: Path, size: int) -> Iterator[pa.RecordBatch]:
 
 def lesson_at(batch: pa.RecordBatch, row: int) -> Lesson:
     """The lesson in a row of such a batch."""
-    found: dict[str, Any] = {
-        name: column[row] for name, column in zip(LESSON.names, batch.columns, strict=True)
+    arrays = ("input_ids", "weights", *_LABELS)
+    values: dict[str, Any] = {
+        name: column[row].values.to_numpy() if name in arrays else column[row].as_py()
+        for name, column in zip(LESSON.names, batch.columns, strict=True)
     }
-    arrays = {
-        name: found.pop(name).values.to_numpy() for name in ("input_ids", "weights", *_LABELS)
-    }
-    plain = {name: value.as_py() for name, value in found.items()}
-    return _lesson({**plain, **arrays, "input_ids": arrays["input_ids"].tolist()})
+    return _lesson({**values, "input_ids": values["input_ids"].tolist()})
 
 
 def _lesson(row: dict[str, Any]) -> Lesson:
     labels = _labels(row)
     assert labels is not None
-    weights = np.asarray(row["weights"], np.float32)
-    return Lesson(
-        row["example_id"],
-        row["context"],
-        tuple(row["input_ids"]),
-        row["prompt_length"],
-        weights,
-        labels,
-    )
+    row |= {"input_ids": tuple(row["input_ids"]), "weights": np.asarray(row["weights"], np.float32)}
+    return Lesson(**row, labels=labels)
 
 
 def write_grades(path: Path, grades: Sequence[Grade]) -> None:

@@ -81,7 +81,8 @@ def _answer(
     beginning of a stop string.
     """
     say(f"{system}: ", end="")
-    written, longest = "", max(map(len, live.recipe.sampling.stop), default=1)
+    sampling = live.recipe.sampling_of(live.recipe.evaluation(context))
+    written, longest = "", max(map(len, sampling.stop), default=1)
     for item in live.stream(context, system, typed):
         if isinstance(item, str):
             sure = item.rstrip(_HALF)

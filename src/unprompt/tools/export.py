@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 from unprompt import recipe as recipe_, report
 from unprompt.engines import models
 from unprompt.messages import UserError
-from unprompt.recipe import Recipe
+from unprompt.recipe import Recipe, Sampling
 from unprompt.records import student
-from unprompt.stages import evaluate
 from unprompt.stages.weights import Weights
 from unprompt.store.files import replacing
 from unprompt.store.folder import RunDir
@@ -74,7 +73,7 @@ def export(folder: Path, to: Path, round_: str | None, *, merge: bool = True) ->
         tokenizer.save_pretrained(partial)
         (partial / "README.md").write_text(report.model_card(proven, name, merged=whole), "utf-8")
     what = "whole weights" if merge else f"adapter of rank {adapter.rank if adapter else 0}"
-    stops = ", ".join(map(repr, recipe.sampling.stop))
+    stops = ", ".join(map(repr, _graded(recipe).stop))
     return [
         f"{to}: {what} of '{name}', tokenizer, generation settings, model card",
         *(
@@ -86,16 +85,19 @@ def export(folder: Path, to: Path, round_: str | None, *, merge: bool = True) ->
     ]
 
 
+def _graded(recipe: Recipe) -> Sampling:
+    """How the graded answers of the first evaluated context were written."""
+    evaluations = filter(None, map(recipe.evaluation, recipe.contexts))
+    return recipe.sampling_of(next(evaluations, None))
+
+
 def generation(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, model: Any) -> GenerationConfig:
     """Settings with which a plain `generate` writes as the graded answers were written, stop
     strings aside.
     """
     from transformers import GenerationConfig
 
-    evaluation = next(
-        (found for name in recipe.contexts if (found := recipe.evaluation(name))), None
-    )
-    sampling = evaluate.sampling_of(recipe, evaluation) if evaluation else recipe.sampling
+    sampling = _graded(recipe)
     chance: dict[str, Any] = {"do_sample": False}
     if sampling.temperature:
         chance = {

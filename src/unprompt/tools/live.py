@@ -17,7 +17,7 @@ from unprompt import recipe as recipe_
 from unprompt.messages import UserError
 from unprompt.records import BASE, TEACHER, Example, Prompt, student
 from unprompt.report import cost
-from unprompt.stages import check, evaluate
+from unprompt.stages import check
 from unprompt.stages.prompts import measure, rendered
 from unprompt.stages.templates.render import render_all, variables
 from unprompt.stages.weights import Weights
@@ -166,8 +166,7 @@ class Live:
                 fix=f"there are: {', '.join(self.systems(context))}",
             )
         recipe = self.recipe
-        evaluation = recipe.evaluation(context)
-        sampling = evaluate.sampling_of(recipe, evaluation) if evaluation else recipe.sampling
+        sampling = recipe.sampling_of(recipe.evaluation(context))
         who = recipe.taught_by(context)[0] if system == "teacher" else student(system)
         who = BASE if system == "before" else who
         asked, where = self.prompt(context, system, typed), f"contexts.{context}.{system}"

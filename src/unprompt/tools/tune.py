@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from unprompt import metrics
 from unprompt.messages import UserError, say
 from unprompt.metrics.statistics import by_group, interval
-from unprompt.recipe import Context, Data, Evaluate, Lessons, Recipe, Sampling, Template
+from unprompt.recipe import Context, Data, Evaluate, Lessons, Recipe, Sampling, Template, Writing
 from unprompt.recipe.names import search
 from unprompt.records import BASE, TEACHER, Example, Who
 from unprompt.stages import evaluate, inputs
@@ -239,15 +239,8 @@ class _Search:
     def sampling(self, combination: Combination) -> Sampling:
         """How the answers of a combination are written."""
         said = {key.partition(".")[2]: value for key, value in self.settings(combination).items()}
-        known = (
-            self.recipe.sampling
-            if self.wanted.who == "teacher"
-            else evaluate.sampling_of(self.recipe, self.evaluation)
-        )
-        kept = {
-            key: getattr(known, key) for key in ("temperature", "top_p", "max_new_tokens", "stop")
-        }
-        found = Sampling.model_validate({**kept, **said})
+        known = self.recipe.sampling_of(self.evaluation if self.wanted.who == "student" else None)
+        found = Sampling.model_validate({**known.settings, **said})
         return (
             found if found.temperature else found.model_copy(update={"top_p": 1.0})
         )  # greedy is greedy: not asked twice
@@ -356,6 +349,8 @@ class _Search:
         if self.wanted.who == "teacher":
             update["sampling"] = Sampling.model_validate({**recipe.sampling.model_dump(), **said})
         elif said:
+            written = Writing.model_validate(said)
+            said = {key: getattr(written, key) for key in said}
             if isinstance(context.evaluate, Evaluate):
                 context = context.model_copy(
                     update={"evaluate": context.evaluate.model_copy(update=said)}

@@ -8,7 +8,6 @@ recipe needs no library. Pure, but for reading the files of this folder.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import re
 from collections.abc import Mapping
@@ -16,15 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ValidationError, field_validator
+
+from unprompt.recipe.contexts import Library
+from unprompt.recipe.section import nearest
 
 FOLDER = Path(__file__).parent
 
 
-class Task(BaseModel):
+class Task(BaseModel, extra="forbid", frozen=True):
     """A file of the library."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     title: str
     about: str
@@ -47,10 +47,8 @@ class Task(BaseModel):
     """Hints for `sampling`; `stop` for the form `text` only."""
 
 
-class Prompt(BaseModel):
+class Prompt(BaseModel, extra="forbid", frozen=True):
     """One prompt in both its forms."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     chat: list[dict[str, str]]
     """Messages, for instruct models."""
@@ -78,8 +76,7 @@ def check_name(name: str) -> None:
         ValueError: With the nearest name.
     """
     if name not in names():
-        near = difflib.get_close_matches(name, names(), 1)
-        fix = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(names())}"
+        fix = nearest(name, names(), f"there are: {', '.join(names())}")
         raise ValueError(f"the library has no task '{name}' -> {fix}")
 
 
@@ -102,9 +99,9 @@ def written(name: str) -> str:
 
 def listed() -> list[str]:
     """A line for each task."""
+    width = max(map(len, names()))
     return [
-        f"{name:{max(map(len, names()))}}  {task(name).title} ({', '.join(task(name).fields)})"
-        for name in names()
+        f"{name:{width}}  {task(name).title} ({', '.join(task(name).fields)})" for name in names()
     ]
 
 
@@ -127,13 +124,13 @@ def parts(
     Raises:
         ValueError: No such task, or no such field of it.
     """
-    found, fields = task(name), fields or {}
-    unknown = next((field for field in fields if field not in found.fields), None)
-    if unknown:
-        raise ValueError(
-            f"the library's task '{name}' has no field '{unknown}' -> it has:"
-            f" {', '.join(found.fields)}"
-        )
+    whole, fields = task(name), fields or {}
+    for field in fields:
+        if field not in whole.fields:
+            raise ValueError(
+                f"the library's task '{name}' has no field '{field}' -> it has:"
+                f" {', '.join(whole.fields)}"
+            )
 
     def template(prompt: Prompt) -> Any:
         if form == "text":
@@ -143,16 +140,15 @@ def parts(
             for message in prompt.chat
         ]
 
-    evaluate = dict(found.evaluate)
+    evaluate, sampling, elaborate = dict(whole.evaluate), dict(whole.sampling), teacher != "plain"
     if "source" in evaluate:
         evaluate["source"] = _mapped(evaluate["source"], fields, turns=True)
-    sampling = {
-        key: value for key, value in found.sampling.items() if key != "stop" or form == "text"
-    }
+    if form == "chat":
+        sampling.pop("stop", None)
     return {
-        "teacher": template(found.elaborate if teacher == "elaborate" else found.plain),
-        "student": template(found.plain),
-        "extract": found.extract if teacher == "elaborate" else evaluate.get("extract", "whole"),
+        "teacher": template(whole.elaborate if elaborate else whole.plain),
+        "student": template(whole.plain),
+        "extract": whole.extract if elaborate else evaluate.get("extract", "whole"),
         "evaluate": evaluate,
         "sampling": sampling,
     }
@@ -164,19 +160,13 @@ def _mapped(source: str, fields: Mapping[str, str], *, turns: bool = False) -> s
     """
     if turns:
         return fields.get(source, source)
-    used = [
-        name
-        for name in fields
-        if re.search(
-            rf"\b{re.escape(name)}\b", "".join(re.findall(r"\{[{%].*?[}%]\}", source, re.DOTALL))
-        )
-    ]
+    code = "".join(re.findall(r"\{[{%].*?[}%]\}", source, re.DOTALL))
+    used = [name for name in fields if re.search(rf"\b{re.escape(name)}\b", code)]
     if not used:
         return source
     # all at once, so that fields may change places
-    return (
-        f"{{% set {', '.join(used)} = {', '.join(f'({fields[name]})' for name in used)} %}}{source}"
-    )
+    values = ", ".join(f"({fields[name]})" for name in used)
+    return f"{{% set {', '.join(used)} = {values} %}}{source}"
 
 
 def merged(recipe: dict[str, Any]) -> dict[str, Any]:
@@ -190,62 +180,33 @@ def merged(recipe: dict[str, Any]) -> dict[str, Any]:
         ValueError: An unknown task or field.
     """
     contexts = recipe.get("contexts")
-    if not isinstance(contexts, dict) or not any(
-        isinstance(c, dict) and c.get("library") for c in contexts.values()
-    ):
+    if not isinstance(contexts, dict):
         return recipe
-    common, filled = recipe.get("evaluate"), {}
-    hints: list[dict[str, Any]] = []
+    filled, common = dict(contexts), recipe.get("evaluate")
+    hints: dict[str, dict[str, Any]] = {}
     for name, context in contexts.items():
-        if not (isinstance(context, dict) and context.get("library")):
-            hints.append({})
-            filled[name] = context
-            continue
-        said: dict[str, Any] = (
-            {"task": context["library"]}
-            if isinstance(context["library"], str)
-            else context["library"]
-        )
-        if not _well_formed(said):
-            hints.append({})
-            filled[name] = context  # the schema says what is wrong with it
-            continue
         try:
-            found = parts(
-                said["task"],
-                said.get("form", "chat"),
-                said.get("fields"),
-                said.get("teacher", "elaborate"),
-            )
+            asked = Library.model_validate(context["library"])
+        except (TypeError, KeyError, ValidationError):
+            continue  # no task; or what the schema says more of
+        try:
+            written_out = parts(asked.task, asked.form, asked.fields, asked.teacher)
         except ValueError as error:
             raise ValueError(f"contexts.{name}.library: {error}") from None
-        own = {key: value for key, value in context.items() if key != "library"}
-        hints.append(found.pop("sampling"))
-        evaluate = found.pop("evaluate")
-        how = own.get("evaluate", True)
+        hints[name], evaluate = written_out.pop("sampling"), written_out.pop("evaluate")
+        filled[name] = {**written_out, **context}
+        del filled[name]["library"]
+        how = context.get("evaluate", True)
         if how is True and isinstance(common, dict):
             how = common
         if isinstance(how, dict):
-            own["evaluate"] = how if "choices" in how else {**evaluate, **how}
-        filled[name] = {**found, **own}
+            filled[name]["evaluate"] = how if "choices" in how else {**evaluate, **how}
     sampling = recipe.get("sampling")
     if sampling is None or isinstance(sampling, dict):
-        longest = max(
-            (hint["max_new_tokens"] for hint in hints if "max_new_tokens" in hint), default=None
-        )
-        stops = [hint.get("stop") for hint in hints]
-        same = {"stop": stops[0]} if stops[0] and all(stop == stops[0] for stop in stops) else {}
-        sampling = {**({"max_new_tokens": longest} if longest else {}), **same, **(sampling or {})}
-    return {**recipe, "contexts": filled, "sampling": sampling}
-
-
-def _well_formed(said: Any) -> bool:
-    fields = said.get("fields") or {} if isinstance(said, dict) else None
-    return (
-        isinstance(fields, dict)
-        and all(isinstance(text, str) for pair in fields.items() for text in pair)
-        and set(said) <= {"task", "form", "fields", "teacher"}
-        and isinstance(said.get("task"), str)
-        and said.get("teacher", "elaborate") in ("elaborate", "plain")
-        and said.get("form", "chat") in ("chat", "text")
-    )
+        longest = [hint["max_new_tokens"] for hint in hints.values() if "max_new_tokens" in hint]
+        stops = [hints.get(name, {}).get("stop") for name in contexts]
+        hint = {"max_new_tokens": max(longest)} if longest else {}
+        if stops and stops[0] and all(stop == stops[0] for stop in stops):
+            hint["stop"] = stops[0]
+        sampling = {**hint, **(sampling or {})}
+    return {**recipe, "contexts": filled, "sampling": sampling} if hints else recipe

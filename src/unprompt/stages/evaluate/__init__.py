@@ -5,7 +5,6 @@ from unprompt.stages.evaluate.grade import (
     grade,
     grade_choices,
     refuse_gold,
-    sampling_of,
 )
 
-__all__ = ["check", "grade", "grade_choices", "refuse_gold", "sampling_of"]
+__all__ = ["check", "grade", "grade_choices", "refuse_gold"]

@@ -9,26 +9,11 @@ from unprompt import metrics
 from unprompt.messages import UserError
 from unprompt.metrics import Metric
 from unprompt.metrics.choices import choice
-from unprompt.recipe import Evaluate, Extract, Recipe, Sampling
+from unprompt.recipe import Evaluate, Extract
 from unprompt.recipe.names import function
 from unprompt.records import Completion, Example, Grade
 from unprompt.stages.lessons import extract as extract_
 from unprompt.stages.templates.render import value
-
-
-def sampling_of(recipe: Recipe, evaluation: Evaluate) -> Sampling:
-    """How graded answers are written: as the teacher writes, but at the evaluation's
-    temperature.
-    """
-    longest = evaluation.max_new_tokens or recipe.sampling.max_new_tokens
-    return recipe.sampling.model_copy(
-        update={
-            "temperature": evaluation.temperature,
-            "top_p": 1.0,
-            "max_new_tokens": longest,
-            "per_input": 1,
-        }
-    )
 
 
 def check(evaluation: Evaluate, held_out: Sequence[Example], where: str, modules: str) -> None:
@@ -93,12 +78,13 @@ def refuse_gold(
 def _check_metric(
     name: str, metric: Metric, evaluation: Evaluate, held_out: Sequence[Example], where: str
 ) -> None:
-    if metric.needs_labels and evaluation.temperature != 1:
-        raise UserError(
-            f"the {name} of a model's answers is measured on answers at temperature 1",
-            where=f"{where}.temperature",
-            fix=f"set it to 1, or leave out {name}",
-        )
+    for key in ("temperature", "top_p"):
+        if metric.needs_labels and getattr(evaluation, key) != 1:
+            raise UserError(
+                f"the {name} of a model's answers is measured on answers at {key} 1",
+                where=f"{where}.{key}",
+                fix=f"set it to 1, or leave out {name}",
+            )
     if metric.check:
         metric.check(f"{where}.metrics")
     if metric.reads == "source":

@@ -22,18 +22,13 @@ def sources(recipe: Recipe) -> dict[str, Sample]:
     """Every `sample` among the contexts' inputs, by its key in the recipe; those inside mixtures,
     too.
     """
-    found: dict[str, Sample] = {}
-
-    def look(data: Data, where: str) -> None:
-        if data.sample:
-            found[where] = data.sample
-        for n, part in enumerate(data.mix or ()):
-            look(part.data, f"{where}.mix.{n}.data")
-
-    for name, context in recipe.contexts.items():
-        if context.inputs:
-            look(context.inputs, f"contexts.{name}.inputs")
-    return found
+    return {
+        where: data.sample
+        for name, context in recipe.contexts.items()
+        if context.inputs
+        for where, data in context.inputs.parts(f"contexts.{name}.inputs")
+        if data.sample
+    }
 
 
 def resolved(recipe: Recipe, files: dict[str, str]) -> Recipe:
@@ -50,14 +45,11 @@ def resolved(recipe: Recipe, files: dict[str, str]) -> Recipe:
             return data.model_copy(update={"mix": parts})
         return data
 
-    contexts = {
-        name: (
-            context.model_copy(update={"inputs": put(context.inputs, f"contexts.{name}.inputs")})
-            if context.inputs
-            else context
-        )
-        for name, context in recipe.contexts.items()
-    }
+    contexts = dict(recipe.contexts)
+    for name, context in contexts.items():
+        if context.inputs:
+            inputs = put(context.inputs, f"contexts.{name}.inputs")
+            contexts[name] = context.model_copy(update={"inputs": inputs})
     return recipe.model_copy(update={"contexts": contexts})
 
 
@@ -67,22 +59,13 @@ def ask(
     """The prompts of draws `start` to `start + count`: each shows its own random few of the seeds,
     in random order.
     """
-    asked = []
+    prompts, few = [], min(sample.per_prompt, len(seeds))
     for number in range(start, start + count):
-        shown = random.Random(f"{seed}:{where}:{number}").sample(
-            range(len(seeds)), min(sample.per_prompt, len(seeds))
-        )
+        chosen = random.Random(f"{seed}:{where}:{number}").sample(range(len(seeds)), few)
+        shown = [seeds[n].fields for n in chosen]
         row = Example(f"draw-{number:06d}", {})
-        asked.append(
-            render(
-                sample.template,
-                where,
-                row,
-                [seeds[n].fields for n in shown],
-                f"{where}.sample.template",
-            )
-        )
-    return asked
+        prompts.append(render(sample.template, where, row, shown, f"{where}.sample.template"))
+    return prompts
 
 
 class Sieve:
@@ -97,22 +80,19 @@ class Sieve:
         self.near = near
         self.kept: list[str] = []
         self.counts: Counter[str] = Counter()
-        self._known = {
-            "copy of a seed": [_plain(t) for t in seeds],
-            "copy of a held-out input": [_plain(t) for t in held_out],
+        self._like: dict[str, list[str]] = {
+            "copy of a seed": [_plain(text) for text in seeds],
+            "copy of a held-out input": [_plain(text) for text in held_out],
+            "near duplicate": [],
         }
-        self._seen: list[str] = []
-        self._exact: set[str] = set()
 
     def add(self, completion: Completion) -> None:
         """Judge one text."""
         reason = self._why_not(completion)
         self.counts[reason or "kept"] += 1
         if reason is None:
-            text = completion.text.strip()
-            self.kept.append(text)
-            self._seen.append(_plain(text))
-            self._exact.add(_plain(text))
+            self.kept.append(completion.text.strip())
+            self._like["near duplicate"].append(_plain(completion.text))
 
     def _why_not(self, completion: Completion) -> str | None:
         plain = _plain(completion.text)
@@ -120,28 +100,22 @@ class Sieve:
             return "cut at max_new_tokens"
         if not plain:
             return "empty"
-        if plain in self._exact:
+        if plain in self._like["near duplicate"]:
             return "exact duplicate"
-        for reason, texts in self._known.items():
-            if _like(plain, texts, self.near):
-                return reason
-        return "near duplicate" if _like(plain, self._seen, self.near) else None
+        reasons = (why for why, texts in self._like.items() if _alike(plain, texts, self.near))
+        return next(reasons, None)
 
 
 def _plain(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def _like(text: str, others: Sequence[str], near: float) -> bool:
+def _alike(text: str, others: Sequence[str], near: float) -> bool:
     from rapidfuzz import process
     from rapidfuzz.distance import Levenshtein
 
-    return (
-        process.extractOne(
-            text, others, scorer=Levenshtein.normalized_similarity, score_cutoff=near
-        )
-        is not None
-    )
+    scorer = Levenshtein.normalized_similarity
+    return process.extractOne(text, others, scorer=scorer, score_cutoff=near) is not None
 
 
 def draw(
@@ -178,20 +152,16 @@ def draw(
                 sieve.counts["not needed"] += 1
         asked += count
     if len(sieve.kept) < sample.count:
-        why = ", ".join(
-            f"{count} {reason}" for reason, count in sieve.counts.most_common() if reason != "kept"
-        )
+        lost = {reason: count for reason, count in sieve.counts.most_common() if reason != "kept"}
+        why = ", ".join(f"{count} {reason}" for reason, count in lost.items())
         raise UserError(
             f"{asked} draws gave only {len(sieve.kept)} of {sample.count} inputs ({why})",
             where=f"{where}.sample",
-            fix=(
-                "give more seeds, a higher temperature or more tries, or want fewer; what was drawn"
-                " is kept"
-            ),
+            fix="give more seeds, a higher temperature or more tries, or want fewer; what was drawn"
+            " is kept",
         )
-    return [{"id": f"draw-{n:06d}", field: text} for n, text in enumerate(sieve.kept)], dict(
-        sieve.counts
-    )
+    rows = [{"id": f"draw-{n:06d}", field: text} for n, text in enumerate(sieve.kept)]
+    return rows, dict(sieve.counts)
 
 
 def random_tokens(
@@ -214,9 +184,7 @@ def random_tokens(
     ids = [n for n in range(len(tokenizer)) if n not in special]
     source = random.Random(seed)
     for _ in range(count):
-        text = tokenizer.decode(
-            source.choices(ids, k=source.randint(shortest, longest)),
-            clean_up_tokenization_spaces=False,
-        )
+        chosen = source.choices(ids, k=source.randint(shortest, longest))
+        text = tokenizer.decode(chosen, clean_up_tokenization_spaces=False)
         assert isinstance(text, str)
         yield {field: text.replace("�", " ").strip() or "?"}

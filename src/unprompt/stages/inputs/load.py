@@ -11,13 +11,15 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from unprompt.messages import UserError
-from unprompt.recipe import Data, Examples, Part
+from unprompt.recipe import Data, Examples
 from unprompt.recipe.names import function, local_path
 from unprompt.records import Example
+from unprompt.store.files import file_digest, first_line, module_digest, path_digest
 
 
 def load(data: Data, where: str, modules: str | None = None) -> list[Example]:
@@ -34,35 +36,23 @@ def load(data: Data, where: str, modules: str | None = None) -> list[Example]:
     """
     examples: list[Example] = []
     seen: dict[str, int] = {}
-    source = (
-        data.file
-        or data.hub
-        or data.rule
-        or ("mix" if data.mix else "sample" if data.sample else "rows")
-    )
-    for number, row in enumerate(itertools.islice(_rows(data, where, modules), data.limit), 1):
+    source = getattr(data, data.kind)
+    place = f"{where} ({source if isinstance(source, str) else data.kind})"
+    rows = _KINDS[data.kind](data, where, modules)
+    for number, row in enumerate(itertools.islice(rows, data.limit), 1):
         if not isinstance(row, dict):
-            raise UserError(
-                f"row {number} is {type(row).__name__}, not an object",
-                where=f"{where} ({source})",
-                fix='write {"text": "..."}',
-            )
-        _refuse_half_characters(row, f"{where} ({source}), row {number}")
+            what = f"row {number} is {type(row).__name__}, not an object"
+            raise UserError(what, where=place, fix='write {"text": "..."}')
+        _refuse_half_characters(row, f"{place}, row {number}")
         id_ = str(row[data.id]) if row.get(data.id) is not None else f"row-{number:06d}"
         if id_ in seen:
-            raise UserError(
-                f"id '{id_}' occurs twice (rows {seen[id_]} and {number})",
-                where=f"{where} ({source})",
-                fix=f"make '{data.id}' unique",
-            )
+            what = f"id '{id_}' occurs twice (rows {seen[id_]} and {number})"
+            raise UserError(what, where=place, fix=f"make '{data.id}' unique")
         seen[id_] = number
-        examples.append(
-            Example(id_, {str(key): value for key, value in row.items()}, row.get(data.target))
-        )
+        fields = {str(key): value for key, value in row.items()}
+        examples.append(Example(id_, fields, row.get(data.target)))
     if not examples:
-        raise UserError(
-            "there is nothing in it", where=f"{where} ({source})", fix="give at least one row"
-        )
+        raise UserError("there is nothing in it", where=place, fix="give at least one row")
     return examples
 
 
@@ -70,133 +60,103 @@ def _refuse_half_characters(row: dict[Any, Any], where: str) -> None:
     try:
         json.dumps(row, ensure_ascii=False, default=str, skipkeys=True).encode()
     except UnicodeEncodeError as error:
-        half = (
-            str(error.object)[error.start : error.end].encode("ascii", "backslashreplace").decode()
-        )
-        raise UserError(
-            f"half a character ({half}): the text was cut inside an emoji",
-            where=where,
-            fix="mend the text",
-        ) from None
+        half = error.object[error.start : error.end].encode("ascii", "backslashreplace").decode()
+        what = f"half a character ({half}): the text was cut inside an emoji"
+        raise UserError(what, where=where, fix="mend the text") from None
 
 
-def _rows(data: Data, where: str, modules: str | None) -> Iterable[Any]:
-    if data.rows is not None:
-        return data.rows
-    if data.rule is not None:
-        return _call_rule(data.rule, data.args, where, modules)
-    if data.hub is not None:
-        return _hub(data, where)
-    if data.mix is not None:
-        return _mix(data.mix, data.limit, where, modules)
-    if data.sample is not None:
-        return _stand_ins(data.sample.seeds, data.sample.count, data.sample.field, where, modules)
-    assert data.file is not None
-    path = local_path(data.file, where)
-    readers: dict[str, Callable[[Path, str], Iterator[Any]]] = {
-        ".jsonl": _jsonl,
-        ".ndjson": _jsonl,
-        ".json": _json,
-        ".csv": _csv,
-        ".tsv": _csv,
-        ".parquet": _parquet,
-    }
-    if path.suffix.lower() not in readers:
-        raise UserError(
-            f"'{path.suffix}' is not a known data format",
-            where=f"{where} ({path})",
-            fix=f"use {', '.join(readers)}",
-        )
+def digests(data: Data, modules: str) -> list[str]:
+    """What the rows depend on outside the recipe: digests of files, of a rule's module, and of
+    paths among its arguments.
+    """
+    found: list[str] = []
+    for _, part in data.parts():
+        if part.sample:
+            found += digests(part.sample.seeds, modules)
+        if part.file:
+            path = local_path(part.file, "inputs")
+            found.append(file_digest(path) if path.is_file() else "missing")
+        if part.rule:
+            texts = [text for text in part.args.values() if isinstance(text, str) and text]
+            found += [path_digest(Path(modules, text)) for text in texts]
+            found.append(module_digest(part.rule, modules))
+    return found
+
+
+# -- files -----------------------------------------------------------------------------------------
+
+
+class _Wrong(Exception):
+    """What is wrong in a file, how to mend it, and the line."""
+
+    def __init__(self, what: str, fix: str, line: int | None = None) -> None:
+        self.what, self.fix, self.line = what, fix, "" if line is None else f":{line}"
+
+
+def _file(data: Data, where: str, modules: str | None) -> Iterator[Any]:
+    path = local_path(data.file or "", where)
+    reader, place = _FORMATS.get(path.suffix.lower()), f"{where} ({path})"
+    if reader is None:
+        what = f"'{path.suffix}' is not a known data format"
+        raise UserError(what, where=place, fix=f"use {', '.join(_FORMATS)}")
     if not path.is_file():
-        raise UserError(
-            "there is no such file",
-            where=f"{where} ({path})",
-            fix="paths are seen from the recipe's folder",
-        )
-    return _readable(readers[path.suffix.lower()](path, where), path, where)
-
-
-def _readable(rows: Iterator[Any], path: Path, where: str) -> Iterator[Any]:
+        fix = "paths are seen from the recipe's folder"
+        raise UserError("there is no such file", where=place, fix=fix)
     try:
-        yield from rows
+        yield from reader(path)
+    except _Wrong as error:
+        raise UserError(error.what, where=f"{where} ({path}{error.line})", fix=error.fix) from None
     except UnicodeDecodeError as error:
-        raise UserError(
-            f"not UTF-8 text ({error.reason})",
-            where=f"{where} ({path})",
-            fix="save the file as UTF-8",
-        ) from None
+        what = f"not UTF-8 text ({error.reason})"
+        raise UserError(what, where=place, fix="save the file as UTF-8") from None
     except OSError as error:
-        raise UserError(
-            f"cannot be read: {error.strerror or error}",
-            where=f"{where} ({path})",
-            fix="check the file",
-        ) from None
+        what = f"cannot be read: {error.strerror or error}"
+        raise UserError(what, where=place, fix="check the file") from None
 
 
-def _jsonl(path: Path, where: str) -> Iterator[Any]:
+def _jsonl(path: Path) -> Iterator[Any]:
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, 1):
             if line.strip():
-                try:
-                    yield json.loads(line)
-                except (json.JSONDecodeError, RecursionError) as error:
-                    said = (
-                        error.msg
-                        if isinstance(error, json.JSONDecodeError)
-                        else "nested too deeply"
-                    )
-                    raise UserError(
-                        f"not JSON: {said}",
-                        where=f"{where} ({path}:{number})",
-                        fix="mend or remove that line",
-                    ) from None
+                yield _parsed(line, number, "mend or remove that line")
 
 
-def _json(path: Path, where: str) -> Iterator[Any]:
-    try:
-        rows = json.loads(path.read_text("utf-8-sig"))
-    except (json.JSONDecodeError, RecursionError) as error:
-        line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
-        raise UserError("not JSON", where=f"{where} ({path}{line})", fix="mend that line") from None
+def _json(path: Path) -> Iterator[Any]:
+    rows = _parsed(path.read_text("utf-8-sig"), 1, "mend that line")
     if not isinstance(rows, list):
-        raise UserError(
-            "the file holds one value, not a list of rows",
-            where=f"{where} ({path})",
-            fix="write [ {...}, {...} ] or use .jsonl",
-        )
+        fix = "write [ {...}, {...} ] or use .jsonl"
+        raise _Wrong("the file holds one value, not a list of rows", fix)
     yield from rows
 
 
-def _csv(path: Path, where: str) -> Iterator[Any]:
+def _parsed(text: str, line: int, fix: str) -> Any:
+    """The value of a JSON text that begins in this line of its file."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise _Wrong(f"not JSON: {error.msg}", fix, line + error.lineno - 1) from None
+    except RecursionError:
+        raise _Wrong("not JSON: nested too deeply", fix, line) from None
+
+
+def _separated(path: Path, separator: str) -> Iterator[Any]:
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(
-            file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True
-        )
+        reader = csv.DictReader(file, delimiter=separator, strict=True)
         try:
-            twice = [name for name, count in Counter(reader.fieldnames or ()).items() if count > 1]
-            if twice:
-                raise UserError(
-                    f"column '{twice[0]}' occurs twice",
-                    where=f"{where} ({path}:1)",
-                    fix="rename one of them",
-                )
+            names = reader.fieldnames or []
+            for name, count in Counter(names).items():
+                if count > 1:
+                    raise _Wrong(f"column '{name}' occurs twice", "rename one of them", 1)
             for row in reader:
                 if None in row or None in row.values():
-                    raise UserError(
-                        f"has not the {len(reader.fieldnames or [])} columns of the header",
-                        where=f"{where} ({path}:{reader.line_num})",
-                        fix="quote fields that hold a separator",
-                    )
+                    what = f"has not the {len(names)} columns of the header"
+                    raise _Wrong(what, "quote fields that hold a separator", reader.line_num)
                 yield row
         except csv.Error as error:
-            raise UserError(
-                f"not CSV: {error}",
-                where=f"{where} ({path}:{reader.line_num})",
-                fix="mend that line",
-            ) from None
+            raise _Wrong(f"not CSV: {error}", "mend that line", reader.line_num) from None
 
 
-def _parquet(path: Path, where: str) -> Iterator[Any]:
+def _parquet(path: Path) -> Iterator[Any]:
     import pyarrow
     import pyarrow.parquet
 
@@ -205,90 +165,102 @@ def _parquet(path: Path, where: str) -> Iterator[Any]:
             for batch in file.iter_batches():
                 yield from batch.to_pylist()
     except pyarrow.ArrowInvalid as error:
-        raise UserError(
-            f"not Parquet: {str(error).splitlines()[0]}",
-            where=f"{where} ({path})",
-            fix="write the file again",
-        ) from None
+        raise _Wrong(f"not Parquet: {first_line(error)}", "write the file again") from None
 
 
-def _hub(data: Data, where: str) -> Iterable[Any]:
-    assert data.hub is not None
+_FORMATS: dict[str, Callable[[Path], Iterator[Any]]] = {
+    ".jsonl": _jsonl,
+    ".ndjson": _jsonl,
+    ".json": _json,
+    ".csv": partial(_separated, separator=","),
+    ".tsv": partial(_separated, separator="\t"),
+    ".parquet": _parquet,
+}
+"""Ending of a file -> its rows."""
+
+
+# -- other sources ---------------------------------------------------------------------------------
+
+
+def _rows(data: Data, where: str, modules: str | None) -> Iterable[Any]:
+    return data.rows or ()
+
+
+def _hub(data: Data, where: str, modules: str | None) -> Iterable[Any]:
+    assert data.hub
+    place = f"{where} ({data.hub})"
     try:
         import datasets
     except ImportError:
-        raise UserError(
-            "reading from the hub needs the package datasets",
-            where=f"{where} ({data.hub})",
-            fix="pip install 'unprompt[hub]'",
-        ) from None
+        what = "reading from the hub needs the package datasets"
+        raise UserError(what, where=place, fix="pip install 'unprompt[hub]'") from None
     try:
         return datasets.load_dataset(data.hub, split=data.split, **data.args)
     except Exception as error:  # datasets raises many kinds: missing, gated, offline, bad split
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"the hub data set can't be loaded: {first}",
-            where=f"{where} ({data.hub})",
-            fix="check name, split and network",
-        ) from None
+        what = f"the hub data set can't be loaded: {first_line(error)}"
+        raise UserError(what, where=place, fix="check name, split and network") from None
 
 
-def _call_rule(rule: str, args: dict[str, Any], where: str, modules: str | None) -> Iterator[Any]:
+def _rule(data: Data, where: str, modules: str | None) -> Iterator[Any]:
     try:
-        yield from function(rule, where, modules)(**args)
+        yield from function(data.rule or "", where, modules)(**data.args)
     except UserError:
         raise
     except Exception as error:
-        raise UserError(
-            f"the rule failed: {type(error).__name__}: {error}",
-            where=f"{where} ({rule})",
-            fix="mend the function or its args",
-        ) from error
+        what = f"the rule failed: {type(error).__name__}: {error}"
+        fix = "mend the function or its args"
+        raise UserError(what, where=f"{where} ({data.rule})", fix=fix) from error
 
 
-def _mix(
-    parts: Sequence[Part], limit: int | None, where: str, modules: str | None
-) -> Iterator[dict[str, Any]]:
+def _mix(data: Data, where: str, modules: str | None) -> Iterator[dict[str, Any]]:
     """Rows of every part in the proportion of the shares, as many as the shortest part allows or as
     `limit` says; the parts' first rows, in turns.
     """
-    found = [load(part.data, f"{where}.mix.{n}.data", modules) for n, part in enumerate(parts)]
+    parts = data.mix or ()
+    pools = [load(part.data, f"{where}.mix.{n}.data", modules) for n, part in enumerate(parts)]
     total = sum(part.share for part in parts)
-    most = min(len(rows) * total / part.share for rows, part in zip(found, parts, strict=True))
-    wanted = int(most + 1e-9) if limit is None else limit
-    ends = [
-        round(wanted * share / total)
-        for share in itertools.accumulate((part.share for part in parts), initial=0.0)
-    ]
+    most = min(len(rows) * total / part.share for rows, part in zip(pools, parts, strict=True))
+    wanted = int(most + 1e-9) if data.limit is None else data.limit
+    sums = itertools.accumulate((part.share for part in parts), initial=0.0)
+    ends = [round(wanted * share / total) for share in sums]
     counts = [end - start for start, end in itertools.pairwise(ends)]
-    for n, (rows, count) in enumerate(zip(found, counts, strict=True)):
+    for n, (rows, count) in enumerate(zip(pools, counts, strict=True)):
         if count > len(rows):
             raise UserError(
-                f"{limit} rows of the mixture need {count} of this part, which has {len(rows)}",
+                f"{wanted} rows of the mixture need {count} of this part, which has {len(rows)}",
                 where=f"{where}.mix.{n}",
                 fix="lower limit or the part's share, or give it more rows",
             )
-    turns = sorted(
-        (index / count, n, index) for n, count in enumerate(counts) for index in range(count)
-    )
+    turns = sorted((i / count, n, i) for n, count in enumerate(counts) for i in range(count))
     for _, n, index in turns:
-        example = found[n][index]
+        example = pools[n][index]
         yield {**example.fields, "id": f"{n}-{example.id}", "target": example.target}
 
 
-def _stand_ins(
-    seeds: Data, count: int, field: str, where: str, modules: str | None
-) -> Iterator[dict[str, Any]]:
-    rows = load(seeds, f"{where}.sample.seeds", modules)
-    lacking = next((row for row in rows if not isinstance(row.fields.get(field), str)), None)
-    if lacking is not None:
-        raise UserError(
-            f"seed '{lacking.id}' has no text in field '{field}'",
-            where=f"{where}.sample",
-            fix="set field to the one that holds the text",
-        )
-    for number in range(count):
-        yield {field: rows[number % len(rows)].fields[field]}
+def _stand_ins(data: Data, where: str, modules: str | None) -> Iterator[dict[str, Any]]:
+    assert data.sample
+    field, where = data.sample.field, f"{where}.sample"
+    seeds = load(data.sample.seeds, f"{where}.seeds", modules)
+    for seed in seeds:
+        if not isinstance(seed.fields.get(field), str):
+            what = f"seed '{seed.id}' has no text in field '{field}'"
+            raise UserError(what, where=where, fix="set field to the one that holds the text")
+    for seed in itertools.islice(itertools.cycle(seeds), data.sample.count):
+        yield {field: seed.fields[field]}
+
+
+_KINDS: dict[str, Callable[[Data, str, str | None], Iterable[Any]]] = {
+    "file": _file,
+    "rows": _rows,
+    "hub": _hub,
+    "rule": _rule,
+    "mix": _mix,
+    "sample": _stand_ins,
+}
+"""Source of `Data` -> its rows, from the data, its key in the recipe and the rules' folder."""
+
+
+# -- the few-shot pool -----------------------------------------------------------------------------
 
 
 def subsets(
@@ -304,26 +276,23 @@ def subsets(
     if size is None:
         return [list(pool)]
     if size > len(pool):
-        raise UserError(
-            f"per_prompt is {size}, but the pool has {len(pool)} examples",
-            where=where,
-            fix="lower per_prompt or give more examples",
-        )
-    if examples.prompts > math.comb(len(pool), size):
+        what = f"per_prompt is {size}, but the pool has {len(pool)} examples"
+        raise UserError(what, where=where, fix="lower per_prompt or give more examples")
+    if examples.prompts > (there := math.comb(len(pool), size)):
         raise UserError(
             f"{examples.prompts} prompts of {size} examples, but a pool of {len(pool)} has only"
-            f" {math.comb(len(pool), size)} such subsets",
+            f" {there} such subsets",
             where=where,
             fix="lower prompts or give more examples",
         )
     draw = random.Random(f"{seed}:{where}")
-    found: list[list[int]] = []
+    chosen: list[list[int]] = []
     fresh: list[int] = []
-    while len(found) < examples.prompts:
+    while len(chosen) < examples.prompts:
         if len(fresh) < size:  # what is left of this pass, filled up with others from the next
             others = [n for n in range(len(pool)) if n not in fresh]
             fresh += draw.sample(others, len(others))
-        chosen, fresh = fresh[:size], fresh[size:]
-        if sorted(chosen) not in map(sorted, found):
-            found.append(chosen)
-    return [[pool[n] for n in chosen] for chosen in found]
+        subset, fresh = fresh[:size], fresh[size:]
+        if sorted(subset) not in map(sorted, chosen):
+            chosen.append(subset)
+    return [[pool[n] for n in subset] for subset in chosen]

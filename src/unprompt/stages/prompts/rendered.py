@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from unprompt.messages import UserError
 from unprompt.recipe import Recipe, Template
 from unprompt.records import Example, Prompt, Who
-from unprompt.stages.evaluate import sampling_of
 from unprompt.stages.inputs.every import Inputs, every
 from unprompt.stages.lessons import rationales
 from unprompt.stages.prompts.readers import Readers, measure, readers
@@ -171,7 +170,7 @@ def _tokens(
 def _longest_answer(recipe: Recipe, choices: Mapping[tuple[str, bool], Mapping[str, Given]]) -> int:
     """Tokens that must fit behind every prompt."""
     written = [
-        sampling_of(recipe, evaluation).max_new_tokens
+        recipe.sampling_of(evaluation).max_new_tokens
         for name in recipe.contexts
         if (evaluation := recipe.evaluation(name)) and not evaluation.choices
     ]

@@ -4,10 +4,11 @@ model needed.
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jinja2
 import jinja2.meta
@@ -17,9 +18,6 @@ from unprompt.messages import UserError
 from unprompt.recipe import Template
 from unprompt.records import Example, Prompt
 from unprompt.stages.templates import sandbox
-
-if TYPE_CHECKING:
-    pass
 
 _JINJA = sandbox.Sandbox()
 
@@ -59,21 +57,15 @@ def render(
     if template.text is not None:
         return Prompt(example.id, context, _rendered(template.text, variables, example, where))
     messages: list[dict[str, str]] = []
-    for m in template.messages or ():
-        if m.turns is not None:
-            messages += _turns(m.turns, variables, example, where)
+    for message in template.messages or ():
+        if message.turns is not None:
+            messages += _turns(message.turns, variables, example, where)
         else:
-            assert m.role is not None
-            assert m.content is not None
-            messages.append(
-                {"role": m.role, "content": _rendered(m.content, variables, example, where)}
-            )
+            text = _rendered(message.content or "", variables, example, where)
+            messages.append({"role": message.role or "", "content": text})
     if not messages:
-        raise UserError(
-            f"the prompt of input '{example.id}' is empty",
-            where=where,
-            fix="give the template some text",
-        )
+        what = f"the prompt of input '{example.id}' is empty"
+        raise UserError(what, where=where, fix="give the template some text")
     return Prompt(example.id, context, tuple(messages))
 
 
@@ -81,18 +73,14 @@ def variables(template: Template) -> list[str]:
     """Fields of an input that a template names, in the order in which they stand there; `examples`
     is among them if it is named.
     """
-    found: dict[str, None] = {}
-    for source in (
-        [template.text]
-        if template.text is not None
-        else [m.content or f"{{{{ {m.turns} }}}}" for m in template.messages or ()]
-    ):
+    messages = template.messages or ()
+    sources = [message.content or f"{{{{ {message.turns} }}}}" for message in messages]
+    named: list[str] = []
+    for source in [template.text] if template.text is not None else sources:
         tree = _JINJA.parse(source)
-        names = jinja2.meta.find_undeclared_variables(tree) - _JINJA.globals.keys()
-        found |= dict.fromkeys(
-            node.name for node in tree.find_all(jinja2.nodes.Name) if node.name in names
-        )
-    return list(found)
+        fields = jinja2.meta.find_undeclared_variables(tree) - _JINJA.globals.keys()
+        named += [node.name for node in tree.find_all(jinja2.nodes.Name) if node.name in fields]
+    return list(dict.fromkeys(named))
 
 
 def value(expression: str, example: Example, where: str) -> Any:
@@ -107,72 +95,52 @@ def value(expression: str, example: Example, where: str) -> Any:
 def _turns(
     expression: str, variables: Mapping[str, Any], example: Example, where: str
 ) -> list[dict[str, str]]:
-    found = _value(expression, variables, example, f"{where}.turns")
-    if not isinstance(found, (list, tuple)):
-        raise _no_turns(expression, example, where, f"it is {type(found).__name__}")
-    for number, turn in enumerate(found, 1):
-        if not (
-            isinstance(turn, dict)
-            and isinstance(turn.get("role"), str)
-            and isinstance(turn.get("content"), str)
-        ):
-            raise _no_turns(expression, example, where, f"turn {number} is {str(turn)[:40]!r}")
-    return [{"role": turn["role"], "content": turn["content"]} for turn in found]
-
-
-def _no_turns(expression: str, example: Example, where: str, why: str) -> UserError:
-    return UserError(
-        f"'{expression}' of input '{example.id}' is no list of turns: {why}",
-        where=f"{where}.turns",
-        fix='write [{"role": "user", "content": "..."}, ...], or [] where there are none',
-    )
+    turns = _value(expression, variables, example, f"{where}.turns")
+    wrong = None if isinstance(turns, (list, tuple)) else f"it is {type(turns).__name__}"
+    for number, turn in enumerate(() if wrong else turns, 1):
+        texts = [turn.get("role"), turn.get("content")] if isinstance(turn, dict) else [None]
+        if not all(isinstance(text, str) for text in texts):
+            wrong = wrong or f"turn {number} is {str(turn)[:40]!r}"
+    if wrong:
+        raise UserError(
+            f"'{expression}' of input '{example.id}' is no list of turns: {wrong}",
+            where=f"{where}.turns",
+            fix='write [{"role": "user", "content": "..."}, ...], or [] where there are none',
+        )
+    return [{"role": turn["role"], "content": turn["content"]} for turn in turns]
 
 
 def _value(expression: str, variables: Mapping[str, Any], example: Example, where: str) -> Any:
-    def get() -> Any:
-        with _JINJA.limited():
-            found = _expression(expression)(variables)
-            if isinstance(found, jinja2.Undefined):
-                str(found)  # a strict one says here what is undefined
-            return found
-
-    return _said(get, variables, example, where)
+    with _explained(variables, example, where), _JINJA.limited():
+        result = _expression(expression)(variables)
+        if isinstance(result, jinja2.Undefined):
+            str(result)  # a strict one says here what is undefined
+        return result
 
 
 def _rendered(source: str, variables: Mapping[str, Any], example: Example, where: str) -> str:
-    return _said(
-        lambda: _JINJA.text(lambda: _compile(source), variables), variables, example, where
-    )
+    with _explained(variables, example, where):
+        return _JINJA.text(lambda: _compile(source), variables)
 
 
-def _said(
-    get: Callable[[], Any], variables: Mapping[str, Any], example: Example, where: str
-) -> Any:
+@contextlib.contextmanager
+def _explained(variables: Mapping[str, Any], example: Example, where: str) -> Iterator[None]:
+    """What a template raises, in one line."""
+    fix = "mend the template"
     try:
-        return get()
+        yield
+        return
     except jinja2.TemplateSyntaxError as error:
-        raise UserError(
-            f"not a Jinja2 template: {error.message}",
-            where=f"{where}, line {error.lineno}",
-            fix="mend the braces",
-        ) from None
+        what, where = f"not a Jinja2 template: {error.message}", f"{where}, line {error.lineno}"
+        fix = "mend the braces"
     except jinja2.UndefinedError as error:
-        names = ", ".join(sorted(variables))
-        raise UserError(
-            f"{error.message} in input '{example.id}'", where=where, fix=f"the data has: {names}"
-        ) from None
+        what = f"{error.message} in input '{example.id}'"
+        fix = f"the data has: {', '.join(sorted(variables))}"
     except MemoryError:
-        raise UserError(
-            f"takes too much memory on input '{example.id}'", where=where, fix="mend the template"
-        ) from None
-    except (
-        Exception
-    ) as error:  # whatever the template's own expressions raise, a refusal of the sandbox among it
-        raise UserError(
-            f"failed on input '{example.id}': {type(error).__name__}: {error}",
-            where=where,
-            fix="mend the template",
-        ) from None
+        what = f"takes too much memory on input '{example.id}'"
+    except Exception as error:  # whatever the template's own expressions raise, and the sandbox
+        what = f"failed on input '{example.id}': {type(error).__name__}: {error}"
+    raise UserError(what, where=where, fix=fix)
 
 
 def render_all(
