@@ -10,12 +10,10 @@ from dataclasses import replace
 from typing import Any
 
 from unprompt.engines import models
+from unprompt.engines.labels import token_bytes
 from unprompt.recipe import Recipe
 from unprompt.stages.evaluate import instructions
 from unprompt.stages.prompts import Side
-
-_LABEL_BYTES = {"sampled": 24, "top_k_tail": 5, "top_k": 5, "hard": 4}
-"""Rough bytes on disk for one answer token (top_k and top_k_tail: for each entry)."""
 
 
 def estimate(
@@ -78,11 +76,7 @@ def estimate(
         )
         taught += round_.train.epochs * own / (1 - round_.replay.share if round_.replay else 1)
     work += 3 * weights * taught
-    entries = {
-        "top_k": recipe.labels.kept,
-        "top_k_tail": recipe.labels.kept + recipe.labels.tail,
-    }.get(recipe.labels.kind, 1)
-    size = _LABEL_BYTES[recipe.labels.kind] * entries * collected * longest
+    size = token_bytes(recipe.labels) * collected * longest
     seconds = 2 * work / _speed(models.device(recipe.model), models.dtype(recipe.model))
     both = f"{weights / 1e6:.0f}M weights" + (
         f", the teacher {teachers / 1e6:.0f}M" if recipe.teacher_model and teachers else ""
