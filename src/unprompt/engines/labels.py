@@ -9,17 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from unprompt.engines import Seen
+from unprompt.engines import Can, Seen
+from unprompt.messages import UserError
 from unprompt.recipe import Labels
 from unprompt.records import SoftLabels
 
 if TYPE_CHECKING:
     import torch
 
+_SEEN = get_args(Seen)
 Draw = Callable[["torch.Tensor", int], "torch.Tensor"]
 """Draws so many ids (N, draws) from each row of probabilities (N, V), which need not sum to 1."""
 Written = tuple["torch.Tensor", "torch.Tensor"]
@@ -54,6 +56,24 @@ def token_bytes(labels: Labels) -> int:
     """Rough bytes on disk for one token."""
     kind, [_, *entries] = KINDS[labels.kind], decided_by(labels)
     return kind.token_bytes + kind.entry_bytes * sum(entries)
+
+
+def refuse(labels: Labels, can: Can) -> None:
+    """Labels that an engine can't give.
+
+    Raises:
+        UserError: They need more of the distribution than it sees.
+    """
+    if _SEEN.index(KINDS[labels.kind].needs) > _SEEN.index(can.sees):
+        raise UserError(
+            f"{can.name} tells at most its most probable tokens, so it can't give {labels.kind}"
+            " labels",
+            where="labels.kind",
+            fix=(
+                "write top_k (with server.tokenizer, and k as large as the server allows, often 20)"
+                " or hard"
+            ),
+        )
 
 
 def of_most_probable(logp: dict[int, float]) -> SoftLabels:

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unprompt.engines import models, vocabulary
-from unprompt.engines.tokens import Reader, common_prefix
-from unprompt.engines.vllm import engine as vllm
+from unprompt.engines.tokens import Reader, common_prefix, refuse_length
 from unprompt.messages import UserError
 from unprompt.recipe import Model, Recipe, Template, prices
 from unprompt.recipe.names import function, search
 from unprompt.records import Example, Prompt
 from unprompt.stages import (
+    abilities,
     estimate as estimated,
     evaluate,
     inputs,
@@ -104,8 +104,8 @@ def check(recipe: Recipe, *, estimate: bool = True) -> Checked:
     ):
         if model and model.server:
             served.refuse(recipe, model.server, where)
-        if model and model.engine == "vllm":
-            vllm.refuse(recipe, model, where)
+        if model:
+            abilities.refuse(recipe, model, where)
     seen: dict[str, list[Example]] = {}
     held_out: dict[str, list[Example]] = {}
     pools: dict[str, list[dict[str, Any]] | None] = {}
@@ -663,22 +663,8 @@ def measure(asked: list[Prompt], reader: Reader, where: str, longest_answer: int
         for prompt, renderings in zip(asked, ids, strict=True)
         for tokens in renderings
     ):
-        if not tokens:
-            raise UserError(
-                f"the prompt of input '{prompt.example_id}' is empty",
-                where=where,
-                fix="give the template some text",
-            )
-        if window and len(tokens) + longest_answer > window:
-            raise UserError(
-                f"the prompt of input '{prompt.example_id}' has {len(tokens)} tokens; with"
-                f" {longest_answer} new ones that is over the model's window of {window}",
-                where=where,
-                fix=(
-                    "use fewer examples, shorter inputs or a model with a longer window (nothing is"
-                    " ever cut)"
-                ),
-            )
+        what = f"the prompt of input '{prompt.example_id}'"
+        refuse_length(what, len(tokens), longest_answer, window, where)
         if (
             not encoder_decoder
             and tokens[-1] == tokenizer.eos_token_id

@@ -14,7 +14,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unprompt.engines import Engine, models
+from unprompt.engines import Apart, Engine, Lent, hf, kinds, models
 from unprompt.engines.server.ledger import Ledger
 from unprompt.messages import UserError, bar, say
 from unprompt.recipe import Model, Recipe
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from unprompt.engines.hf.engine import HFEngine
-    from unprompt.engines.server.engine import ServerEngine
-    from unprompt.engines.vllm.engine import VLLMEngine
     from unprompt.stages.collect import Ask
 
 
@@ -64,17 +62,12 @@ class Weights:
         model, key = self._other_model(whose) or (self.recipe.model, "model")
         if model.server:
             return [models.identity(model, key)]
-        vllm = (
-            [f"vllm {json.dumps(model.vllm, sort_keys=True, default=str)}"]
-            if self._by_vllm(whose)
-            else []
-        )
         found = [
             models.identity(model, key),
             str(models.dtype(model)),
             models.device(model).type,
             *([model.eos_token] if model.eos_token else []),
-            *vllm,
+            *(kinds.settings(model) if self._apart(whose) else []),
         ]
         return [*found, self.made_from[whose]] if whose in self.recipe.plan else found
 
@@ -118,24 +111,14 @@ class Weights:
     def engine(self, whose: str) -> Engine:
         """Who answers with these weights; made when first asked for."""
         other = self._other_model(whose)
-        if other is None and not self._by_vllm(whose):
+        if other is None and not self._apart(whose):
             return self.student("base" if whose in ("teacher", "judge") else whose)
         model, key = other or (self.recipe.model, "model")
         name = "judge" if key == "judge.model" else "teacher"
         if name not in self._engines:
-            make = (
-                self._served
-                if model.server
-                else self._of_vllm
-                if model.engine == "vllm"
-                else self._loaded
-            )
-            self._engines[name] = make(name, model, key)
+            self._engines[name] = kinds.of(model).make(model, key, self._lent(name, model))
         engine = self._engines[name]
-        if self._by_vllm(whose):
-            from unprompt.engines.vllm.engine import VLLMEngine
-
-            assert isinstance(engine, VLLMEngine)
+        if isinstance(engine, Apart):
             engine.start()
         return engine
 
@@ -146,19 +129,18 @@ class Weights:
         other = self._other_model(whose)
         if other is None:
             return self.student("base" if whose in ("teacher", "judge") else whose)
-        known = (
-            self.engine(whose) if not self._by_vllm(whose) else self._engines.get(f"{whose} here")
-        )
+        known = self._engines.get(f"{whose} here") if self._apart(whose) else self.engine(whose)
         if not isinstance(known, HFEngine):
             self.forget_engines()  # room for it
-            known = self._engines[f"{whose} here"] = self._loaded(whose, *other)
+            made = hf.make(*other, self._lent(whose, other[0]))
+            known = self._engines[f"{whose} here"] = made
         return known
 
     def student(self, whose: str) -> HFEngine:
         """The model that is trained: `base`, or a round's student."""
         from unprompt.engines.hf.engine import HFEngine
 
-        self._stop_vllm()  # it takes most of a GPU's memory
+        self._close()  # it takes most of a GPU's memory
         model, known = self._load(None if whose == "base" else whose), self._engines.get(whose)
         if not isinstance(known, HFEngine) or known.model is not model:
             known = self._engines[whose] = HFEngine(model, self.tokenizer)
@@ -185,7 +167,7 @@ class Weights:
 
     def forget_engines(self) -> None:
         """Their caches go, and the weights of models that are not trained."""
-        self._stop_vllm()
+        self._close()
         self._engines.clear()
 
     def to_train(self, round_: str) -> Any:
@@ -233,46 +215,23 @@ class Weights:
             else None
         )
 
-    def _loaded(self, name: str, model: Model, key: str) -> HFEngine:
-        from unprompt.engines.hf.engine import HFEngine
-
-        say(f"loading the {name}")
-        tokenizer = models.load_tokenizer(model, key)
-        return HFEngine(models.load_weights(model, key), tokenizer)
-
-    def _stop_vllm(self) -> None:
-        """Its memory comes back, until it is asked again."""
-        from unprompt.engines.vllm.engine import VLLMEngine
-
+    def _close(self) -> None:
+        """The memory of engines outside of this process comes back, until they are asked again."""
         for engine in self._engines.values():
-            if isinstance(engine, VLLMEngine):
+            if isinstance(engine, Apart):
                 engine.close()
 
-    def _by_vllm(self, whose: str) -> bool:
-        """Whether vLLM answers with these weights."""
+    def _apart(self, whose: str) -> bool:
+        """Whether another engine than the student's answers with these weights."""
         model, _ = self._other_model(whose) or (self.recipe.model, "model")
-        return whose in ("teacher", "judge") and model.engine == "vllm"
+        return whose in ("teacher", "judge") and model.engine != "hf"
 
-    def _of_vllm(self, name: str, model: Model, key: str) -> VLLMEngine:
-        from unprompt.engines.vllm.engine import VLLMEngine
-
-        tokenizer = models.load_tokenizer(model, key) if key != "model" else self.tokenizer
-        return VLLMEngine(model, key, tokenizer, self.recipe.batch_size)
-
-    def _served(self, name: str, model: Model, key: str) -> ServerEngine:
-        from unprompt.engines.server.engine import ServerEngine
+    def _lent(self, role: str, model: Model) -> Lent:
         from unprompt.stages import served
 
-        server = model.server
-        assert server
-        tokenizer = (
-            models.load_tokenizer(server.tokenizer, f"{key}.server.tokenizer")
-            if server.tokenizer
-            else self.tokenizer
-        )
-        return ServerEngine(
-            server, key, tokenizer, Ledger(self._ledger(name)), served.price(self.recipe, server)
-        )
+        price = served.price(self.recipe, model.server) if model.server else None
+        file = self._ledger(role)
+        return Lent(role, self.tokenizer, self.recipe.batch_size, file, price)
 
     def _ledger(self, name: str) -> Path:
         return self.files.folder / f"asked-{name}.jsonl"
