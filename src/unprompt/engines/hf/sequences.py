@@ -54,19 +54,14 @@ def score(
     """
     longest = max(map(len, given))
     if not (isinstance(together, Waves) and together.encodes):
-        return together.join(
-            [[*row, *tokens[:-1]] for row, tokens in zip(ids, given, strict=True)], last=longest
-        )
+        whole = [[*row, *tokens[:-1]] for row, tokens in zip(ids, given, strict=True)]
+        return together.join(whole, last=longest)
     logits_BTV = together.join(ids)
     if longest > 1:
         fed_BT = torch.tensor([[*tokens, *[0] * (longest - len(tokens))][:-1] for tokens in given])
         logits_BTV = torch.cat([logits_BTV, together.feed(fed_BT)], 1)
-    return torch.stack(
-        [
-            row_TV.roll(longest - len(tokens), 0)
-            for row_TV, tokens in zip(logits_BTV, given, strict=True)
-        ]
-    )
+    rows = zip(logits_BTV, given, strict=True)
+    return torch.stack([row_TV.roll(longest - len(tokens), 0) for row_TV, tokens in rows])
 
 
 class Slots:
@@ -88,15 +83,14 @@ class Slots:
 
     def join(self, ids: Sequence[Sequence[int]], last: int = 1) -> torch.Tensor:
         """See `Sequences.join`."""
-        own = [row[self._shared :] for row in ids]
-        lengths_n = torch.tensor([len(row) for row in own])
+        rows = [row[self._shared :] for row in ids]
+        lengths_n = torch.tensor([len(row) for row in rows])
         longest = int(lengths_n.max())
-        input_nS = torch.zeros((len(own), longest), dtype=torch.long)
-        for row, tokens in enumerate(own):
+        input_nS = torch.zeros((len(rows), longest), dtype=torch.long)
+        for row, tokens in enumerate(rows):
             input_nS[row, longest - len(tokens) :] = torch.tensor(tokens)
-        at_nS = (
-            torch.arange(longest) - (longest - lengths_n)[:, None]
-        )  # padding stands at places below 0
+        # padding stands at places below 0
+        at_nS = torch.arange(longest) - (longest - lengths_n)[:, None]
         before = len(self._lengths_B)
         self._lengths_B = torch.cat([self._lengths_B, lengths_n])
         return self._forward(input_nS, at_nS, before, last)
@@ -120,7 +114,10 @@ class Slots:
         device = self._model.device
         width = int(at_BQ.max()) + 1
         at_BQ = at_BQ.to(device)
-        for layer in self._layers or self._made():
+        if not self._layers:
+            count = self._model.config.get_text_config().num_hidden_layers
+            self._layers += [_Layer() for _ in range(count)]
+        for layer in self._layers:
             layer.place = (first, at_BQ, width)
         seen_BQ = at_BQ.clamp(min=0)
         state = shared_prefix.Reading(self._prefix, seen_BQ, width, self._model.dtype)
@@ -132,12 +129,6 @@ class Slots:
                 use_cache=True,
                 logits_to_keep=last,
             ).logits
-
-    def _made(self) -> list[_Layer]:
-        self._layers += [
-            _Layer() for _ in range(self._model.config.get_text_config().num_hidden_layers)
-        ]
-        return self._layers
 
 
 class _Layer(CacheLayerMixin):
@@ -152,10 +143,8 @@ class _Layer(CacheLayerMixin):
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """An empty block."""
         (_, g, _, d), dv = key_states.shape, value_states.shape[-1]
-        self.keys, self.values = (
-            key_states.new_zeros(0, g, 1, d),
-            value_states.new_zeros(0, g, 1, dv),
-        )
+        self.keys = key_states.new_zeros(0, g, 1, d)
+        self.values = value_states.new_zeros(0, g, 1, dv)
         self.is_initialized = True
 
     def update(
@@ -172,11 +161,10 @@ class _Layer(CacheLayerMixin):
         rows = first + len(key_states)
         if rows > len(self.keys) or width >= self.keys.shape[2]:
             block = _BLOCK if width > _BLOCK else _SMALL
-            size = (
-                max(rows, len(self.keys)),
-                max(-(-width // block) * block + 1, self.keys.shape[2]),
-            )
-            self.keys, self.values = _grown(self.keys, *size), _grown(self.values, *size)
+            slots = max(rows, len(self.keys))
+            columns = max(-(-width // block) * block + 1, self.keys.shape[2])
+            self.keys = _grown(self.keys, slots, columns)
+            self.values = _grown(self.values, slots, columns)
         rows_B1 = torch.arange(first, rows, device=at_BQ.device)[:, None]
         self.keys[rows_B1, :, at_BQ.clamp(min=-1)] = key_states.transpose(1, 2)
         self.values[rows_B1, :, at_BQ.clamp(min=-1)] = value_states.transpose(1, 2)
@@ -202,9 +190,9 @@ class _Layer(CacheLayerMixin):
 
 
 def _grown(block: torch.Tensor, slots: int, columns: int) -> torch.Tensor:
-    found = block.new_zeros(slots, block.shape[1], columns, block.shape[3])
-    found[: len(block), :, : block.shape[2] - 1] = block[:, :, :-1]
-    return found
+    larger = block.new_zeros(slots, block.shape[1], columns, block.shape[3])
+    larger[: len(block), :, : block.shape[2] - 1] = block[:, :, :-1]
+    return larger
 
 
 class Waves:
@@ -301,11 +289,9 @@ def slots_work(model: Any) -> str | None:
     if before != "sdpa":
         return f"its attention is '{before}', not 'sdpa'"
     # longer than a small window, and sequences of two lengths
-    window = getattr(config, "sliding_window", None) or 0
-    size = min(max(12, window + 5), 80)
-    ids_2S = torch.randint(
-        0, config.vocab_size, (2, size + 4), generator=torch.Generator().manual_seed(0)
-    ).to(model.device)
+    size = min(max(12, (getattr(config, "sliding_window", None) or 0) + 5), 80)
+    seeded = torch.Generator().manual_seed(0)
+    ids_2S = torch.randint(0, config.vocab_size, (2, size + 4), generator=seeded).to(model.device)
     ids_2S[1, :size] = ids_2S[0, :size]
     try:
         plain_2V = [
@@ -317,10 +303,8 @@ def slots_work(model: Any) -> str | None:
         made.join([ids_2S[0, : size + 3].tolist(), ids_2S[1, : size + 1].tolist()])
         shared_2V = made.step(torch.stack([ids_2S[0, size + 3], ids_2S[1, size + 1]])).float()
         near = 1e-4 if model.dtype == torch.float32 else 0.1
-        if all(
-            torch.allclose(a, b, atol=near * float(b.abs().max()), rtol=0)
-            for a, b in zip(shared_2V, plain_2V, strict=True)
-        ):
+        pairs = zip(shared_2V, plain_2V, strict=True)
+        if all(torch.allclose(a, b, atol=near * float(b.abs().max()), rtol=0) for a, b in pairs):
             return None
         reason = "it gave other numbers"
     except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:

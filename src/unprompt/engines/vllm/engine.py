@@ -28,9 +28,15 @@ if TYPE_CHECKING:
 _ON_CPU = {"enforce_eager": True, "block_size": 32, "kv_cache_memory_bytes": 2 * 2**30}
 """Where vLLM does otherwise on processors: minutes of compilation, a prefix cache in blocks of 128
 tokens, nearly all memory."""
+_UNLESS_SET = {
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+}
 _FEW_CORES = 4
 """Up to here vLLM binds no threads, of which it would leave one core without, and sleeps while
 nothing is asked."""
+_ON_FEW_CORES = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_SLEEP_WHEN_IDLE": "1"}
 
 
 class VLLMEngine:
@@ -227,14 +233,8 @@ class VLLMEngine:
             "VLLM_ENABLE_V1_MULTIPROCESSING": "1",
             "UNPROMPT_VLLM_OWNER": str(os.getpid()),
         }
-        if (os.cpu_count() or 1) <= _FEW_CORES:
-            os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-            os.environ.setdefault("VLLM_SLEEP_WHEN_IDLE", "1")
-        for name, value in {
-            "VLLM_LOGGING_LEVEL": "ERROR",
-            "VLLM_NO_USAGE_STATS": "1",
-            "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
-        }.items():
+        few = (os.cpu_count() or 1) <= _FEW_CORES
+        for name, value in (_UNLESS_SET | (_ON_FEW_CORES if few else {})).items():
             os.environ.setdefault(name, value)
         vllm, platforms = importlib.import_module("vllm"), importlib.import_module("vllm.platforms")
         say("starting vLLM")
@@ -259,11 +259,8 @@ class VLLMEngine:
                 **(settings | model.vllm),
             )
         except (TypeError, ValueError, RuntimeError, OSError) as error:
-            first = next(
-                (line for line in str(error).splitlines() if line.strip()), type(error).__name__
-            )
             raise UserError(
-                f"vLLM can't start: {first[:300]}",
+                f"vLLM can't start: {models.first_line(error)[:300]}",
                 where=f"{self._where}.vllm",
                 fix=(
                     "mend its arguments (vLLM's own lines are above; VLLM_LOGGING_LEVEL=INFO shows"
