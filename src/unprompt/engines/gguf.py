@@ -63,8 +63,7 @@ class _Reader(gguf.GGUFReader):
     """
 
     data = property(
-        lambda self: self._plain,
-        lambda self, mapped: setattr(self, "_plain", np.asarray(mapped)),
+        lambda self: self._plain, lambda self, mapped: setattr(self, "_plain", np.asarray(mapped))
     )
 
 

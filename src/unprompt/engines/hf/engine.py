@@ -85,17 +85,13 @@ class HFEngine:
                 together = self._sequences([ids[n] for n in left], options.get("prefix_tokens"))
                 self._write(answers, ids, together, size, choose, sampling, options)
             written = book.of(len(prompts)) if labels else [None] * len(prompts)
-            for n, answer in answers.items():
-                if answer.text is not None:
-                    completions[n] = Completion(
-                        prompts[n].example_id,
-                        prompts[n].context,
-                        answer.text,
-                        tuple(answer.ids),
-                        answer.stop,
-                        sum(map(len, ids[n])),
-                        written[n],
+            for n, done in answers.items():
+                if done.text is not None:
+                    at, read = (prompts[n].example_id, prompts[n].context), sum(map(len, ids[n]))
+                    answer = Completion(
+                        *at, done.text, tuple(done.ids), done.stop, read, written[n]
                     )
+                    completions[n] = answer
         return [completions[n] for n in range(len(prompts))]
 
     def _write(
@@ -267,11 +263,10 @@ class HFEngine:
         """Who reads prompts (each of one or more renderings) that all begin with the same tokens; a
         reader for each rendering.
         """
-        size = len(ids[0])
-        prefixes = prefix_tokens or [None] * size
-        return _Members(
-            [self._reader([each[m] for each in ids], prefixes[m], size) for m in range(size)]
-        )
+        columns = [list(column) for column in zip(*ids, strict=True)]
+        prefixes = prefix_tokens or [None] * len(columns)
+        pairs = zip(columns, prefixes, strict=True)
+        return _Members([self._reader(column, prefix, len(columns)) for column, prefix in pairs])
 
     def _reader(
         self, ids: list[list[int]], prefix_tokens: int | None, kept: int

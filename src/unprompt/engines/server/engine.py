@@ -101,8 +101,8 @@ class ServerEngine:
         if stopped:
             raise Unfinished(stopped, answered)
         if heard:
-            for n, completion in answered.items():
-                heard(n, completion.text)
+            for n, answer in answered.items():
+                heard(n, answer.text)
         return [answered[n] for n in range(len(prompts))]
 
     def score(
@@ -178,9 +178,7 @@ class ServerEngine:
                 raise UserError(
                     f"the server counts {cost.prompt_tokens} tokens in a prompt that has"
                     f" {asked.tokens} by its tokenizer here: another tokenizer or chat template",
-                    fix=(
-                        "name the server's own tokenizer, or none (then labels.kind has to be hard)"
-                    ),
+                    fix="name the server's own tokenizer, or none, with labels.kind: hard",
                 )
         except UserError as error:
             raise UserError(
@@ -191,15 +189,9 @@ class ServerEngine:
         finally:
             if cost.answers:
                 self.ledger.add(cost)
-        return Completion(
-            prompt.example_id,
-            prompt.context,
-            answer.text,
-            answer.ids,
-            answer.stop,
-            cost.prompt_tokens,
-            answer.labels if labels else None,
-        )
+        text, stop, ids, label, *_ = answer
+        at = prompt.example_id, prompt.context
+        return Completion(*at, text, ids, stop, cost.prompt_tokens, label if labels else None)
 
     def _note_uncounted(self) -> None:
         if not self._noted:

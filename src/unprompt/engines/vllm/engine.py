@@ -213,15 +213,10 @@ class VLLMEngine:
         ended = answer[-1] in self._ends
         words = text.decoded(self._tokenizer, answer[:-1] if ended else answer)
         before = None if ended else text.before_stop(words, sampling.stop)
-        return Completion(
-            prompt.example_id,
-            prompt.context,
-            words if before is None else before,
-            tuple(answer),
-            "end" if ended else "length" if before is None else "stop",
-            prompt_tokens,
-            label,
-        )
+        stop = "end" if ended else "length" if before is None else "stop"
+        shown = words if before is None else before
+        at = prompt.example_id, prompt.context
+        return Completion(*at, shown, tuple(answer), stop, prompt_tokens, label)
 
     # -- vLLM --------------------------------------------------------------------------------------
 
