@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from transformers.convert_slow_tokenizer import bytes_to_unicode
+
 from unprompt.engines.hf.engine import HFEngine
-from unprompt.engines.server.replies import _letters
 from unprompt.engines.tokens import encode
 from unprompt.recipe import Labels, Sampling
 from unprompt.records import Completion, Prompt
@@ -104,7 +105,7 @@ def serving(answer: Answer) -> Iterator[tuple[str, list[Asked]]]:
 def around(model: Any, tokenizer: Any, window: int = 512) -> Answer:
     """A server of this model: its own answers, tokens, log-probabilities and counts."""
     engine, lock = HFEngine(model, tokenizer), threading.Lock()
-    bytes_of = _letters()
+    bytes_of = {letter: byte for byte, letter in bytes_to_unicode().items()}
 
     def token(id_: int, q: float) -> dict[str, Any]:
         piece = tokenizer.convert_ids_to_tokens(id_)

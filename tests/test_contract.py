@@ -341,7 +341,7 @@ def test_chat_roles_are_told_apart(engine: Engine, here: HFEngine, who: str) -> 
 
 def test_an_empty_prompt_is_refused(engine: Engine) -> None:
     with pytest.raises(
-        UserError, match=r"input 0: (the prompt has no tokens|a chat endpoint takes messages)"
+        UserError, match=r"input 0: (the prompt is empty|a chat endpoint takes messages)"
     ):
         engine.generate(asked([""]), GREEDY, None)
 

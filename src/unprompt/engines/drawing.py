@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from unprompt.engines.labels import KINDS
 from unprompt.recipe import Labels, Sampling
 from unprompt.records import SoftLabels
 
@@ -28,12 +29,8 @@ class Draws:
     """
 
     def __init__(self, keys: Sequence[str]) -> None:
-        self._streams = [
-            np.random.Generator(
-                np.random.Philox(int.from_bytes(hashlib.sha256(key.encode()).digest()[:16]))
-            )
-            for key in keys
-        ]
+        seeds = [int.from_bytes(hashlib.sha256(key.encode()).digest()[:16]) for key in keys]
+        self._streams = [np.random.Generator(np.random.Philox(seed)) for seed in seeds]
 
     def __call__(self, rows: Sequence[int], count: int) -> torch.Tensor:
         """Uniform numbers in [0, 1), float64, shape (len(rows), count). A row that is there several
@@ -43,9 +40,9 @@ class Draws:
 
     def of(self, rows: Sequence[int]) -> Draws:
         """The streams of some rows, as rows 0, 1, ..."""
-        found = Draws(())
-        found._streams = [self._streams[row] for row in rows]
-        return found
+        some = Draws(())
+        some._streams = [self._streams[row] for row in rows]
+        return some
 
     def state(self, row: int) -> Any:
         """Where a row's stream is."""
@@ -73,17 +70,12 @@ def pick(probs_BV: torch.Tensor, uniform_BD: torch.Tensor) -> torch.Tensor:
     share_BD = ((target_BD - start_BD) / (end_BD - start_BD)).nan_to_num(0.0).clamp(0, _BELOW_ONE)
     at_BD = block_BD + torch.arange(b, device=block_BD.device)[:, None] * cdf_BK.shape[1]
     hit_U, which_BD = torch.unique(at_BD, return_inverse=True)
-    cdf_T = (
-        blocks_BKW.reshape(-1, _BLOCK)[hit_U].double().view(-1).cumsum(0)
-    )  # of all blocks that were hit, one behind the other
+    # of all blocks that were hit, one behind the other
+    cdf_T = blocks_BKW.reshape(-1, _BLOCK)[hit_U].double().view(-1).cumsum(0)
     ends_U = cdf_T[_BLOCK - 1 :: _BLOCK]
     starts_U = torch.cat([ends_U.new_zeros(1), ends_U[:-1]])
-    inside_BD = (
-        torch.searchsorted(
-            cdf_T, torch.lerp(starts_U[which_BD], ends_U[which_BD], share_BD), right=True
-        )
-        - which_BD * _BLOCK
-    )
+    sought_BD = torch.lerp(starts_U[which_BD], ends_U[which_BD], share_BD)
+    inside_BD = torch.searchsorted(cdf_T, sought_BD, right=True) - which_BD * _BLOCK
     return (block_BD * _BLOCK + inside_BD.clamp(0, _BLOCK - 1)).clamp(max=v - 1)
 
 
@@ -100,11 +92,8 @@ def next_tokens(
     if sampling.temperature == 0:
         next_B = logp_BV.argmax(-1)
     else:
-        probs_BV = (
-            logp_BV.exp()
-            if sampling.temperature == 1
-            else (logp_BV / sampling.temperature).softmax(-1)
-        )
+        even = sampling.temperature == 1
+        probs_BV = logp_BV.exp() if even else (logp_BV / sampling.temperature).softmax(-1)
         if sampling.top_p < 1:
             top_BV, order_BV = probs_BV.sort(-1, descending=True)
             outside = top_BV.cumsum(-1) - top_BV >= sampling.top_p
@@ -124,22 +113,11 @@ def write_labels(
     book: Book,
 ) -> None:
     """Write the label of N tokens down, of which the n-th belongs to the prompt `rows[n]`."""
-    if labels.kind == "hard":
-        ids_NE = token_N[:, None]
-        q_NE = torch.ones_like(ids_NE, dtype=torch.float32)
-    elif labels.kind == "top_k":
-        top_NE, ids_NE = logp_NV.topk(min(labels.kept, logp_NV.shape[-1]), -1)
-        q_NE = top_NE.softmax(-1)
-    elif labels.kind == "sampled":
-        ids_NE = pick(logp_NV.exp(), draw(rows, labels.draws))
-        q_NE = torch.full(ids_NE.shape, 1 / labels.draws, dtype=torch.float64, device=ids_NE.device)
-    else:  # the k most probable with their own probability; draws from the rest share what is left
-        top_NK, ids_NK = logp_NV.topk(min(labels.kept, logp_NV.shape[-1]), -1)
-        rest_NV = logp_NV.exp().scatter(-1, ids_NK, 0.0)
-        ids_NE = torch.cat([ids_NK, pick(rest_NV, draw(rows, labels.tail))], -1)
-        each_N1 = rest_NV.sum(-1, keepdim=True) / labels.tail
-        q_NE = torch.cat([top_NK.exp(), each_N1.expand(-1, labels.tail)], -1)
-        q_NE = q_NE / q_NE.sum(-1, keepdim=True)
+
+    def drawn(probs_NV: torch.Tensor, count: int) -> torch.Tensor:
+        return pick(probs_NV, draw(rows, count))
+
+    ids_NE, q_NE = KINDS[labels.kind].write(logp_NV, token_N, labels, drawn)
     logp_NE = logp_NV.gather(-1, ids_NE)
     nll_N = -(q_NE * logp_NE).nan_to_num(0.0).sum(-1)  # 0 * log 0 = 0
     book.add(rows, ids_NE.cpu().numpy(), q_NE.double().cpu().numpy(), nll_N.float().cpu().numpy())
@@ -149,11 +127,9 @@ class Book:
     """Labels of many prompts, written step by step."""
 
     def __init__(self) -> None:
-        self._owners: list[NDArray[np.int64]] = []
-        self._ids: list[NDArray[np.int32]] = []
-        self._probs: list[NDArray[np.float32]] = []
-        self._sizes: list[NDArray[np.int64]] = []
-        self._nll: list[NDArray[np.float32]] = []
+        self._steps: list[tuple[NDArray[Any], ...]] = []
+        """Of each step: owners, entries and cross-entropy of its tokens, ids and q of its entries.
+        """
 
     def add(
         self,
@@ -166,31 +142,21 @@ class Book:
         of its probabilities.
         """
         order_NE = ids_NE.argsort(1, kind="stable")
-        ids_NE, q_NE = (
-            np.take_along_axis(ids_NE, order_NE, 1),
-            np.take_along_axis(q_NE, order_NE, 1),
-        )
+        ids_NE = np.take_along_axis(ids_NE, order_NE, 1)
+        q_NE = np.take_along_axis(q_NE, order_NE, 1)
         first_NE = np.ones(ids_NE.shape, bool)
         first_NE[:, 1:] = ids_NE[:, 1:] != ids_NE[:, :-1]
         probs = np.add.reduceat(q_NE.ravel(), np.flatnonzero(first_NE)).astype(np.float32)
-        ids, token = ids_NE[first_NE].astype(np.int32), np.nonzero(first_NE)[0]
         there = probs > 0
-        self._owners.append(np.asarray(owners))
-        self._ids.append(ids[there])
-        self._probs.append(probs[there])
-        self._sizes.append(np.bincount(token[there], minlength=len(ids_NE)))
-        self._nll.append(nll_N)
+        sizes = np.bincount(np.nonzero(first_NE)[0][there], minlength=len(ids_NE))
+        ids = ids_NE[first_NE].astype(np.int32)[there]
+        self._steps.append((np.asarray(owners), sizes, nll_N, ids, probs[there]))
 
     def of(self, count: int) -> list[SoftLabels]:
         """Each prompt's labels, in the order in which they were written."""
-        if not self._owners:
+        if not self._steps:
             return [SoftLabels.concat([])] * count
-        owners, sizes = np.concatenate(self._owners), np.concatenate(self._sizes)
-        ids, probs, nll = (
-            np.concatenate(self._ids),
-            np.concatenate(self._probs),
-            np.concatenate(self._nll),
-        )
+        owners, sizes, nll, ids, probs = map(np.concatenate, zip(*self._steps, strict=True))
         order = owners.argsort(kind="stable")
         starts = (np.cumsum(sizes) - sizes)[order]
         sizes = sizes[order]

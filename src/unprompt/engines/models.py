@@ -7,17 +7,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import io
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from unprompt.messages import UserError
+from unprompt.messages import UserError, say
 from unprompt.recipe import Model
 from unprompt.recipe.names import function, local_path
 from unprompt.store.files import module_digest, replacing
@@ -26,28 +22,24 @@ if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
 
 def cache_dir() -> Path:
     """Where converted models are kept: `$UNPROMPT_CACHE`, else the user's cache folder."""
-    home = (
-        os.environ.get("UNPROMPT_CACHE")
-        or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unprompt"
-    )
-    return Path(home)
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("UNPROMPT_CACHE") or caches / "unprompt")
 
 
 def identity(model: Model, where: str) -> str:
     """A string that changes when the weights do: path, sizes and times of local files, or hub id
     and revision; of a server, its address and what it is asked for. Reads no weights.
     """
-    if model.server is not None:
-        server = model.server
-        read_by = (
-            identity(server.tokenizer, f"{where}.server.tokenizer") if server.tokenizer else ""
-        )
-        return json.dumps(
-            [server.url, server.model, server.api, read_by, server.extra], sort_keys=True
-        )
+    if server := model.server:
+        tokenizer = server.tokenizer
+        read_by = identity(tokenizer, f"{where}.server.tokenizer") if tokenizer else ""
+        asked = [server.url, server.model, server.api, read_by, server.extra]
+        return json.dumps(asked, sort_keys=True)
     if model.gguf is not None:
         path = local_path(model.gguf, where)
         if not path.is_file():
@@ -60,13 +52,11 @@ def identity(model: Model, where: str) -> str:
         return f"{model.rule}:{source}:{json.dumps(model.args, sort_keys=True)}"
     assert model.name is not None
     folder = Path(model.name)
-    if folder.is_dir():
-        files = sorted(
-            file for file in folder.iterdir() if file.suffix in (".safetensors", ".json")
-        )
-        listing = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-        return f"{folder}:{hashlib.sha256(repr(listing).encode()).hexdigest()[:16]}"
-    return f"{model.name}@{model.revision}"
+    if not folder.is_dir():
+        return f"{model.name}@{model.revision}"
+    files = sorted(file for file in folder.iterdir() if file.suffix in (".safetensors", ".json"))
+    listing = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return f"{folder}:{hashlib.sha256(repr(listing).encode()).hexdigest()[:16]}"
 
 
 def folder_of(model: Model, where: str) -> str:
@@ -75,26 +65,29 @@ def folder_of(model: Model, where: str) -> str:
     """
     if model.rule is not None:
         return str(_made(model, where))
-    if model.gguf is None:
-        assert model.name is not None
-        if model.name.startswith("/") and not Path(model.name, "config.json").is_file():
-            raise UserError(
-                "there is no model in this folder (no config.json)",
-                where=f"{where} ({model.name})",
-                fix="check the path",
-            )
-        return model.name
-    target = _converted(model, where)
-    if not (target / "config.json").is_file():
-        _convert(model, target, where, weights=False)
-    return str(target)
+    if model.gguf is not None:
+        return str(_converted(model, where, weights=False))
+    assert model.name is not None
+    if model.name.startswith("/") and not Path(model.name, "config.json").is_file():
+        raise UserError(
+            "there is no model in this folder (no config.json)",
+            where=f"{where} ({model.name})",
+            fix="check the path",
+        )
+    return model.name
+
+
+def ready_weights(model: Model, where: str) -> None:
+    """Have the weights in `folder_of`: those of a GGUF file are converted, once."""
+    if model.gguf is not None:
+        folder_of(model, where)
+        _converted(model, where, weights=True)
 
 
 def _made(model: Model, where: str) -> Path:
     """The folder that a rule wrote; the rule is called if there is none yet."""
     assert model.rule is not None
-    digest = hashlib.sha256(identity(model, where).encode()).hexdigest()[:8]
-    target = cache_dir() / "models" / f"{model.rule.partition(':')[2]}-{digest}"
+    target = _cached(model.rule.partition(":")[2], identity(model, where))
     if not (target / "config.json").is_file():
         make = function(model.rule, where)
         with replacing(target) as partial, quiet():
@@ -112,126 +105,46 @@ def _made(model: Model, where: str) -> Path:
     return target
 
 
-def _converted(model: Model, where: str) -> Path:
-    """Where a GGUF file's conversion lies in the cache."""
+def _converted(model: Model, where: str, *, weights: bool) -> Path:
+    """The folder of a GGUF file's conversion, with its configuration and tokenizer, or its weights,
+    in it.
+    """
+    from unprompt.engines import gguf
+
     assert model.gguf is not None
     path = local_path(model.gguf, where)
-    key = hashlib.sha256(f"{path.name}:{identity(model, where)}".encode()).hexdigest()[:8]
-    return cache_dir() / "models" / f"{path.stem}-{key}"
+    target = _cached(path.stem, f"{path.name}:{identity(model, where)}")
+    if not (target / gguf.last(weights)).is_file():
+        say(f"converting the {'weights' if weights else 'tokenizer'} of {path.name}, once")
+        try:
+            with quiet():
+                gguf.convert(path, target, weights=weights)
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(
+                f"the GGUF file can't be converted: {error}",
+                where=f"{where} ({path})",
+                fix="check the file and the disk",
+            ) from None
+    return target
 
 
-def _convert(model: Model, target: Path, where: str, *, weights: bool) -> None:
-    """Bring a GGUF file into the Hugging Face layout, once: configuration and tokenizer, and later
-    the weights, dequantised into safetensors (float32).
-
-    Files are written aside and moved; `config.json` and `weights.done` come last, so a conversion
-    that was killed starts again.
-    """
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
-    from unprompt.messages import say
-
-    assert model.gguf is not None
-    gguf = local_path(model.gguf, where)
-    say(f"converting the {'weights' if weights else 'tokenizer'} of {gguf.name}, once")
-    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
-    last = "weights.done" if weights else "config.json"
-    try:
-        partial.mkdir(parents=True, exist_ok=True)
-        with (
-            quiet(),
-            _read_once(gguf),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):  # the converter's own bars
-            if weights:
-                config = AutoConfig.from_pretrained(target)
-                loaded = AutoModelForCausalLM.from_pretrained(
-                    gguf.parent, gguf_file=gguf.name, config=config, dtype=torch.float32
-                )
-                for owner, name in (
-                    (loaded, "hf_quantizer"),
-                    (loaded.config, "quantization_config"),
-                ):  # plain numbers now
-                    if hasattr(owner, name):
-                        delattr(owner, name)
-                loaded.save_pretrained(partial)
-                (partial / last).touch()
-                _gguf.cache_clear()
-            else:
-                AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(
-                    partial
-                )
-                AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(
-                    partial
-                )
-        target.mkdir(exist_ok=True)
-        for file in sorted(partial.iterdir(), key=lambda file: file.name == last):
-            file.replace(target / file.name)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"the GGUF file can't be converted: {error}",
-            where=f"{where} ({gguf})",
-            fix="check the file and the disk",
-        ) from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-@functools.lru_cache(maxsize=1)
-def _gguf(path: Path, size: int, changed: int) -> Any:
-    """A GGUF file, read: both conversions of a run use it."""
-    import gguf
-
-    class Reader(gguf.GGUFReader):
-        """Cuts its hundred thousand pieces from a plain array; from `numpy.memmap` that takes more
-        than twice as long.
-        """
-
-        data = property(
-            lambda self: self._plain,
-            lambda self, mapped: setattr(self, "_plain", np.asarray(mapped)),
-        )
-
-    return Reader(path)
-
-
-@contextlib.contextmanager
-def _read_once(path: Path) -> Iterator[None]:
-    """Transformers reads a GGUF file's 100,000 words of vocabulary four times over, and makes the
-    map of tensor names once for each module of the model: inside, both are remembered.
-    """
-    import gguf
-
-    stat = path.stat()
-    read = _gguf(path, stat.st_size, stat.st_mtime_ns)
-    instead = {
-        "GGUFReader": lambda *given: read,
-        "get_tensor_name_map": functools.cache(gguf.get_tensor_name_map),
-    }
-    plain = {name: getattr(gguf, name) for name in instead}
-    try:
-        for name, work in instead.items():
-            setattr(gguf, name, work)
-        yield
-    finally:
-        for name, work in plain.items():
-            setattr(gguf, name, work)
+def _cached(name: str, made_from: str) -> Path:
+    digest = hashlib.sha256(made_from.encode()).hexdigest()[:8]
+    return cache_dir() / "models" / f"{name}-{digest}"
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Without the bars and notes that transformers prints while loading."""
-    import transformers
     from transformers.utils import logging
 
-    before, bars = transformers.logging.get_verbosity(), logging.is_progress_bar_enabled()
-    transformers.logging.set_verbosity_error()
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
         yield
     finally:
-        transformers.logging.set_verbosity(before)
+        logging.set_verbosity(before)
         if bars:
             logging.enable_progress_bar()
 
@@ -273,18 +186,12 @@ def ends_of(
     """Token ids at which the model will end its answers, without weights. Settings that are in no
     file of their own are those of `config.json`.
     """
-    generation = load_generation(model, where)
-    return end_ids(tokenizer, config if generation is None else generation)
-
-
-def load_generation(model: Model, where: str) -> Any:
-    """The model's generation settings, or None if it has none of its own."""
     from transformers import GenerationConfig
 
     try:
-        return _from_pretrained(GenerationConfig, model, where, code=False)
+        return end_ids(tokenizer, _from_pretrained(GenerationConfig, model, where, code=False))
     except UserError:
-        return None
+        return end_ids(tokenizer, config)
 
 
 def load_weights(model: Model, where: str) -> PreTrainedModel:
@@ -295,22 +202,13 @@ def load_weights(model: Model, where: str) -> PreTrainedModel:
     kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     target = device(model)
     ready_weights(model, where)
-    if (
-        model.name
-        and (folder := Path(model.name)).is_dir()
-        and not any(folder.glob("*.safetensors"))
-    ):
-        pickles = sorted(
-            file.name
-            for file in folder.iterdir()
-            if file.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+    pickles = _pickles(Path(model.name)) if model.name else []
+    if pickles:
+        raise UserError(
+            f"{pickles[0]} is a pickle, which can run any code when it is read",
+            where=f"{where} ({model.name})",
+            fix="save the model as safetensors, somewhere you would run its author's code",
         )
-        if pickles:
-            raise UserError(
-                f"{pickles[0]} is a pickle, which can run any code when it is read",
-                where=f"{where} ({folder})",
-                fix="save the model as safetensors, somewhere you would run its author's code",
-            )
     loaded = _from_pretrained(kind, model, where, dtype=dtype(model), use_safetensors=True)
     if model.eos_token is not None:  # a student saved whole stops there in any library
         ends = end_ids(load_tokenizer(model, where), loaded.generation_config)
@@ -318,11 +216,11 @@ def load_weights(model: Model, where: str) -> PreTrainedModel:
     return loaded.to(target).eval()
 
 
-def ready_weights(model: Model, where: str) -> None:
-    """Have the weights in `folder_of`: those of a GGUF file are converted, once."""
-    if model.gguf is not None and not (_converted(model, where) / "weights.done").is_file():
-        folder_of(model, where)
-        _convert(model, _converted(model, where), where, weights=True)
+def _pickles(folder: Path) -> list[str]:
+    """Files that stand for weights where there are no safetensors."""
+    if not folder.is_dir() or any(folder.glob("*.safetensors")):
+        return []
+    return sorted(file.name for file in folder.iterdir() if file.suffix in _PICKLES)
 
 
 def _from_pretrained(
@@ -330,38 +228,39 @@ def _from_pretrained(
 ) -> Any:
     from safetensors import SafetensorError
 
+    folder = folder_of(model, where)
     if code:
         options["trust_remote_code"] = model.trust_remote_code
-    folder = folder_of(model, where)
-    if code and model.trust_remote_code:
-        _warn(
-            f"WARNING: {where}.trust_remote_code is true: Python code that comes with {folder} is"
-            " run, with all your rights"
-        )
+        if model.trust_remote_code:
+            _warn(
+                f"WARNING: {where}.trust_remote_code is true: Python code that comes with"
+                f" {folder} is run, with all your rights"
+            )
     try:
         with quiet():
             return kind.from_pretrained(folder, revision=model.revision or "main", **options)
     except SafetensorError as error:
-        fix = "fetch them again; a file of a few lines is a Git LFS pointer"
         raise UserError(
-            f"the weights are broken: {error}", where=f"{where} ({folder})", fix=fix
+            f"the weights are broken: {error}",
+            where=f"{where} ({folder})",
+            fix="fetch them again; a file of a few lines is a Git LFS pointer",
         ) from None
-    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
-        first = next(
-            (line for line in str(error).splitlines() if line.strip()), type(error).__name__
-        )
+    except (OSError, ValueError, KeyError) as error:
         raise UserError(
-            f"the model can't be loaded: {first[:200]}",
+            f"the model can't be loaded: {first_line(error)[:200]}",
             where=f"{where} ({folder})",
             fix="give a hub id, a folder or a GGUF file that exists",
         ) from None
 
 
+def first_line(error: Exception) -> str:
+    """What an error says first, or its kind."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 @functools.cache
 def _warn(line: str) -> None:
     """Once a process."""
-    from unprompt.messages import say
-
     say(line)
 
 
@@ -372,15 +271,13 @@ def device(model: Model) -> torch.device:
     if model.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        found = torch.device(model.device)
-        torch.empty(0, device=found)
+        return torch.empty(0, device=model.device).device
     except (RuntimeError, AssertionError) as error:
         raise UserError(
             f"the device '{model.device}' can't be used: {str(error).splitlines()[0][:80]}",
             where=f"device of {model.name or model.gguf}",
             fix="write auto, cpu, cuda or cuda:N for a GPU that is there",
         ) from None
-    return found
 
 
 def dtype(model: Model) -> torch.dtype:
@@ -389,8 +286,8 @@ def dtype(model: Model) -> torch.dtype:
 
     if model.dtype != "auto":
         return getattr(torch, model.dtype)
-    good = device(model).type == "cuda" and torch.cuda.is_bf16_supported()
-    return torch.bfloat16 if good else torch.float32
+    fast = device(model).type == "cuda" and torch.cuda.is_bf16_supported()
+    return torch.bfloat16 if fast else torch.float32
 
 
 def positions(config: PretrainedConfig) -> int | None:
@@ -399,11 +296,8 @@ def positions(config: PretrainedConfig) -> int | None:
     """
     if config.is_encoder_decoder:
         return None
-    named = (
-        getattr(config, name, None)
-        for name in ("max_position_embeddings", "n_positions", "max_seq_len")
-    )
-    return next((int(size) for size in named if size), None)
+    names = ("max_position_embeddings", "n_positions", "max_seq_len")
+    return next((int(size) for name in names if (size := getattr(config, name, None))), None)
 
 
 def window(
@@ -412,10 +306,10 @@ def window(
     """Longest sequence in tokens that the model can read, or may (`Model.window`); None if it has
     no limit (relative positions, as T5).
     """
-    own = positions(config)
-    if own is None and not config.is_encoder_decoder and tokenizer.model_max_length < 10**9:
-        own = tokenizer.model_max_length
-    return min(own, model.window) if own and model.window else own or model.window
+    longest = positions(config)
+    if longest is None and not config.is_encoder_decoder and tokenizer.model_max_length < 10**9:
+        longest = tokenizer.model_max_length
+    return min(filter(None, (longest, model.window)), default=None)
 
 
 def end_ids(tokenizer: PreTrainedTokenizerBase, generation: Any = None) -> set[int]:

@@ -4,15 +4,17 @@ tokenizer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from unprompt.engines.tokens import encode
-from unprompt.messages import UserError
+from unprompt.engines.tokens import encode, refuse_length
 from unprompt.records import Prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+_STOP_TAIL = 32
+"""Tokens at the end of an answer in which a stop string is looked for."""
 
 
 def encoded(
@@ -28,28 +30,25 @@ def encoded(
     """
     ids = [[encode(tokenizer, content, p.context) for content in p.renderings] for p in prompts]
     for prompt, renderings, answer in zip(prompts, ids, answers, strict=True):
-        where, longest = (
-            f"context {prompt.context}, input {prompt.example_id}",
-            max(map(len, renderings)),
-        )
-        if not all(renderings):
-            raise UserError(
-                "the prompt has no tokens", where=where, fix="give the template some text"
-            )
-        if window and longest + answer > window:
-            raise UserError(
-                f"the prompt has {longest} tokens; with {answer} new ones that is over the model's"
-                f" window of {window}",
-                where=where,
-                fix="use fewer examples or shorter inputs (nothing is ever cut)",
-            )
+        for tokens in renderings:
+            refuse_length("the prompt", len(tokens), answer, window, place(prompt))
     return ids
 
 
-def decoded(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    """The text of tokens, special ones spelled out."""
+def place(prompt: Prompt) -> str:
+    """Where a prompt comes from, for messages."""
+    return f"context {prompt.context}, input {prompt.example_id}"
+
+
+def keys(prompts: Sequence[Prompt], seed: int) -> list[str]:
+    """What fixes each prompt's draws."""
+    return [f"{seed}:{p.context}:{p.example_id}" for p in prompts]
+
+
+def decoded(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], *, special: bool = True) -> str:
+    """The text of tokens, special ones spelled out or left out."""
     text = tokenizer.decode(
-        list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+        list(ids), skip_special_tokens=not special, clean_up_tokenization_spaces=False
     )
     assert isinstance(text, str)
     return text
@@ -57,10 +56,36 @@ def decoded(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
 
 def before_stop(text: str, stops: Sequence[str]) -> str | None:
     """What stands ahead of the first stop string, if there is one."""
-    found = [at for stop in stops if (at := text.find(stop)) >= 0]
-    return text[: min(found)] if found else None
+    places = [at for stop in stops if (at := text.find(stop)) >= 0]
+    return text[: min(places)] if places else None
 
 
-def keys(prompts: Sequence[Prompt], seed: int) -> list[str]:
-    """What fixes each prompt's draws."""
-    return [f"{seed}:{p.context}:{p.example_id}" for p in prompts]
+class Stops:
+    """Finds the token that completes a stop string, with a cheap no for most tokens.
+
+    Args:
+        decode: Token ids into text.
+        stops: The stop strings.
+    """
+
+    def __init__(self, decode: Callable[[Sequence[int]], str], stops: Sequence[str]) -> None:
+        self._decode, self._stops = decode, stops
+        self._lasts = {stop[-1] for stop in stops if stop}
+        self._may: dict[int, bool] = {}
+
+    def before(self, ids: Sequence[int]) -> str | None:
+        """The text ahead of the first stop string, if the last of these tokens completed one."""
+        if not self._lasts or not self._may_complete(ids[-1]):
+            return None
+        tail = self._decode(ids[-_STOP_TAIL:])
+        if not any(stop in tail for stop in self._stops):
+            return None
+        return before_stop(self._decode(ids), self._stops)
+
+    def _may_complete(self, token: int) -> bool:
+        if token not in self._may:
+            text = self._decode([token])
+            unsure = not text or "\ufffd" in text
+            # blanks hang on a token's neighbours
+            self._may[token] = unsure or any(last in text or last == " " for last in self._lasts)
+        return self._may[token]

@@ -35,13 +35,13 @@ def encode(
             where=where,
             fix="write the prompt as plain text, or use a chat model",
         )
-    going_on = content[-1]["role"] == "assistant"
+    goes_on = content[-1]["role"] == "assistant"
     try:
         text = tokenizer.apply_chat_template(
             [dict(message) for message in content],
             tokenize=False,
-            add_generation_prompt=not going_on,
-            continue_final_message=going_on,
+            add_generation_prompt=not goes_on,
+            continue_final_message=goes_on,
         )
     except (jinja2.TemplateError, ValueError) as error:
         raise UserError(
@@ -53,22 +53,39 @@ def encode(
     return list(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
 
+def refuse_length(what: str, tokens: int, answer: int, window: int | None, where: str) -> None:
+    """Of a prompt, behind which an answer of so many tokens has to have room.
+
+    Args:
+        what: What messages call the prompt.
+
+    Raises:
+        UserError: It has no tokens, or is over the window with its answer.
+    """
+    if not tokens:
+        raise UserError(f"{what} is empty", where=where, fix="give the template some text")
+    if window and tokens + answer > window:
+        raise UserError(
+            f"{what} has {tokens} tokens; with {answer} new ones that is over the model's window of"
+            f" {window}",
+            where=where,
+            fix=(
+                "use fewer examples, shorter inputs or a model with a longer window (nothing is"
+                " ever cut)"
+            ),
+        )
+
+
 def common_prefix(sequences: Sequence[list[int]]) -> int:
     """Length of the longest common prefix of all sequences, at least one token short of the
     shortest.
     """
     if not sequences:
         return 0
-    low, high = (
-        min(sequences),
-        max(sequences),
-    )  # the common prefix of all is that of the lexicographic extremes
-    limit = min(map(len, sequences)) - 1
-    shared = next(
-        (n for n, (a, b) in enumerate(zip(low, high, strict=False)) if a != b),
-        min(len(low), len(high)),
-    )
-    return max(0, min(shared, limit))
+    low, high = min(sequences), max(sequences)  # the first and the last in the dictionary
+    pairs = enumerate(zip(low, high, strict=False))
+    shared = next((n for n, (a, b) in pairs if a != b), len(low))
+    return max(0, min(shared, min(map(len, sequences)) - 1))
 
 
 class Reader(NamedTuple):
@@ -84,9 +101,7 @@ class Reader(NamedTuple):
     @property
     def chat(self) -> bool:
         """Whether it takes messages."""
-        return (
-            bool(self.tokenizer.chat_template) if self.server is None else self.server.api == "chat"
-        )
+        return self.server.api == "chat" if self.server else bool(self.tokenizer.chat_template)
 
     def encode(self, content: str | Messages, where: str) -> list[int]:
         """A prompt's token ids, or, where the tokenizer is not the reader's own, as many as it may

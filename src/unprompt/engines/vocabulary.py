@@ -55,20 +55,14 @@ class Pair:
         Raises:
             UserError: A token, or a label's token, that the student does not have.
         """
-        return (
-            [self._carry(completion) for completion in completions]
-            if self.by == "id"
-            else list(completions)
-        )
+        return [self._carry(each) if self.by == "id" else each for each in completions]
 
     def _carry(self, completion: Completion) -> Completion:
         eos = self.student.eos_token_id
         assert isinstance(eos, int)
-        labels = completion.labels
-        if labels is not None:
-            labels = _renamed(labels, self.ends, eos)
+        labels = completion.labels and _renamed(completion.labels, self.ends, eos)
         ids = tuple(eos if id_ in self.ends else id_ for id_ in completion.token_ids)
-        for id_ in (*ids, *(labels.ids.tolist() if labels is not None else ())):
+        for id_ in (*ids, *(labels.ids.tolist() if labels else ())):
             if id_ >= len(self.known) or not self.known[id_]:
                 token = self.teacher.convert_ids_to_tokens(id_)
                 raise UserError(
@@ -99,14 +93,11 @@ def pair(
     """
     ours = {id_: token for token, id_ in student.get_vocab().items()}
     theirs = {id_: token for token, id_ in teacher.get_vocab().items()}
-    first = next(
-        (id_ for id_ in sorted(ours.keys() & theirs.keys()) if ours[id_] != theirs[id_]), None
-    )
-    why = (
-        ""
-        if first is None
-        else f"id {first} is {theirs[first]!r} to the teacher and {ours[first]!r} to the student"
-    )
+    differ = [id_ for id_ in ours.keys() & theirs.keys() if ours[id_] != theirs[id_]]
+    why = ""
+    if differ:
+        id_ = min(differ)
+        why = f"id {id_} is {theirs[id_]!r} to the teacher and {ours[id_]!r} to the student"
     known = np.zeros(max(ours) + 1, bool)
     known[[id_ for id_ in ours if id_ < embeddings]] = True
     alike = student_ends == teacher_ends and student.eos_token_id == teacher.eos_token_id
@@ -118,49 +109,33 @@ def unknown(student: PreTrainedTokenizerBase, window: int | None) -> Pair:
     """Of a teacher whose tokenizer nobody named: its text is counted and cut by the student's, and
     tokenised anew.
     """
-    return Pair(
-        "text",
-        "the teacher's is not named",
-        student,
-        student,
-        np.zeros(0, bool),
-        window,
-        frozenset(),
-    )
+    why, nothing = "the teacher's is not named", np.zeros(0, bool)
+    return Pair("text", why, student, student, nothing, window, frozenset())
 
 
-def describe(found: Pair, teacher_embeddings: int = 0, student_embeddings: int = 0) -> list[str]:
+def describe(pair: Pair, teacher_embeddings: int = 0, student_embeddings: int = 0) -> list[str]:
     """What was aligned, in lines for the terminal. Embeddings are told where both models' are
     known.
     """
-    if found.by == "text":
+    if pair.by == "text":
         return [
-            f"  note: teacher and student have different tokenizers ({found.why}): the teacher's"
+            f"  note: teacher and student have different tokenizers ({pair.why}): the teacher's"
             " answers are tokenised anew for the student, each token its own label"
         ]
-    theirs, ours = (
-        set(found.teacher.get_vocab().values()),
-        set(np.flatnonzero(found.known).tolist()),
-    )
-    more = [
-        f"{count} only the {who}'s"
-        for count, who in ((len(theirs - ours), "teacher"), (len(ours - theirs), "student"))
-        if count
-    ]
-    padded = (
-        f"; embeddings {teacher_embeddings} and {student_embeddings}"
-        if teacher_embeddings != student_embeddings
-        else ""
-    )
+    theirs = set(pair.teacher.get_vocab().values())
+    ours = set(np.flatnonzero(pair.known).tolist())
+    counts = {"teacher": len(theirs - ours), "student": len(ours - theirs)}
+    more = [f", {count} only the {who}'s" for who, count in counts.items() if count]
+    padded = f"; embeddings {teacher_embeddings} and {student_embeddings}"
     lines = [
         f"  labels are carried from teacher to student by id: {len(theirs & ours)} tokens"
-        f" shared{', ' if more else ''}{', '.join(more)}{padded}"
+        f" shared{''.join(more)}{padded if teacher_embeddings != student_embeddings else ''}"
     ]
-    if found.ends:
-        ends = found.teacher.convert_ids_to_tokens(sorted(found.ends))
+    if pair.ends:
+        ends = pair.teacher.convert_ids_to_tokens(sorted(pair.ends))
         lines.append(
             f"  note: the teacher ends its answers with {' or '.join(map(repr, ends))}, the student"
-            f" learns its own: {found.student.eos_token!r}"
+            f" learns its own: {pair.student.eos_token!r}"
         )
     return lines
 
@@ -172,9 +147,8 @@ def _renamed(labels: SoftLabels, ends: frozenset[int], eos: int) -> SoftLabels:
         return labels
     ids = np.where(hit, eos, labels.ids)
     token = np.repeat(np.arange(len(labels)), np.diff(labels.offsets))
-    entries, at = np.unique(
-        np.stack([token, ids]), axis=1, return_inverse=True
-    )  # the end token may have been there, too
+    # the end token may have been there, too
+    entries, at = np.unique(np.stack([token, ids]), axis=1, return_inverse=True)
     probs = np.zeros(entries.shape[1], np.float32)
     np.add.at(probs, at.ravel(), labels.probs)
     offsets = np.searchsorted(entries[0], np.arange(len(labels) + 1)).astype(np.int32)

@@ -11,18 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unprompt.engines import models, vocabulary
-from unprompt.engines.vllm import engine as vllm
 from unprompt.messages import UserError
-from unprompt.recipe import Model, Recipe, prices
+from unprompt.recipe import Model, Recipe, Server, prices
 from unprompt.recipe.names import function, search
 from unprompt.records import TEACHER, Example
 from unprompt.stages import (
+    abilities,
     estimate as estimated,
     evaluate,
     lessons,
     plan as plan_,
     processes,
-    served,
 )
 from unprompt.stages.asks import Plan
 from unprompt.stages.evaluate import judge
@@ -62,10 +61,7 @@ def check(recipe: Recipe, *, estimate: bool = True) -> Checked:
     search(recipe.modules)
     priced = costs(recipe)
     for model, where in _models(recipe):
-        if model.server:
-            served.refuse(recipe, model.server, where)
-        if model.engine == "vllm":
-            vllm.refuse(recipe, model, where)
+        abilities.refuse(recipe, model, where)
     inputs = every(recipe)
     _refuse_settings(recipe, inputs)
     _refuse_replay(recipe, inputs.taught)
@@ -245,7 +241,7 @@ def _about_models(recipe: Recipe, prompts: Prompts) -> Iterator[str]:
     for model, where in _models(recipe):
         role = "teacher" if where == "teacher_model" else where
         if model.server:
-            yield from served.describe(role, model.server)
+            yield from _about_server(role, model.server)
         else:
             config = models.load_config(model, where)
             embeddings[role] = int(config.get_text_config().vocab_size)
@@ -254,6 +250,23 @@ def _about_models(recipe: Recipe, prompts: Prompts) -> Iterator[str]:
             yield from vocabulary.describe(
                 pair, embeddings.get("teacher", 0), embeddings["model"] if not model.server else 0
             )
+
+
+def _about_server(role: str, server: Server) -> list[str]:
+    read = (
+        "its own tokenizer"
+        if server.tokenizer
+        else "no tokenizer: lengths are estimates by the student's"
+    )
+    lines = [f"{role}: {server.model} at {server.url} ({server.api}), {read}"]
+    if (
+        server.api_key_env
+        and server.url.startswith("http://")
+        and "//localhost" not in server.url
+        and "//127.0.0.1" not in server.url
+    ):
+        lines.append(f"  note: the key goes to {server.url} unencrypted")
+    return lines
 
 
 def _about_model(

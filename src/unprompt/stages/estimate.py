@@ -7,14 +7,12 @@ from decimal import Decimal
 from typing import Any
 
 from unprompt.engines import models
+from unprompt.engines.labels import token_bytes
 from unprompt.recipe import Recipe, Server, prices
 from unprompt.recipe.prices import Price
 from unprompt.records import JUDGE, TEACHER
 from unprompt.stages.asks import NOTHING, Plan, answering
 from unprompt.stages.prompts import Prompts, Readers
-
-_LABEL_BYTES = {"sampled": 24, "top_k_tail": 5, "top_k": 5, "hard": 4}
-"""Rough bytes on disk for one answer token (top_k and top_k_tail: for each entry)."""
 
 
 def estimate(
@@ -41,9 +39,7 @@ def estimate(
     taught = _taught(recipe, prompts)
     work += 3 * weights * taught
     collected = sum(ask.size.answer_tokens for ask in plan.of("lessons"))
-    labels = recipe.labels
-    entries = {"top_k": labels.kept, "top_k_tail": labels.kept + labels.tail}.get(labels.kind, 1)
-    stored = _LABEL_BYTES[labels.kind] * entries * collected
+    stored = token_bytes(recipe.labels) * collected
     seconds = 2 * work / _speed(models.device(recipe.model), models.dtype(recipe.model))
     both = f"{weights / 1e6:.0f}M weights" + (
         f", the teacher {teachers / 1e6:.0f}M" if recipe.teacher_model and teachers else ""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from unprompt.engines.labels import decided_by
 from unprompt.recipe import Labels, Sampling
 from unprompt.records import Prompt, Who
 from unprompt.stages.prompts import Side
@@ -61,7 +62,7 @@ class Question:
         return {
             "weights": list(weights),
             "sampling": self.sampling.model_dump(mode="json", exclude={"per_input"}),
-            "labels": _kept(self.labels),
+            "labels": decided_by(self.labels) if self.labels else None,
             "seed": seed,
         }
 
@@ -94,16 +95,3 @@ def of_an_older_version(folder: Place) -> list[str]:
         " from one another, and what is needed is asked again. To free the space, delete"
         f" {', '.join(store.name for store in old)} there"
     ]
-
-
-def _kept(labels: Labels | None) -> list[Any] | None:
-    """The label settings that matter for what is written."""
-    if labels is None:
-        return None
-    settings = {
-        "sampled": [labels.draws],
-        "top_k_tail": [labels.kept, labels.tail],
-        "top_k": [labels.kept],
-        "hard": [],
-    }
-    return [labels.kind, *settings[labels.kind]]

@@ -11,12 +11,13 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unprompt.engines import Engine, models
+from unprompt.engines import Apart, Engine, Lent, hf, kinds, models
 from unprompt.engines.server.ledger import Ledger
 from unprompt.messages import UserError, bar, say
 from unprompt.recipe import Model, Recipe
 from unprompt.recipe.names import search
 from unprompt.records import BASE, JUDGE, TEACHER, Who
+from unprompt.stages.estimate import price
 from unprompt.stages.questions import QUESTION, Question, address
 from unprompt.store.answers import Answers
 from unprompt.store.folder import RunDir
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from unprompt.engines.hf.engine import HFEngine
-    from unprompt.engines.server.engine import ServerEngine
-    from unprompt.engines.vllm.engine import VLLMEngine
     from unprompt.stages.collect import Ask
 
 
@@ -62,8 +61,8 @@ class Weights:
         fixed = [models.identity(model, key), str(models.dtype(model)), models.device(model).type]
         if model.eos_token:
             fixed.append(model.eos_token)
-        if self._by_vllm(who):
-            fixed.append(f"vllm {json.dumps(model.vllm, sort_keys=True, default=str)}")
+        if self._apart(who):
+            fixed += kinds.settings(model)
         if who.role == "student":
             fixed.append(self.files.round(who.round).state()["train"])
         return fixed
@@ -108,17 +107,14 @@ class Weights:
 
     def engine(self, who: Who) -> Engine:
         """Who answers with these weights; made when first asked for."""
-        if self._other_model(who) is None and not self._by_vllm(who):
+        if self._other_model(who) is None and not self._apart(who):
             return self.student(who)
         model, key = self._named(who)
         name = "judge" if key == "judge.model" else "teacher"
         if name not in self._engines:
-            self._engines[name] = self._made(name, model, key)
+            self._engines[name] = kinds.of(model).make(model, key, self._lent(name, model))
         engine = self._engines[name]
-        if self._by_vllm(who):
-            from unprompt.engines.vllm.engine import VLLMEngine
-
-            assert isinstance(engine, VLLMEngine)
+        if isinstance(engine, Apart):
             engine.start()
         return engine
 
@@ -130,17 +126,17 @@ class Weights:
         if other is None:
             return self.student(who)
         name = f"{who} here"
-        engine = self._engines.get(name) if self._by_vllm(who) else self.engine(who)
+        engine = self._engines.get(name) if self._apart(who) else self.engine(who)
         if not isinstance(engine, HFEngine):
             self.forget_engines()  # room for it
-            engine = self._engines[name] = self._loaded(str(who), *other)
+            engine = self._engines[name] = hf.make(*other, self._lent(str(who), other[0]))
         return engine
 
     def student(self, who: Who) -> HFEngine:
         """The model that is trained: a round's student, else as it was before."""
         from unprompt.engines.hf.engine import HFEngine
 
-        self._stop_vllm()  # it takes most of a GPU's memory
+        self._close()  # it takes most of a GPU's memory
         name = who.round or "base"
         model, engine = self._load(who), self._engines.get(name)
         if not isinstance(engine, HFEngine) or engine.model is not model:
@@ -149,8 +145,6 @@ class Weights:
 
     def asked(self) -> dict[str, dict[str, Any]]:
         """What each server was asked by all runs in this folder, for the report."""
-        from unprompt.stages.estimate import price
-
         servers = {}
         for who in (TEACHER, JUDGE):
             server, path = self._named(who)[0].server, self._ledger(str(who))
@@ -163,7 +157,7 @@ class Weights:
 
     def forget_engines(self) -> None:
         """Their caches go, and the weights of models that are not trained."""
-        self._stop_vllm()
+        self._close()
         self._engines.clear()
 
     def to_train(self, round_: str) -> Any:
@@ -214,50 +208,19 @@ class Weights:
         """The model with these weights (of a student, the one that is trained), and its key."""
         return self._other_model(who) or (self.recipe.model, "model")
 
-    def _made(self, name: str, model: Model, key: str) -> Engine:
-        if model.server:
-            return self._served(name, model, key)
-        return (self._of_vllm if model.engine == "vllm" else self._loaded)(name, model, key)
-
-    def _loaded(self, name: str, model: Model, key: str) -> HFEngine:
-        from unprompt.engines.hf.engine import HFEngine
-
-        say(f"loading the {name}")
-        tokenizer = models.load_tokenizer(model, key)
-        return HFEngine(models.load_weights(model, key), tokenizer)
-
-    def _stop_vllm(self) -> None:
-        """Its memory comes back, until it is asked again."""
-        from unprompt.engines.vllm.engine import VLLMEngine
-
+    def _close(self) -> None:
+        """The memory of engines outside of this process comes back, until they are asked again."""
         for engine in self._engines.values():
-            if isinstance(engine, VLLMEngine):
+            if isinstance(engine, Apart):
                 engine.close()
 
-    def _by_vllm(self, who: Who) -> bool:
-        """Whether vLLM answers with these weights."""
-        return who.role in ("teacher", "judge") and self._named(who)[0].engine == "vllm"
+    def _apart(self, who: Who) -> bool:
+        """Whether another engine than the student's answers with these weights."""
+        return who.role in ("teacher", "judge") and self._named(who)[0].engine != "hf"
 
-    def _of_vllm(self, name: str, model: Model, key: str) -> VLLMEngine:
-        from unprompt.engines.vllm.engine import VLLMEngine
-
-        tokenizer = models.load_tokenizer(model, key) if key != "model" else self.tokenizer
-        return VLLMEngine(model, key, tokenizer, self.recipe.batch_size)
-
-    def _served(self, name: str, model: Model, key: str) -> ServerEngine:
-        from unprompt.engines.server.engine import ServerEngine
-        from unprompt.stages.estimate import price
-
-        server = model.server
-        assert server
-        tokenizer = (
-            models.load_tokenizer(server.tokenizer, f"{key}.server.tokenizer")
-            if server.tokenizer
-            else self.tokenizer
-        )
-        return ServerEngine(
-            server, key, tokenizer, Ledger(self._ledger(name)), price(self.recipe, server)
-        )
+    def _lent(self, role: str, model: Model) -> Lent:
+        cost = price(self.recipe, model.server) if model.server else None
+        return Lent(role, self.tokenizer, self.recipe.batch_size, self._ledger(role), cost)
 
     def _ledger(self, name: str) -> Path:
         return self.files.folder / f"asked-{name}.jsonl"

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from transformers import Cache, DynamicCache, EncoderDecoderCache
@@ -25,50 +25,6 @@ _BLOCK, _SMALL = 64, 16
 """Columns by which slots grow, and while they are shorter than the first."""
 
 
-class Sequences(Protocol):
-    """Running sequences, in rows 0, 1, ..."""
-
-    joins: bool
-    """Whether others may join while some run."""
-
-    def join(self, ids: Sequence[Sequence[int]], last: int = 1) -> torch.Tensor:
-        """Read new sequences, prefix included, and put them behind the running ones. Logits (n,
-        last, V) behind their last tokens.
-        """
-        ...
-
-    def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these rows only; row i is then what row `rows[i]` was."""
-        ...
-
-    def step(self, token_B: torch.Tensor) -> torch.Tensor:
-        """Feed one token to each running sequence: logits (B, V)."""
-        ...
-
-
-def score(
-    together: Sequences, ids: Sequence[Sequence[int]], given: Sequence[Sequence[int]]
-) -> torch.Tensor:
-    """Logits (B, T, V) that predict each of the given tokens behind prompts, in one pass; those of
-    shorter answers stand at the end of their rows.
-    """
-    longest = max(map(len, given))
-    if not (isinstance(together, Waves) and together.encodes):
-        return together.join(
-            [[*row, *tokens[:-1]] for row, tokens in zip(ids, given, strict=True)], last=longest
-        )
-    logits_BTV = together.join(ids)
-    if longest > 1:
-        fed_BT = torch.tensor([[*tokens, *[0] * (longest - len(tokens))][:-1] for tokens in given])
-        logits_BTV = torch.cat([logits_BTV, together.feed(fed_BT)], 1)
-    return torch.stack(
-        [
-            row_TV.roll(longest - len(tokens), 0)
-            for row_TV, tokens in zip(logits_BTV, given, strict=True)
-        ]
-    )
-
-
 class Slots:
     """Sequences behind a prefix that stands once in memory.
 
@@ -78,6 +34,7 @@ class Slots:
     """
 
     joins = True
+    """Whether others may join while some run."""
 
     def __init__(self, model: Any, prefix: DynamicCache | None) -> None:
         self._model, self._prefix = model, prefix
@@ -87,29 +44,25 @@ class Slots:
         self._lengths_B = torch.zeros(0, dtype=torch.long)
 
     def join(self, ids: Sequence[Sequence[int]], last: int = 1) -> torch.Tensor:
-        """See `Sequences.join`."""
-        own = [row[self._shared :] for row in ids]
-        lengths_n = torch.tensor([len(row) for row in own])
-        longest = int(lengths_n.max())
-        input_nS = torch.zeros((len(own), longest), dtype=torch.long)
-        for row, tokens in enumerate(own):
-            input_nS[row, longest - len(tokens) :] = torch.tensor(tokens)
-        at_nS = (
-            torch.arange(longest) - (longest - lengths_n)[:, None]
-        )  # padding stands at places below 0
+        """Read new sequences, prefix included, and put them behind the running ones. Logits (n,
+        last, V) behind their last tokens.
+        """
+        input_nS, at_nS = _padded([row[self._shared :] for row in ids])
         before = len(self._lengths_B)
-        self._lengths_B = torch.cat([self._lengths_B, lengths_n])
+        self._lengths_B = torch.cat([self._lengths_B, at_nS[:, -1] + 1])
         return self._forward(input_nS, at_nS, before, last)
 
     def keep(self, rows: Sequence[int]) -> None:
-        """See `Sequences.keep`. Only rows that change places are copied."""
+        """Go on with these rows only; row i is then what row `rows[i]` was. Only rows that change
+        places are copied.
+        """
         moved = [(new, old) for new, old in enumerate(rows) if new != old]
         self._lengths_B = self._lengths_B[list(rows)]
         for layer in self._layers if moved else ():
             layer.move(*map(list, zip(*moved, strict=True)))
 
     def step(self, token_B: torch.Tensor) -> torch.Tensor:
-        """See `Sequences.step`."""
+        """Feed one token to each running sequence: logits (B, V)."""
         at_BQ = self._lengths_B[:, None].clone()
         self._lengths_B += 1
         return self._forward(token_B[:, None], at_BQ, 0, 1)[:, -1]
@@ -120,7 +73,10 @@ class Slots:
         device = self._model.device
         width = int(at_BQ.max()) + 1
         at_BQ = at_BQ.to(device)
-        for layer in self._layers or self._made():
+        if not self._layers:
+            count = self._model.config.get_text_config().num_hidden_layers
+            self._layers += [_Layer() for _ in range(count)]
+        for layer in self._layers:
             layer.place = (first, at_BQ, width)
         seen_BQ = at_BQ.clamp(min=0)
         state = shared_prefix.Reading(self._prefix, seen_BQ, width, self._model.dtype)
@@ -132,12 +88,6 @@ class Slots:
                 use_cache=True,
                 logits_to_keep=last,
             ).logits
-
-    def _made(self) -> list[_Layer]:
-        self._layers += [
-            _Layer() for _ in range(self._model.config.get_text_config().num_hidden_layers)
-        ]
-        return self._layers
 
 
 class _Layer(CacheLayerMixin):
@@ -152,10 +102,8 @@ class _Layer(CacheLayerMixin):
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """An empty block."""
         (_, g, _, d), dv = key_states.shape, value_states.shape[-1]
-        self.keys, self.values = (
-            key_states.new_zeros(0, g, 1, d),
-            value_states.new_zeros(0, g, 1, dv),
-        )
+        self.keys = key_states.new_zeros(0, g, 1, d)
+        self.values = value_states.new_zeros(0, g, 1, dv)
         self.is_initialized = True
 
     def update(
@@ -172,11 +120,10 @@ class _Layer(CacheLayerMixin):
         rows = first + len(key_states)
         if rows > len(self.keys) or width >= self.keys.shape[2]:
             block = _BLOCK if width > _BLOCK else _SMALL
-            size = (
-                max(rows, len(self.keys)),
-                max(-(-width // block) * block + 1, self.keys.shape[2]),
-            )
-            self.keys, self.values = _grown(self.keys, *size), _grown(self.values, *size)
+            slots = max(rows, len(self.keys))
+            columns = max(-(-width // block) * block + 1, self.keys.shape[2])
+            self.keys = _grown(self.keys, slots, columns)
+            self.values = _grown(self.values, slots, columns)
         rows_B1 = torch.arange(first, rows, device=at_BQ.device)[:, None]
         self.keys[rows_B1, :, at_BQ.clamp(min=-1)] = key_states.transpose(1, 2)
         self.values[rows_B1, :, at_BQ.clamp(min=-1)] = value_states.transpose(1, 2)
@@ -202,9 +149,9 @@ class _Layer(CacheLayerMixin):
 
 
 def _grown(block: torch.Tensor, slots: int, columns: int) -> torch.Tensor:
-    found = block.new_zeros(slots, block.shape[1], columns, block.shape[3])
-    found[: len(block), :, : block.shape[2] - 1] = block[:, :, :-1]
-    return found
+    larger = block.new_zeros(slots, block.shape[1], columns, block.shape[3])
+    larger[: len(block), :, : block.shape[2] - 1] = block[:, :, :-1]
+    return larger
 
 
 class Waves:
@@ -223,32 +170,30 @@ class Waves:
         self._shared = prefix.get_seq_length() if prefix else 0
 
     def join(self, ids: Sequence[Sequence[int]], last: int = 1) -> torch.Tensor:
-        """See `Sequences.join`; only where none run. An encoder-decoder's logits are those behind
+        """See `Slots.join`; only where none run. An encoder-decoder's logits are those behind
         its start token.
         """
-        config, device = self._model.config, self._model.device
-        own = [row[self._shared :] for row in ids]
-        longest = max(map(len, own))
-        input_nS = torch.zeros((len(own), longest), dtype=torch.long)
-        mask_nS = torch.zeros_like(input_nS)
-        for row, tokens in enumerate(own):
-            place = slice(0, len(tokens)) if self.encodes else slice(longest - len(tokens), longest)
-            input_nS[row, place], mask_nS[row, place] = torch.tensor(tokens), 1
+        device, rows = self._model.device, [row[self._shared :] for row in ids]
+        input_nS, at_nS = _padded(rows, left=not self.encodes)
+        mask_nS = (at_nS >= 0).long()
         if self.encodes:
             self._mask = mask_nS.to(device)
             self._hidden = self._model.get_encoder()(
                 input_ids=input_nS.to(device), attention_mask=self._mask
             ).last_hidden_state
             self._cache: Any = EncoderDecoderCache(DynamicCache(), DynamicCache())
-            return self.feed(torch.full((len(own), 1), config.decoder_start_token_id))
-        self._cache = copy.deepcopy(self._prefix) if self._prefix else DynamicCache(config=config)
+            start = self._model.config.decoder_start_token_id
+            return self.feed(torch.full((len(rows), 1), start))
         if self._prefix:
-            self._cache.batch_repeat_interleave(len(own))
-        self._mask = torch.ones((len(own), self._shared), dtype=torch.long, device=device)
+            self._cache = copy.deepcopy(self._prefix)
+            self._cache.batch_repeat_interleave(len(rows))
+        else:
+            self._cache = DynamicCache(config=self._model.config)
+        self._mask = torch.ones((len(rows), self._shared), dtype=torch.long, device=device)
         return self.feed(input_nS, mask_nS, last)
 
     def keep(self, rows: Sequence[int]) -> None:
-        """See `Sequences.keep`."""
+        """See `Slots.keep`."""
         if rows and list(rows) != list(range(len(self._mask))):
             kept = torch.tensor(rows, device=self._mask.device)
             self._cache.batch_select_indices(kept)
@@ -257,7 +202,7 @@ class Waves:
                 self._hidden = self._hidden[kept]
 
     def step(self, token_B: torch.Tensor) -> torch.Tensor:
-        """See `Sequences.step`."""
+        """See `Slots.step`."""
         return self.feed(token_B[:, None])[:, -1]
 
     def feed(
@@ -286,6 +231,41 @@ class Waves:
         ).logits
 
 
+Sequences = Slots | Waves
+"""Running sequences, in rows 0, 1, ..."""
+
+
+def _padded(
+    rows: Sequence[Sequence[int]], *, left: bool = True
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids (n, S) and their places in the rows (n, S), which are below 0 for padding."""
+    longest = max(map(len, rows))
+    input_nS = torch.zeros((len(rows), longest), dtype=torch.long)
+    at_nS = torch.full_like(input_nS, -1)
+    for row, tokens in enumerate(rows):
+        there = slice(longest - len(tokens), longest) if left else slice(len(tokens))
+        input_nS[row, there], at_nS[row, there] = torch.tensor(tokens), torch.arange(len(tokens))
+    return input_nS, at_nS
+
+
+def score(
+    together: Sequences, ids: Sequence[Sequence[int]], given: Sequence[Sequence[int]]
+) -> torch.Tensor:
+    """Logits (B, T, V) that predict each of the given tokens behind prompts, in one pass; those of
+    shorter answers stand at the end of their rows.
+    """
+    longest = max(map(len, given))
+    if not (isinstance(together, Waves) and together.encodes):
+        whole = [[*row, *tokens[:-1]] for row, tokens in zip(ids, given, strict=True)]
+        return together.join(whole, last=longest)
+    logits_BTV = together.join(ids)
+    if longest > 1:
+        fed_BT = torch.tensor([[*tokens, *[0] * (longest - len(tokens))][:-1] for tokens in given])
+        logits_BTV = torch.cat([logits_BTV, together.feed(fed_BT)], 1)
+    rows = zip(logits_BTV, given, strict=True)
+    return torch.stack([row_TV.roll(longest - len(tokens), 0) for row_TV, tokens in rows])
+
+
 @torch.no_grad()
 def slots_work(model: Any) -> str | None:
     """Switch the model to the attention of `Slots` if they give what the plain path gives, tried on
@@ -301,11 +281,9 @@ def slots_work(model: Any) -> str | None:
     if before != "sdpa":
         return f"its attention is '{before}', not 'sdpa'"
     # longer than a small window, and sequences of two lengths
-    window = getattr(config, "sliding_window", None) or 0
-    size = min(max(12, window + 5), 80)
-    ids_2S = torch.randint(
-        0, config.vocab_size, (2, size + 4), generator=torch.Generator().manual_seed(0)
-    ).to(model.device)
+    size = min(max(12, (getattr(config, "sliding_window", None) or 0) + 5), 80)
+    seeded = torch.Generator().manual_seed(0)
+    ids_2S = torch.randint(0, config.vocab_size, (2, size + 4), generator=seeded).to(model.device)
     ids_2S[1, :size] = ids_2S[0, :size]
     try:
         plain_2V = [
@@ -317,10 +295,8 @@ def slots_work(model: Any) -> str | None:
         made.join([ids_2S[0, : size + 3].tolist(), ids_2S[1, : size + 1].tolist()])
         shared_2V = made.step(torch.stack([ids_2S[0, size + 3], ids_2S[1, size + 1]])).float()
         near = 1e-4 if model.dtype == torch.float32 else 0.1
-        if all(
-            torch.allclose(a, b, atol=near * float(b.abs().max()), rtol=0)
-            for a, b in zip(shared_2V, plain_2V, strict=True)
-        ):
+        pairs = zip(shared_2V, plain_2V, strict=True)
+        if all(torch.allclose(a, b, atol=near * float(b.abs().max()), rtol=0) for a, b in pairs):
             return None
         reason = "it gave other numbers"
     except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:

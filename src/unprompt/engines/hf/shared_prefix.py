@@ -57,34 +57,30 @@ class Reading:
             seen_BQS = column_S <= self._at[..., None]
             if window is not None:
                 seen_BQS &= column_S > self._at[..., None] - window
-            mask = torch.zeros(
-                seen_BQS.shape, dtype=self._dtype, device=seen_BQS.device
-            ).masked_fill(~seen_BQS, -torch.inf)
-            self._masks[window, group] = mask[:, None].repeat(1, 1, group, 1)
+            mask_BQS = self._additive(seen_BQS)
+            self._masks[window, group] = mask_BQS[:, None].repeat(1, 1, group, 1)
         return self._masks[window, group]
 
     def prefix_mask(self, window: int | None, group: int) -> tuple[int, torch.Tensor | None]:
         """The first prefix token that any query sees, and what each sees from there on, additive
         (1, 1, B * group * Q, P - first); None: everything.
         """
-        first = (
-            0
-            if window is None
-            else min(max(0, self._least + self.length - window + 1), self.length)
-        )
-        if window is None or int(self._at.max()) + self.length < window or first == self.length:
+        if window is None:
+            return 0, None
+        first = min(max(0, self._least + self.length - window + 1), self.length)
+        if int(self._at.max()) + self.length < window or first == self.length:
             return first, None
         key = (window, group, "prefix")
         if key not in self._masks:
             column_P = torch.arange(first, self.length, device=self._at.device)
             seen_BQP = column_P > self._at[..., None] + self.length - window
-            mask = torch.zeros(
-                seen_BQP.shape, dtype=self._dtype, device=seen_BQP.device
-            ).masked_fill(~seen_BQP, -torch.inf)
-            self._masks[key] = (
-                mask[:, None].repeat(1, group, 1, 1).view(1, 1, -1, self.length - first)
-            )
+            mask_B1QP = self._additive(seen_BQP)[:, None]
+            self._masks[key] = mask_B1QP.repeat(1, group, 1, 1).view(1, 1, -1, len(column_P))
         return first, self._masks[key]
+
+    def _additive(self, seen: torch.Tensor) -> torch.Tensor:
+        mask = torch.zeros(seen.shape, dtype=self._dtype, device=seen.device)
+        return mask.masked_fill_(~seen, -torch.inf)
 
 
 _READING: contextvars.ContextVar[Reading | None] = contextvars.ContextVar("reading", default=None)
@@ -146,9 +142,8 @@ def _attend(
     row gives lse -inf and output 0.
     """
     if query.device.type == "cpu":
-        mask = (
-            None if mask is None else mask.expand(query.shape[0], 1, query.shape[2], key.shape[2])
-        )
+        if mask is not None:
+            mask = mask.expand(query.shape[0], 1, query.shape[2], key.shape[2])
         return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             query, key, value, attn_mask=mask, scale=scale
         )  # the same, fused

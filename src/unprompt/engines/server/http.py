@@ -18,9 +18,8 @@ import httpx2
 from unprompt.messages import UserError
 from unprompt.recipe import Server
 
-logging.getLogger("httpcore2").setLevel(
-    logging.INFO
-)  # its debug lines hold headers, which may hold the key
+# its debug lines hold headers, which may hold the key
+logging.getLogger("httpcore2").setLevel(logging.INFO)
 _AGAIN = (408, 409, 429)
 """Refusals, beside 5xx, that may be another answer the next time."""
 _LONGEST_WAIT = 60.0
@@ -45,7 +44,8 @@ class Endpoint:
     def __init__(
         self, server: Server, where: str, sleep: Callable[[float], Awaitable[object]]
     ) -> None:
-        self._server, self._where, self._key, self._sleep = server, where, key(server, where), sleep
+        self._server, self._where, self._sleep = server, where, sleep
+        self._key = key(server, where)
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         limits = httpx2.Limits(
             max_connections=server.concurrency, max_keepalive_connections=server.concurrency
@@ -63,74 +63,74 @@ class Endpoint:
         """The reply's JSON, however often that takes; None if something else stopped the run
         meanwhile.
         """
-        server = self._server
-        path, last, wait = "/chat/completions" if server.api == "chat" else "/completions", "", 0.0
-        for attempt in range(server.retries + 1):
+        tries, last, wait = self._server.retries + 1, "", 0.0
+        for attempt in range(tries):
             if attempt:
-                waits = [
-                    asyncio.ensure_future(self._sleep(wait)),
-                    asyncio.ensure_future(halt.wait()),
-                ]
-                for unfinished in (await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED))[
-                    1
-                ]:
-                    unfinished.cancel()
+                await self._rest(wait, halt)
             if halt.is_set():
                 return None
             wait = min(_LONGEST_WAIT, 2.0**attempt) * random.uniform(0.5, 1.0)
             try:
-                async with asyncio.timeout(server.timeout):
-                    status, headers, text = await self._sent(f"{server.url}{path}", body)
-            except (TimeoutError, httpx2.TimeoutException):
-                last = f"nothing within {server.timeout:g} s"
-                continue
-            except httpx2.HTTPError as error:
-                last = self._redacted(f"{type(error).__name__}: {error}")[:200]
-                continue
-            except httpx2.InvalidURL as error:
-                raise UserError(
-                    f"no address: {error}",
-                    where=f"{self._where}.url",
-                    fix="write it as http://localhost:8000/v1",
-                ) from None
-            if status in _AGAIN or status >= 500:
-                wait = max(
-                    wait, self._retry_after(headers.get("retry-after"), headers.get("date"), where)
-                )
-                last = f"HTTP {status}: {self._redacted(text)[:200]}"
-                continue
-            if status != 200:
-                fix = (
-                    "check the key in the environment"
-                    if status in (401, 403)
-                    else "mend the prompt or server's settings; what is answered is kept"
-                )
-                raise UserError(
-                    f"the server refused: HTTP {status}: {self._redacted(text)[:300]}",
-                    where=f"{self._where}, {where}",
-                    fix=fix,
-                )
-            try:
-                found = json.loads(text)
-                plain = (
-                    text + json.dumps(found, ensure_ascii=False) if self._key else ""
-                )  # a letter can be written in several ways
-            except (ValueError, RecursionError):
-                last = f"half an answer, or no JSON: {self._redacted(text)[:100]!r}"
-                continue
-            if self._key and self._key in plain:
-                raise UserError(
-                    "the server's answer holds the API key",
-                    where=f"{self._where}, {where}",
-                    fix="do not use this server",
-                )
-            return {} if found is None else found
-        tries = "1 try" if server.retries == 0 else f"{server.retries + 1} tries"
+                return await self._reply(body, f"{self._where}, {where}")
+            except _AnotherTime as trouble:
+                last, wait = str(trouble), max(wait, trouble.seconds)
         raise UserError(
-            f"no answer after {tries}; at last {last}",
+            f"no answer after {tries} {'try' if tries == 1 else 'tries'}; at last {last}",
             where=f"{self._where}, {where}",
             fix="check the server, then run again: what is answered is kept",
         )
+
+    async def _rest(self, seconds: float, halt: asyncio.Event) -> None:
+        """Wait, but no longer than until something else stops the run."""
+        waits = [asyncio.ensure_future(self._sleep(seconds)), asyncio.ensure_future(halt.wait())]
+        _, unfinished = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for future in unfinished:
+            future.cancel()
+
+    async def _reply(self, body: dict[str, Any], where: str) -> Any:
+        """The reply's JSON, asked for once.
+
+        Raises:
+            _AnotherTime: There may be one the next time.
+            UserError: There will be none.
+        """
+        path = "/chat/completions" if self._server.api == "chat" else "/completions"
+        try:
+            async with asyncio.timeout(self._server.timeout):
+                status, headers, text = await self._sent(f"{self._server.url}{path}", body)
+        except (TimeoutError, httpx2.TimeoutException):
+            raise _AnotherTime(f"nothing within {self._server.timeout:g} s") from None
+        except httpx2.HTTPError as error:
+            raise _AnotherTime(self._redacted(f"{type(error).__name__}: {error}")[:200]) from None
+        except httpx2.InvalidURL as error:
+            raise UserError(
+                f"no address: {error}",
+                where=f"{self._where}.url",
+                fix="write it as http://localhost:8000/v1",
+            ) from None
+        shown = self._redacted(text)
+        if status in _AGAIN or status >= 500:
+            seconds = _retry_after(headers.get("retry-after"), headers.get("date"), where)
+            raise _AnotherTime(f"HTTP {status}: {shown[:200]}", seconds)
+        if status != 200:
+            closed = status in (401, 403)
+            mend = "mend the prompt or server's settings; what is answered is kept"
+            raise UserError(
+                f"the server refused: HTTP {status}: {shown[:300]}",
+                where=where,
+                fix="check the key in the environment" if closed else mend,
+            )
+        try:
+            reply = json.loads(text)
+            # a letter can be written in several ways
+            plain = text + json.dumps(reply, ensure_ascii=False) if self._key else ""
+        except (ValueError, RecursionError):
+            raise _AnotherTime(f"half an answer, or no JSON: {shown[:100]!r}") from None
+        if self._key and self._key in plain:
+            raise UserError(
+                "the server's answer holds the API key", where=where, fix="do not use this server"
+            )
+        return {} if reply is None else reply
 
     async def _sent(self, url: str, body: dict[str, Any]) -> tuple[int, httpx2.Headers, str]:
         got = bytearray()
@@ -145,29 +145,43 @@ class Endpoint:
                     )
         return response.status_code, response.headers, got.decode("utf-8", "replace")
 
-    def _retry_after(self, said: str | None, date: str | None, where: str) -> float:
-        """Seconds that the server wants to be left alone: a number, or a date, which is held
-        against the server's own clock if it tells it.
-        """
-        if not said:
-            return 0.0
-        if re.fullmatch(r"\d{1,9}(\.\d+)?", said.strip()):
-            seconds = float(said)
-        else:
-            try:
-                seconds = max(0.0, _moment(said) - (_moment(date) if date else time.time()))
-            except (ValueError, TypeError, OverflowError):
-                return 0.0
-        if seconds > _LONGEST_RETRY_AFTER:
-            raise UserError(
-                f"the server wants to be asked again in {seconds:.0f} s",
-                where=f"{self._where}, {where}",
-                fix="run again then: what is answered is kept",
-            )
-        return seconds
-
     def _redacted(self, text: str) -> str:
         return text.replace(self._key, "***") if self._key else text
+
+
+class _AnotherTime(Exception):
+    """Trouble that may pass.
+
+    Args:
+        why: In words.
+        seconds: That the server wants to be left alone.
+    """
+
+    def __init__(self, why: str, seconds: float = 0.0) -> None:
+        super().__init__(why)
+        self.seconds = seconds
+
+
+def _retry_after(wanted: str | None, date: str | None, where: str) -> float:
+    """Seconds that the server wants to be left alone: a number, or a date, which is held against
+    the server's own clock if it tells it.
+    """
+    if not wanted:
+        return 0.0
+    if re.fullmatch(r"\d{1,9}(\.\d+)?", wanted.strip()):
+        seconds = float(wanted)
+    else:
+        try:
+            seconds = max(0.0, _moment(wanted) - (_moment(date) if date else time.time()))
+        except (ValueError, TypeError, OverflowError):
+            return 0.0
+    if seconds > _LONGEST_RETRY_AFTER:
+        raise UserError(
+            f"the server wants to be asked again in {seconds:.0f} s",
+            where=where,
+            fix="run again then: what is answered is kept",
+        )
+    return seconds
 
 
 def _moment(date: str) -> float:
@@ -182,12 +196,12 @@ def key(server: Server, where: str) -> str:
     """
     if server.api_key_env is None:
         return ""
-    found = os.environ.get(server.api_key_env, "").strip()
-    if not found or not (found.isascii() and found.isprintable()):
-        why = "is not set" if not found else "holds letters that no key has"
+    value = os.environ.get(server.api_key_env, "").strip()
+    if not value or not (value.isascii() and value.isprintable()):
+        why = "holds letters that no key has" if value else "is not set"
         raise UserError(
             f"the environment variable {server.api_key_env} {why}",
             where=f"{where}.api_key_env",
             fix="set it to the server's key",
         )
-    return found
+    return value

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import operator
 from collections.abc import AsyncIterator
 from dataclasses import astuple, dataclass
 from decimal import Decimal
@@ -43,9 +44,14 @@ class Asked:
 
     def dollars(self, price: Price) -> Decimal:
         """What they cost."""
-        return (
-            self.prompt_tokens * price.input + self.completion_tokens * price.output
-        ) / 1_000_000
+        millionths = self.prompt_tokens * price.input + self.completion_tokens * price.output
+        return millionths / 1_000_000
+
+    def __add__(self, other: Asked) -> Asked:
+        return Asked(*map(operator.add, astuple(self), astuple(other)))
+
+    def __sub__(self, other: Asked) -> Asked:
+        return Asked(*map(operator.sub, astuple(self), astuple(other)))
 
 
 class Ledger:
@@ -57,43 +63,33 @@ class Ledger:
 
     def __init__(self, path: Path | None = None) -> None:
         self._path, self.total = path, Asked()
-        whole = []
-        for line in (
-            path.read_text("utf-8", "replace").splitlines() if path and path.is_file() else ()
-        ):
-            if (asked := _parsed(line)) is not None:  # the last line may have been cut by a kill
-                whole.append(line)
-                self._count(asked)
-        if path and path.is_file():
-            with replacing(path) as partial:
-                partial.write_text("".join(f"{line}\n" for line in whole))
+        if not (path and path.is_file()):
+            return
+        with replacing(path) as partial, partial.open("w") as file:
+            for line in path.read_text("utf-8", "replace").splitlines():
+                if asked := _parsed(line):  # the last line may have been cut by a kill
+                    self.total += asked
+                    file.write(f"{line}\n")
 
     def add(self, asked: Asked) -> None:
         """Note one answer."""
-        self._count(asked)
+        self.total += asked
         if self._path:
             with writing(self._path):
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 with self._path.open("a") as file:
                     file.write(f"{json.dumps(astuple(asked))}\n")
 
-    def _count(self, asked: Asked) -> None:
-        self.total = Asked(
-            *(a + b for a, b in zip(astuple(self.total), astuple(asked), strict=True))
-        )
-
 
 def _parsed(line: str) -> Asked | None:
     try:
-        found: Any = json.loads(line)
+        counts: Any = json.loads(line)
     except ValueError:
         return None
-    whole = (
-        isinstance(found, list)
-        and len(found) == 5
-        and all(isinstance(count, int) and count >= 0 for count in found)
-    )
-    return Asked(*found) if whole else None
+    if not isinstance(counts, list) or len(counts) != 5:
+        return None
+    whole = all(isinstance(count, int) and count >= 0 for count in counts)
+    return Asked(*counts) if whole else None
 
 
 class Room:
@@ -122,46 +118,28 @@ class Room:
                     where=f"{self._where}.budget",
                     fix="raise it and run again: what is answered is kept",
                 )
-            self._hold(asked, 1)
+            self._held += asked
         try:
             yield
         finally:
             async with self._changed:
-                self._hold(asked, -1)
+                self._held -= asked
                 self._changed.notify_all()
-
-    def _hold(self, asked: Asked, sign: int) -> None:
-        held = self._held
-        self._held = Asked(
-            held.answers + sign,
-            held.prompt_tokens + sign * asked.prompt_tokens,
-            held.completion_tokens + sign * asked.completion_tokens,
-        )
 
     def _over(self, asked: Asked) -> str:
         """Why one more prompt may be too much, or nothing."""
-        if self._budget is None:
+        budget, price, spent = self._budget, self._price, self._ledger.total
+        if budget is None:
             return ""
-        spent, held = self._ledger.total, self._held
-        all_ = Asked(
-            0,
-            *(
-                getattr(spent, k) + getattr(held, k) + getattr(asked, k)
-                for k in ("prompt_tokens", "completion_tokens")
-            ),
-        )
-        if self._budget.tokens is not None and all_.tokens > self._budget.tokens:
+        then = spent + self._held + asked
+        if budget.tokens is not None and then.tokens > budget.tokens:
             return (
-                f"the budget of {self._budget.tokens:,} tokens is spent: {spent.answers:,} answers"
-                f" took {spent.tokens:,}, and one more may be too much"
+                f"the budget of {budget.tokens:,} tokens is spent: {spent.answers:,} answers took"
+                f" {spent.tokens:,}, and one more may be too much"
             )
-        if (
-            self._budget.dollars is not None
-            and self._price
-            and all_.dollars(self._price) > self._budget.dollars
-        ):
+        if budget.dollars is not None and price and then.dollars(price) > budget.dollars:
             return (
-                f"the budget of ${self._budget.dollars:g} is spent: {spent.answers:,} answers cost"
-                f" ${spent.dollars(self._price):.4f}, and one more may be too much"
+                f"the budget of ${budget.dollars:g} is spent: {spent.answers:,} answers cost"
+                f" ${spent.dollars(price):.4f}, and one more may be too much"
             )
         return ""

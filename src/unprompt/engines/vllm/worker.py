@@ -46,7 +46,7 @@ class Job:
         self._draw = drawing.Draws(keys)
         self._last: list[tuple[int, Any]] = [(-1, None)] * len(keys)
         """Each answer's last place, and the state of its draws ahead of it."""
-        self._said: list[dict[int, SoftLabels]] = [{} for _ in keys]
+        self._written: list[dict[int, SoftLabels]] = [{} for _ in keys]
         """Each answer's places -> label."""
 
     def step(
@@ -64,31 +64,26 @@ class Job:
                 self._draw.back(row, state)
             else:
                 self._last[row] = place, self._draw.state(row)
-        draw, own, book = self._draw.of(rows), range(len(rows)), drawing.Book()
+        draw, order, book = self._draw.of(rows), range(len(rows)), drawing.Book()
         if self._given is None:
-            next_B = drawing.next_tokens(logits_BV, self._sampling, self._labels, draw, own, book)
+            next_B = drawing.next_tokens(logits_BV, self._sampling, self._labels, draw, order, book)
         else:
-            next_B = torch.tensor(
-                [self._given[row][place] for row, place in zip(rows, places, strict=True)],
-                device=logits_BV.device,
-            )
+            given = [self._given[row][place] for row, place in zip(rows, places, strict=True)]
+            next_B = torch.tensor(given, device=logits_BV.device)
             assert self._labels
-            drawing.write_labels(
-                logits_BV.float().log_softmax(-1), next_B, self._labels, draw, own, book
-            )
+            logp_BV = logits_BV.float().log_softmax(-1)
+            drawing.write_labels(logp_BV, next_B, self._labels, draw, order, book)
         if self._labels:
             for row, place, label in zip(rows, places, book.of(len(rows)), strict=True):
-                self._said[row][place] = label
+                self._written[row][place] = label
         return next_B
 
     def labels(self, lengths: Sequence[int]) -> list[SoftLabels] | None:
         """The labels of each answer's first so many tokens; None if there are none here."""
-        if not any(self._said):
+        if not any(self._written):
             return None
-        return [
-            SoftLabels.concat([said[n] for n in range(length)])
-            for said, length in zip(self._said, lengths, strict=True)
-        ]
+        answers = zip(self._written, lengths, strict=True)
+        return [SoftLabels.concat([places[n] for n in range(size)]) for places, size in answers]
 
 
 _job: Job | None = None

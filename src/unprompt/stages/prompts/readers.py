@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from unprompt.engines import models, vocabulary
-from unprompt.engines.server.engine import refuse_content
-from unprompt.engines.tokens import Reader, common_prefix
+from unprompt.engines.server.requests import refuse_content
+from unprompt.engines.tokens import Reader, common_prefix, refuse_length
 from unprompt.messages import UserError
 from unprompt.recipe import Model, Recipe
 from unprompt.records import Prompt, Who
@@ -117,20 +117,8 @@ def measure(asked: list[Prompt], reader: Reader, where: str, longest_answer: int
 def _refuse(
     prompt: Prompt, tokens: Sequence[int], reader: Reader, where: str, longest_answer: int
 ) -> None:
-    if not tokens:
-        raise UserError(
-            f"the prompt of input '{prompt.example_id}' is empty",
-            where=where,
-            fix="give the template some text",
-        )
-    if reader.window and len(tokens) + longest_answer > reader.window:
-        raise UserError(
-            f"the prompt of input '{prompt.example_id}' has {len(tokens)} tokens; with"
-            f" {longest_answer} new ones that is over the model's window of {reader.window}",
-            where=where,
-            fix="use fewer examples, shorter inputs or a model with a longer window (nothing is"
-            " ever cut)",
-        )
+    what = f"the prompt of input '{prompt.example_id}'"
+    refuse_length(what, len(tokens), longest_answer, reader.window, where)
     ends = tokens[-1] == reader.tokenizer.eos_token_id
     if ends and isinstance(prompt.content, str) and not reader.encoder_decoder:
         raise UserError(

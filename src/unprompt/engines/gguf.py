@@ -1,0 +1,88 @@
+"""A GGUF file in the Hugging Face layout."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import gguf
+import numpy as np
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+
+def last(weights: bool) -> str:
+    """The file that is written last: a conversion that was killed lacks it, and starts again."""
+    return "weights.done" if weights else "config.json"
+
+
+def convert(file: Path, target: Path, *, weights: bool) -> None:
+    """Write configuration and tokenizer, or later the weights, dequantised into safetensors
+    (float32). Files are written aside and moved.
+
+    Raises:
+        OSError, ValueError, KeyError: The file can't be read, or the folder not be written.
+    """
+    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+        # the converter has bars of its own
+        with _read_once(file), contextlib.redirect_stderr(io.StringIO()):
+            if weights:
+                config = AutoConfig.from_pretrained(target)
+                model: Any = AutoModelForCausalLM.from_pretrained(
+                    file.parent, gguf_file=file.name, config=config, dtype=torch.float32
+                )
+                # plain numbers now
+                for owner, name in ((model, "hf_quantizer"), (model.config, "quantization_config")):
+                    if hasattr(owner, name):
+                        delattr(owner, name)
+                model.save_pretrained(partial)
+                (partial / last(weights)).touch()
+                _reader.cache_clear()
+            else:
+                for kind in (AutoTokenizer, AutoConfig):
+                    kind.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(partial)
+        target.mkdir(exist_ok=True)
+        for each in sorted(partial.iterdir(), key=lambda each: each.name == last(weights)):
+            each.replace(target / each.name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+class _Reader(gguf.GGUFReader):
+    """Cuts its hundred thousand pieces from a plain array; from `numpy.memmap` that takes more than
+    twice as long.
+    """
+
+    data = property(
+        lambda self: self._plain, lambda self, mapped: setattr(self, "_plain", np.asarray(mapped))
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def _reader(path: Path, size: int, changed: int) -> _Reader:
+    """A GGUF file, read: both conversions of a run use it."""
+    return _Reader(path)
+
+
+@contextlib.contextmanager
+def _read_once(path: Path) -> Iterator[None]:
+    """Transformers reads a GGUF file's 100,000 words of vocabulary four times over, and makes the
+    map of tensor names once for each module of the model: inside, both are remembered.
+    """
+    stat = path.stat()
+    reader = _reader(path, stat.st_size, stat.st_mtime_ns)
+    names = functools.cache(gguf.get_tensor_name_map)
+    with (
+        mock.patch.object(gguf, "GGUFReader", return_value=reader),
+        mock.patch.object(gguf, "get_tensor_name_map", names),
+    ):
+        yield
