@@ -18,7 +18,7 @@ from unprompt.engines.tokens import common_prefix
 from unprompt.messages import UserError, bar, say
 from unprompt.recipe import Labels, Lessons, Recipe, Sampling, prices
 from unprompt.recipe.names import local_path, search
-from unprompt.records import Completion, Grade, Lesson, Prompt
+from unprompt.records import Completion, Grade, Lesson, Prompt, TokenKL
 from unprompt.stages import evaluate, inputs, processes
 from unprompt.stages.prompts import Side, sample_ids, several
 from unprompt.stages.questions import Question, of_an_older_version
@@ -46,8 +46,8 @@ from unprompt.store.tables import (
 if TYPE_CHECKING:
     from unprompt.engines.vocabulary import Pair
     from unprompt.metrics.association import Association
-    from unprompt.report import Examples, TokenKL
-    from unprompt.report.cost import Usage
+    from unprompt.report import Examples
+    from unprompt.report.cost import Spending, Usage
     from unprompt.stages.check import Checked
     from unprompt.stages.cluster import Workers
     from unprompt.stages.evaluate.judge import Verdict
@@ -282,6 +282,7 @@ class _Work:
         self.recipe, self.files, self.checked = recipe, files, checked
         self.weights = Weights(recipe, files, checked.tokenizer)
         self._answers: dict[tuple[str, str], Answers] = {}
+        self._behind_shots: dict[tuple[str, str, int, int], Answers] = {}
         self._scores: dict[tuple[str, str], dict[str, Sequence[Completion]]] = {}
         self._taught: dict[tuple[str, str, bool, float], tuple[int, Drops]] = {}
         """(context, whose answers, settings) -> how many lessons they made, and what was dropped.
@@ -794,8 +795,6 @@ class _Work:
         """A student answers a context's held-out examples behind 0 to n shots; an answer ends where
         the next question would begin.
         """
-        from unprompt.stages.lessons import shots
-
         evaluation = self.recipe.evaluation(name)
         assert evaluation
         for (count, draw), side in self.checked.shots.get(name, {}).items():
@@ -804,13 +803,13 @@ class _Work:
             sampling = sampling.model_copy(
                 update={"stop": tuple(dict.fromkeys((*sampling.stop, evaluation.shots.separator)))}
             )
-            called, counted = (
-                shots.system(system, count, draw),
-                metrics.need_labels(evaluation.metrics, "evaluate.metrics", self.recipe.modules),
+            counted = metrics.need_labels(
+                evaluation.metrics, "evaluate.metrics", self.recipe.modules
             )
             labels = _EVALUATION_LABELS if counted else None
-            self._answers[name, called] = self.weights.collect(
-                f"{name}: {called} on held-out", Question(whose, side, sampling, labels)
+            self._behind_shots[name, system, count, draw] = self.weights.collect(
+                f"{name}: {system}@{count}/{draw} on held-out",
+                Question(whose, side, sampling, labels),
             )
 
     def grades(self) -> list[Grade]:
@@ -819,7 +818,11 @@ class _Work:
         for name, rows in checked.held_out.items():
             evaluation = recipe.evaluation(name)
             assert evaluation
-            for (context, system), completions in self._answers.items():
+            behind: dict[tuple[str, str, int | None, int | None], Answers] = {
+                (*key, None, None): answers for key, answers in self._answers.items()
+            }
+            behind |= self._behind_shots
+            for (context, system, count, draw), completions in behind.items():
                 if context == name:
                     found += evaluate.grade(
                         system,
@@ -829,6 +832,8 @@ class _Work:
                         completions,
                         evaluation,
                         recipe.modules,
+                        shots=count,
+                        draw=draw,
                     )
             for (context, system), both in self._scores.items():
                 if context == name:
@@ -841,7 +846,6 @@ class _Work:
         """Context -> `before` and each round -> KL(teacher || system) on what the teacher answered
         to each held-out input, token by token.
         """
-        from unprompt.report import TokenKL
         from unprompt.stages.train import kl
 
         checked, recipe = self.checked, self.recipe
@@ -977,8 +981,8 @@ class _Work:
         """Context -> how often two answers of the teacher to one held-out input, written as
         `sampling` says, are the same.
         """
+        from unprompt.metrics.match import same
         from unprompt.metrics.statistics import interval
-        from unprompt.report import quality
 
         recipe, checked, found = self.recipe, self.checked, {}
         for name, side in checked.held_teacher.items():
@@ -1000,7 +1004,7 @@ class _Work:
                 evaluate.grade("teacher", name, rule, rows, answers[k::2], plain, recipe.modules)
                 for k in (0, 1)
             )
-            values = [float(quality.same(a, b)) for a, b in zip(first, second, strict=True)]
+            values = [float(same(a, b)) for a, b in zip(first, second, strict=True)]
             found[name] = {
                 **dict(zip(("mean", "low", "high"), interval(values), strict=True)),
                 "examples": len(values),
@@ -1101,18 +1105,18 @@ class _Work:
         self.files.write_text("verdicts.jsonl", "".join(f"{line}\n" for line in lines))
         return verdicts
 
-    def _cost(self, grades: list[Grade]) -> dict[str, Any]:
-        """The report's section `cost`."""
+    def _spending(self, grades: list[Grade]) -> Spending | None:
+        """What the report's section `cost` is made of."""
         from unprompt.report import cost
 
+        if self.recipe.cost is None:
+            return None
         seconds: dict[str, float | None] = {}
         for name in self.recipe.plan:
             path = self.files.round(name).folder / "train_seconds.json"
             seconds[name] = json.loads(path.read_text()) if path.is_file() else None
         called: dict[tuple[str, str], Usage] = {}
         for (context, system), (whose, shared) in self._called.items():
-            if "@" in system:  # behind shots
-                continue
             own = [grade for grade in grades if (grade.context, grade.system) == (context, system)]
             prompt_tokens, completion_tokens = (
                 sum(g.prompt_tokens for g in own),
@@ -1121,7 +1125,7 @@ class _Work:
             called[context, system] = cost.Usage(
                 whose, len(own), prompt_tokens, completion_tokens, shared
             )
-        return cost.report(self.recipe, self.checked.prices, called, self._spent, seconds)
+        return cost.Spending(self.checked.prices, called, self._spent, seconds)
 
     def report(
         self,
@@ -1178,32 +1182,24 @@ class _Work:
             for name in contexts
         }
         found = report.numbers(
-            self.recipe,
-            contexts,
-            grades,
-            kl,
-            seconds,
-            self._trained,
-            str(files.round(list(self.recipe.plan)[-1]).folder),
-            associations=associations,
-            drift=drift,
-            encoder_decoder=checked.encoder_decoder,
+            report.Evidence(
+                self.recipe,
+                contexts,
+                grades,
+                kl,
+                seconds,
+                self._trained,
+                str(files.round(list(self.recipe.plan)[-1]).folder),
+                associations=associations,
+                drift=drift,
+                verdicts=verdicts,
+                spending=self._spending(grades),
+                servers=self.weights.asked(),
+                instructions=self.instructions(kl),
+                self_agreement=self.self_agreement(),
+                encoder_decoder=checked.encoder_decoder,
+            )
         )
-        if self.recipe.judge:
-            from unprompt.stages.evaluate import judge
-
-            found["judge"] = judge.summary(self.recipe, verdicts)
-        if self.recipe.cost:
-            found["cost"] = self._cost(grades)
-        if asked := self.weights.asked():
-            found["servers"] = asked
-        for section, values in (
-            ("instructions", self.instructions(kl)),
-            ("self_agreement", self.self_agreement()),
-        ):
-            for name, figures in values.items():
-                found["contexts"][name][section] = figures
-        report.conclude(found)
         shown = [
             each
             for name, rows in checked.held_out.items()

@@ -188,13 +188,15 @@ class Grade:
     """One system's answer to one held-out example, and what it is worth.
 
     Attributes:
-        system: `teacher`, `before`, a round's name, or that with `_teacher_prompt`; `after@4/2` is
-            `after` behind 4 shots, second draw.
+        system: `teacher`, `before`, a round's name, that with `_teacher_prompt`, or one of the
+            recipe's `systems`.
         answer: The extracted answer; None if extraction failed (then `failure` says why).
         metrics: Metric name -> value.
         group: What the recipe's `evaluate.group` names; examples of one group are one observation.
         lenient_answer: What `evaluate.lenient` extracts; None if it is not asked for, or finds
             nothing.
+        shots: How many shots stood ahead of the prompt, and `draw` which draw of them; None without
+            shots.
     """
 
     example_id: str
@@ -209,6 +211,8 @@ class Grade:
     metrics: dict[str, float] = field(default_factory=dict)
     group: str | None = None
     lenient_answer: str | None = None
+    shots: int | None = None
+    draw: int | None = None
 
     @property
     def shown(self) -> str:
@@ -216,3 +220,31 @@ class Grade:
         written, which is what a user would have got.
         """
         return self.text if self.answer is None else self.answer
+
+    @property
+    def column(self) -> str:
+        """The system as tables name it, one name for each draw of shots: `after@4/2` is `after`
+        behind 4 shots, second draw. It is written, and never read.
+        """
+        return self.system if self.shots is None else f"{self.system}@{self.shots}/{self.draw}"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenKL:
+    """KL(teacher || system) on answers of the teacher, token by token.
+
+    Attributes:
+        example_ids: Whose answers; those that could not be extracted are left out.
+        pieces: For each answer the text of each token; the tokens of one character stand together
+            in the first of them.
+        nats: For each answer KL of each token in nats, estimated from the label's draws (so a small
+            one may be under 0).
+    """
+
+    example_ids: list[str]
+    pieces: list[list[str]]
+    nats: list[list[float]]
+
+    def means(self) -> list[float]:
+        """Nats per token of each answer."""
+        return [float(np.mean(values)) for values in self.nats]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import string
 
 from unprompt.metrics.metric import Metric
-from unprompt.records import Example
+from unprompt.records import Example, Grade
 
 
 def exact_match(answer: str, example: Example) -> float:
@@ -40,3 +40,12 @@ def normalise(text: str) -> str:
 def accepted(example: Example) -> list[object]:
     """The answers that count as gold: the target, or each of its entries if it is a list."""
     return list(example.target) if isinstance(example.target, (list, tuple)) else [example.target]
+
+
+def same(a: Grade, b: Grade) -> bool:
+    """Whether two systems' extracted answers to an example are one (letter case and blanks aside);
+    an answer that failed agrees with nothing.
+    """
+    return (
+        a.answer is not None and b.answer is not None and normalise(a.answer) == normalise(b.answer)
+    )

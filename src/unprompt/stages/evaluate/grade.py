@@ -154,6 +154,9 @@ def grade(
     completions: Sequence[Completion],
     evaluation: Evaluate,
     modules: str,
+    *,
+    shots: int | None = None,
+    draw: int | None = None,
 ) -> list[Grade]:
     """Extract each answer (by `evaluation.extract`, or else by `rule`) and measure it; with
     `evaluation.lenient` once more by that. An answer that can't be extracted is worth 0, and says
@@ -202,6 +205,8 @@ def grade(
             replace(
                 _grade(system, name, example, completion, answer, failure, values, evaluation),
                 lenient_answer=lenient,
+                shots=shots,
+                draw=draw,
             )
         )
     return grades

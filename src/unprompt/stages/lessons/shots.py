@@ -279,11 +279,6 @@ def draws(settings: Shots) -> list[tuple[int, int]]:
     ]
 
 
-def system(name: str, count: int, draw: int) -> str:
-    """How grades name a system behind shots."""
-    return f"{name}@{count}/{draw}"
-
-
 def questions(
     settings: Shots,
     name: str,

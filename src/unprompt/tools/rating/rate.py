@@ -82,7 +82,7 @@ def export(
 
     Args:
         out: Where the sheet goes; `rating_sheet.csv` in the run's folder unless given.
-        systems: Which systems to rate; all but those behind shots (`NAME@...`), if empty.
+        systems: Which systems to rate; all but those behind shots, if empty.
         examples: How many examples of each context, drawn with the recipe's seed; all unless given.
         low: The lowest rating.
         high: The highest.
@@ -143,7 +143,7 @@ def blinded(
         return key
     graded = folder / "grades.parquet"
     there = (
-        {(g.context, g.example_id, g.system): g.shown for g in read_grades(graded)}
+        {(g.context, g.example_id, g.column): g.shown for g in read_grades(graded)}
         if graded.is_file()
         else {}
     )
@@ -167,7 +167,7 @@ def _key(
     plan, asked = _asked(files)
     grades = read_grades(files.folder / "grades.parquet") if asked else []
     grades = [g for g in grades if (g.context, g.example_id) in asked]
-    there = list(dict.fromkeys(g.system for g in grades))
+    there = list(dict.fromkeys(g.column for g in grades))
     for name in systems:
         if name not in there:
             raise UserError(
@@ -175,7 +175,7 @@ def _key(
                 where=str(files.folder),
                 fix=f"there are: {', '.join(there) or 'none'}",
             )
-    wanted = systems or [name for name in there if "@" not in name]
+    wanted = systems or {g.column for g in grades if g.shots is None}
     chosen: set[tuple[str, str]] = set()
     for context in dict.fromkeys(name for name, _ in asked):
         ids = [id_ for name, id_ in asked if name == context]
@@ -185,13 +185,13 @@ def _key(
                 ids, min(examples or len(ids), len(ids))
             )
         }
-    grades = [g for g in grades if g.system in wanted and (g.context, g.example_id) in chosen]
+    grades = [g for g in grades if g.column in wanted and (g.context, g.example_id) in chosen]
     if not grades:
         raise UserError(
             NO_ANSWERS, where=str(files.folder), fix="run a recipe with an evaluate section"
         )
     made_from = fingerprint(
-        [[g.context, g.example_id, g.system, g.shown] for g in grades], low, high
+        [[g.context, g.example_id, g.column, g.shown] for g in grades], low, high
     )
     path = files.folder / KEY
     if path.is_file():
@@ -215,7 +215,7 @@ def _key(
         id_: {
             "context": g.context,
             "example_id": g.example_id,
-            "system": g.system,
+            "system": g.column,
             "group": g.group,
             "input": asked[g.context, g.example_id],
             "response": g.shown,
