@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from unprompt.metrics.association import Association
     from unprompt.report import Examples
     from unprompt.report.cost import Spending, Usage
+    from unprompt.report.schema import Report
     from unprompt.stages.check import Checked
     from unprompt.stages.cluster import Workers
     from unprompt.stages.evaluate.judge import Verdict
@@ -68,12 +69,12 @@ class Run:
 
     Attributes:
         folder: Where everything is.
-        report: What `report.json` holds.
+        report: What `report.json` holds (`unprompt.report.schema.Report`).
         unchanged: Nothing had to be done.
     """
 
     folder: Path
-    report: dict[str, Any]
+    report: Any
     unchanged: bool = False
 
     @property
@@ -253,7 +254,7 @@ def compare(folders: Sequence[Path], out: Path) -> Path:
     """
     from unprompt import report
 
-    reports: dict[str, dict[str, Any]] = {}
+    reports: dict[str, Any] = {}
     for folder in folders:
         found = Run.open(folder).report
         if found["schema"] != report.SCHEMA:
@@ -1135,7 +1136,7 @@ class _Work:
         drift: dict[str, list[float]],
         drawn: dict[str, dict[str, int]],
         verdicts: list[Verdict],
-    ) -> dict[str, Any]:
+    ) -> Report:
         """Write report.html, report.json, report.md, the model cards, and the records behind
         them.
         """
@@ -1224,7 +1225,7 @@ class _Work:
         return found
 
 
-def _refuse_drift(recipe: Recipe, report: dict[str, Any]) -> None:
+def _refuse_drift(recipe: Recipe, report: Any) -> None:
     """Fail the run if its last student drifted too far; everything is written by then.
 
     Raises:

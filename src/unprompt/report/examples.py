@@ -66,7 +66,6 @@ def held_out(
     examples = []
     for n, example in enumerate(rows):
         at = place.get(example.id)
-        compared = first is not None and at is not None
         examples.append(
             HeldOut(
                 context,
@@ -74,8 +73,8 @@ def held_out(
                 example.target,
                 as_text(teacher.prompts[n].content) if teacher else None,
                 as_text(student.prompts[n].content),
-                first.pieces[at] if compared else [],
-                {system: values.nats[at] for system, values in kl.items()} if compared else {},
+                first.pieces[at] if first and at is not None else [],
+                {} if at is None else {system: values.nats[at] for system, values in kl.items()},
             )
         )
     return examples

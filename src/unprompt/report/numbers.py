@@ -12,7 +12,7 @@ from unprompt.report.schema import SCHEMA, SECTIONS
 from unprompt.report.verdict import conclude
 
 if TYPE_CHECKING:
-    from unprompt.report.schema import Context, Report, Round
+    from unprompt.report.schema import Context, Report
 
 _PACKAGES = ("unprompt", "torch", "transformers", "peft", "accelerate", "tokenizers")
 
@@ -24,7 +24,7 @@ def numbers(evidence: Evidence) -> Report:
         "schema": SCHEMA,
         "name": recipe.name,
         "contexts": {name: _context(evidence, name) for name in evidence.contexts},
-        "rounds": {name: _round(training) for name, training in evidence.rounds.items()},
+        "rounds": {},
         "recipe": recipe.model_dump(mode="json", by_alias=True),
         "versions": {
             "python": platform.python_version(),
@@ -42,14 +42,16 @@ def numbers(evidence: Evidence) -> Report:
 
 
 def _context(evidence: Evidence, name: str) -> Context:
-    entry: Any = dict(evidence.contexts[name])
     written = evidence.recipe.contexts[name].model_dump(mode="json", by_alias=True)
     keys = ("teacher", "gold", "student", "extract")
-    return {**entry, "distilled": {key: written[key] for key in keys}}
-
-
-def _round(training: Any) -> Round:
-    return {key: value for key, value in training.items() if key != "watch"}
+    entry: Any = {**evidence.contexts[name], "distilled": {key: written[key] for key in keys}}
+    for key, figures in (
+        ("self_agreement", evidence.self_agreement),
+        ("instructions", evidence.instructions),
+    ):
+        if name in figures:
+            entry[key] = figures[name]
+    return entry
 
 
 def usage(recipe: Recipe, folder: str, encoder_decoder: bool) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from markupsafe import Markup
@@ -60,7 +60,8 @@ def positions(kl: Mapping[str, TokenKL]) -> Positions:
 
 def lines(entry: Context) -> list[str]:
     """Gap closed by each student, or why there is none; they stand beneath the systems."""
-    systems, said = entry.get("systems", {}), list[str]()
+    systems: Any = entry.get("systems", {})
+    said = []
     for system, figures in systems.items():
         if "gap_closed" not in figures:
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from markupsafe import Markup
@@ -17,10 +17,13 @@ if TYPE_CHECKING:
 
 
 def numbers(evidence: Evidence, report: Report) -> None:
-    """KL while a student trained becomes the gap that it closed, on the same inputs."""
-    for student, training in evidence.rounds.items():
-        figures = report["rounds"][student]
-        for name, watched in training.get("watch", {}).items():
+    """As the run noted it; KL while a student trained becomes the gap that it closed, on the same
+    inputs.
+    """
+    for student, noted in evidence.rounds.items():
+        training: Any = dict(noted)
+        report["rounds"][student] = training
+        for name, watched in training.pop("watch", {}).items():
             before, after = (
                 np.mean(evidence.kl[name][system].means()[: watched["inputs"]])
                 for system in ("before", student)
@@ -31,7 +34,7 @@ def numbers(evidence: Evidence, report: Report) -> None:
                 {"step": step, "gap_closed": float(1 - value / before)}
                 for step, value in steps.items()
             ]
-            held_out = figures.setdefault("held_out", {})
+            held_out = training.setdefault("held_out", {})
             held_out[name] = {"inputs": watched["inputs"], "points": points}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from unprompt.metrics.statistics import by_group
 from unprompt.records import Grade
@@ -57,7 +57,7 @@ def tables(report: Report) -> list[Table]:
     """For each context and metric, a row for each system, a column for each number of shots."""
     made = []
     for name, entry in report["contexts"].items():
-        systems = entry.get("shots", {})
+        systems: Any = entry.get("shots", {})
         figures = [of for counts in systems.values() for of in counts.values()]
         counts = list(next(iter(systems.values()), ()))
         failed = [

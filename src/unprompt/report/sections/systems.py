@@ -51,10 +51,6 @@ def numbers(evidence: Evidence, report: Report) -> None:
             long, short = (entry["systems"][s]["prompt_tokens"] for s in ("teacher", "before"))
             entry["prompt_tokens_saved"] = long - short
             entry["times_fewer_prompt_tokens"] = long / short
-        if name in evidence.self_agreement:
-            entry["self_agreement"] = evidence.self_agreement[name]
-        if name in evidence.instructions:
-            entry["instructions"] = evidence.instructions[name]
     if evidence.recipe.systems:
         report["systems"] = {
             name: {
