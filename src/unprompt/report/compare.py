@@ -10,7 +10,6 @@ from markupsafe import Markup
 from unprompt.report import svg
 from unprompt.report.format import is_share
 from unprompt.report.page import rendered
-from unprompt.report.visible import visible
 
 if TYPE_CHECKING:
     from unprompt.report.schema import Figures, Report, Student
@@ -50,11 +49,11 @@ def _picture(lines: Sequence[tuple[str, int, Student]], context: str) -> Markup:
             students.append(_point(f"{run}: {each['student']}", tokens["student"], quality, 0))
             teachers[run] = _point(f"{run}: teacher", tokens["teacher"], teacher, 1)
     points = [*students, *teachers.values()]
-    return Markup(svg.dots(points, "prompt tokens per call (logarithmic)", "quality", log_x=True))
+    return svg.dots(points, "prompt tokens per call (logarithmic)", "quality", log_x=True)
 
 
 def _point(name: str, tokens: float, m: Figures, colour: int) -> svg.Point:
-    return svg.Point(visible(name), tokens, m["mean"], None, (m["low"], m["high"]), colour)
+    return svg.Point(name, tokens, m["mean"], None, (m["low"], m["high"]), colour)
 
 
 def differences(reports: Mapping[str, Any]) -> list[tuple[str, list[str]]]:

@@ -21,7 +21,12 @@ def html(template: str, **values: Any) -> str:
     script = _file("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     ours = {"style": Markup(_file("page.css")), "script": Markup(script), "digest": digest}
-    return _environment(escape=True).get_template(template).render(**ours, **values)
+    return fragment(template, **ours, **values)
+
+
+def fragment(template: str, **values: Any) -> str:
+    """A part of a page."""
+    return _environment(escape=True).get_template(template).render(**values)
 
 
 def markdown(template: str, **values: Any) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from markupsafe import Markup
 
 from unprompt.metrics.statistics import gap_closed
 from unprompt.records import TokenKL
@@ -14,7 +13,6 @@ from unprompt.report import svg
 from unprompt.report.evidence import Evidence
 from unprompt.report.format import spanned
 from unprompt.report.sections import Picture, Section, colour, of_context
-from unprompt.report.visible import visible
 
 if TYPE_CHECKING:
     from unprompt.report.schema import Context, Positions, Report
@@ -86,7 +84,7 @@ def pictures(report: Report) -> list[Picture]:
         found = entry["kl_by_position"]
         answers, rest = found["answers"], found["left_out"]
         series = [
-            svg.Series(visible(system), list(enumerate(means, 1)), colour(report, system))
+            svg.Series(system, list(enumerate(means, 1)), colour(report, system))
             for system, means in found["systems"].items()
         ]
         left = (
@@ -97,7 +95,7 @@ def pictures(report: Report) -> list[Picture]:
         drawn.append(
             Picture(
                 f"Where in the answer they differ{of_context(report, name)}",
-                Markup(svg.lines(series, "token of the teacher's answer", "KL, nats")),
+                svg.lines(series, "token of the teacher's answer", "KL, nats"),
                 "KL from teacher to system, mean over the answers that are as long:"
                 f" {answers[0]:,} at the first token, {answers[-1]:,} at the last drawn.{left}",
             )

@@ -5,15 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from markupsafe import Markup
-
 from unprompt.metrics.margins import correlation, margin
 from unprompt.metrics.statistics import by_group
 from unprompt.report import svg
 from unprompt.report.evidence import Evidence
 from unprompt.report.format import change
 from unprompt.report.sections import Picture, Section, Table, named
-from unprompt.report.visible import visible
 
 if TYPE_CHECKING:
     from unprompt.report.schema import Interval, Report
@@ -87,7 +84,7 @@ def pictures(report: Report) -> list[Picture]:
         return []
     points = [
         svg.Point(
-            visible(m["task"]),
+            m["task"],
             m["in_context"]["mean"],
             m["distilled"]["mean"],
             _ends(m["in_context"]),
@@ -99,7 +96,7 @@ def pictures(report: Report) -> list[Picture]:
     return [
         Picture(
             "In-context against distilled margin",
-            Markup(svg.dots(points, *axes, percent_x=True, diagonal=True)),
+            svg.dots(points, *axes, percent_x=True, diagonal=True),
             "On the line, what a prompt brings to the teacher comes to the student whole.",
         )
     ]

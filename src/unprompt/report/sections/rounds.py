@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from markupsafe import Markup
 
 from unprompt.report import svg
 from unprompt.report.evidence import Evidence
 from unprompt.report.sections import Picture, Section, colour
-from unprompt.report.visible import visible
 
 if TYPE_CHECKING:
     from unprompt.report.schema import Report, Round
@@ -69,7 +67,7 @@ def pictures(report: Report) -> list[Picture]:
     for name, training in report["rounds"].items():
         shade = colour(report, name)
         steps = [(each["step"], each["loss"]) for each in training["log"]]
-        losses.append(svg.Series(visible(name), steps, shade))
+        losses.append(svg.Series(name, steps, shade))
         held_out = training.get("held_out", {})
         for context, of in held_out.items():
             inputs = max(inputs, of["inputs"])
@@ -77,16 +75,16 @@ def pictures(report: Report) -> list[Picture]:
             begin = [(0, 0.0)] if training["start"] == "base" else []
             points = [*begin, *((p["step"], p["gap_closed"]) for p in of["points"])]
             title = f"{name}, {context}" if len(held_out) > 1 else name
-            watched.append(svg.Series(visible(title), points, shade))
+            watched.append(svg.Series(title, points, shade))
     return [
         Picture(
             "Training",
-            Markup(svg.lines(losses, "step", "loss, nats")),
+            svg.lines(losses, "step", "loss, nats"),
             "Loss on the lessons as training went on, in nats per weighted token.",
         ),
         Picture(
             "Gap closed on held-out inputs",
-            Markup(svg.lines(watched, "step", "gap closed", percent=True)),
+            svg.lines(watched, "step", "gap closed", percent=True),
             f"While the student trained, on at most {inputs} held-out inputs.",
         ),
     ]

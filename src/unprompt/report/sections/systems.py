@@ -8,7 +8,6 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from markupsafe import Markup
 
 from unprompt.metrics.match import normalise, same
 from unprompt.metrics.statistics import by_group, interval, paired_difference, resampled_means
@@ -26,7 +25,6 @@ from unprompt.report.sections import (
     of_context,
     title_of,
 )
-from unprompt.report.visible import visible
 
 if TYPE_CHECKING:
     from unprompt.report.schema import Confusion, Context, Figures, Ratio, Report, System
@@ -260,7 +258,7 @@ def pictures(report: Report) -> list[Picture]:
             continue
         points = [
             svg.Point(
-                visible(system),
+                system,
                 systems[system]["prompt_tokens"],
                 m["mean"],
                 along=(m["low"], m["high"]),
@@ -272,7 +270,7 @@ def pictures(report: Report) -> list[Picture]:
         drawn.append(
             Picture(
                 f"Quality against prompt length{of_context(report, name)}",
-                Markup(svg.dots(points, axis, visible(metric), log_x=True)),
+                svg.dots(points, axis, metric, log_x=True),
                 "Up and to the left is better. Bars are 95 % intervals.",
             )
         )
