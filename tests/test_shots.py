@@ -360,7 +360,7 @@ def test_objectives_side_by_side_and_behind_shots(decoder_folder: Path, tmp_path
     drawn = {(g.system, g.shots, g.draw) for g in run.grades}
     assert drawn >= {("before", 0, 1), ("aicd", 1, 1), ("aicd", 1, 2), ("p_icl", 3, 2)}
     assert ("aicd", 0, 2) not in drawn
-    assert {g.column for g in run.grades} >= {"aicd", "before@0/1", "p_icl@3/2"}
+    assert {g.row for g in run.grades} >= {"aicd", "before@0/1", "p_icl@3/2"}
     # by hand: the second draw behind three shots
     order = np.random.default_rng([0, 2]).permutation(len(POOL))
     student = PeftModel.from_pretrained(

@@ -215,18 +215,16 @@ class Grade:
     draw: int | None = None
 
     @property
+    def row(self) -> str:
+        """Name of its row; `after@4/2` is `after` behind 4 shots, second draw."""
+        return self.system if self.shots is None else f"{self.system}@{self.shots}/{self.draw}"
+
+    @property
     def shown(self) -> str:
         """What people and judges rate: the extracted answer; where extraction failed, all that was
         written, which is what a user would have got.
         """
         return self.text if self.answer is None else self.answer
-
-    @property
-    def column(self) -> str:
-        """The system as tables name it, one name for each draw of shots: `after@4/2` is `after`
-        behind 4 shots, second draw. It is written, and never read.
-        """
-        return self.system if self.shots is None else f"{self.system}@{self.shots}/{self.draw}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,7 @@ class Evidence:
         grades: dict[str, list[Grade]] = {}
         for grade in self.grades:
             if grade.context == context and (grade.shots is not None) == behind_shots:
-                grades.setdefault(grade.column, []).append(grade)
+                grades.setdefault(grade.row, []).append(grade)
         return grades
 
     def shares(self, context: str) -> dict[str, bool]:

@@ -116,7 +116,7 @@ class Examples(Sequence[HeldOut]):
         for g in self.grades:
             values = {"text": g.text, "answer": g.answer, "failure": g.failure, **g.metrics}
             lines[g.context, g.example_id] |= {
-                f"{g.column}.{key}": value for key, value in values.items()
+                f"{g.row}.{key}": value for key, value in values.items()
             }
         return pandas.DataFrame(list(lines.values()))
 

@@ -168,4 +168,4 @@ def _grades(console: Console, grades: list[Grade]) -> None:
         answer = (
             repr(grade.answer) if grade.answer is not None else f"not extracted ({grade.failure})"
         )
-        console.print(Text(f"{grade.column:22} {answer} (gold {grade.target!r}) {values}"))
+        console.print(Text(f"{grade.row:22} {answer} (gold {grade.target!r}) {values}"))

@@ -143,7 +143,7 @@ def blinded(
         return key
     graded = folder / "grades.parquet"
     there = (
-        {(g.context, g.example_id, g.column): g.shown for g in read_grades(graded)}
+        {(g.context, g.example_id, g.row): g.shown for g in read_grades(graded)}
         if graded.is_file()
         else {}
     )
@@ -167,7 +167,7 @@ def _key(
     plan, asked = _asked(files)
     grades = read_grades(files.folder / "grades.parquet") if asked else []
     grades = [g for g in grades if (g.context, g.example_id) in asked]
-    there = list(dict.fromkeys(g.column for g in grades))
+    there = list(dict.fromkeys(g.row for g in grades))
     for name in systems:
         if name not in there:
             raise UserError(
@@ -175,7 +175,7 @@ def _key(
                 where=str(files.folder),
                 fix=f"there are: {', '.join(there) or 'none'}",
             )
-    wanted = systems or {g.column for g in grades if g.shots is None}
+    wanted = systems or {g.row for g in grades if g.shots is None}
     chosen: set[tuple[str, str]] = set()
     for context in dict.fromkeys(name for name, _ in asked):
         ids = [id_ for name, id_ in asked if name == context]
@@ -185,14 +185,12 @@ def _key(
                 ids, min(examples or len(ids), len(ids))
             )
         }
-    grades = [g for g in grades if g.column in wanted and (g.context, g.example_id) in chosen]
+    grades = [g for g in grades if g.row in wanted and (g.context, g.example_id) in chosen]
     if not grades:
         raise UserError(
             NO_ANSWERS, where=str(files.folder), fix="run a recipe with an evaluate section"
         )
-    made_from = fingerprint(
-        [[g.context, g.example_id, g.column, g.shown] for g in grades], low, high
-    )
+    made_from = fingerprint([[g.context, g.example_id, g.row, g.shown] for g in grades], low, high)
     path = files.folder / KEY
     if path.is_file():
         old = json.loads(path.read_text("utf-8"))
@@ -215,7 +213,7 @@ def _key(
         id_: {
             "context": g.context,
             "example_id": g.example_id,
-            "system": g.column,
+            "system": g.row,
             "group": g.group,
             "input": asked[g.context, g.example_id],
             "response": g.shown,
