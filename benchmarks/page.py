@@ -21,7 +21,7 @@ from pathlib import Path
 from unprompt import report
 from unprompt.recipe import parse
 from unprompt.records import Example, Grade, Prompt, TokenKL
-from unprompt.report import held_out
+from unprompt.report import Evidence, held_out
 from unprompt.stages.prompts import Side
 from unprompt.store.tables import write_rows
 
@@ -131,10 +131,10 @@ def main() -> None:
         def done(what: str) -> None:
             took[what] = time.perf_counter() - began - sum(took.values())
 
-        found = report.numbers(
+        evidence = Evidence(
             recipe, {"hotel": FACTS}, grades, {"hotel": kl}, {}, {"after": ROUND}, "student"
         )
-        report.conclude(found)
+        found = report.numbers(evidence)
         done("numbers, with their intervals")
         rows = held_out("hotel", examples, Side(student, [], ()), Side(teacher, [], ()), kl)
         write_rows(Path(folder, "examples.parquet"), [row.row() for row in rows])

@@ -13,9 +13,9 @@ from conftest import tiny_recipe
 from unprompt import metrics
 from unprompt.metrics import Metric
 from unprompt.recipe import Filter, parse
-from unprompt.records import Example, Grade
-from unprompt.report import shots
-from unprompt.report.table import is_share
+from unprompt.records import Example
+from unprompt.report.format import is_share
+from unprompt.report.sections import shots
 from unprompt.stages import evaluate
 from unprompt.stages.lessons import rationales
 from unprompt.store.folder import RunDir
@@ -176,15 +176,11 @@ def test_what_needs_no_gold_does_not_say_what_is_correct(folder: Path) -> None:
 
 
 def test_behind_shots_it_is_a_number() -> None:
-    grades = [
-        Grade("h0", "c", f"{system}@0/0", "text", "text", None, 1, 1, None, {NUMBER: 104.0})
-        for system in ("before", "after")
-    ]
-    found = shots.figures(grades, {NUMBER: False})
-    assert shots.tables("c", {"shots": found})[0][2] == [
-        ["before", "104.000"],
-        ["after", "104.000"],
-    ]
+    drawn = {"mean": 104.0, "sd": None, "draws": [104.0], "is_share": False}
+    behind = {"0": {NUMBER: drawn, "extraction_failures": 0, "answers": 1}}
+    found: Any = {"contexts": {"c": {"shots": {"before": behind, "after": behind}}}}
+    [table] = shots.tables(found)
+    assert table.rows == [["before", "104.000"], ["after", "104.000"]]
 
 
 def test_figures_of_an_older_report_are_told_by_name() -> None:

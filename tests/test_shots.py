@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from peft import PeftModel
@@ -19,12 +21,12 @@ import unprompt
 from conftest import byte_tokenizer, decoder
 from unprompt.engines.hf.engine import HFEngine
 from unprompt.recipe import Extract, Labels, Lessons, Recipe, Sampling, parse
-from unprompt.records import Lesson, Prompt, SoftLabels
-from unprompt.report.shots import figures
+from unprompt.records import Grade, Lesson, Prompt, SoftLabels
 from unprompt.stages import lessons as lessons_
 from unprompt.stages.lessons import shots
 from unprompt.stages.train.loop import LessonTrainer
 from unprompt.stages.train.loss import batch_kl, collate
+from unprompt.store.tables import read_grades, write_grades
 
 QUESTIONS = {"a": "1+1=", "b": "2+3 is", "c": "sum 4 4:", "d": "9-1?", "e": "7 times 1,"}
 ANSWERS = {"a": " two", "b": " five!", "c": " 8", "d": " it is 8", "e": " 7"}
@@ -355,8 +357,10 @@ def test_objectives_side_by_side_and_behind_shots(decoder_folder: Path, tmp_path
     assert {system: list(counts) for system, counts in behind.items()} == {
         s: ["0", "1", "3"] for s in ("before", *rounds)
     }
-    assert {g.system for g in run.grades} >= {"before@0/1", "aicd@1/1", "aicd@1/2", "p_icl@3/2"}
-    assert "aicd@0/2" not in {g.system for g in run.grades}
+    drawn = {(g.system, g.shots, g.draw) for g in run.grades}
+    assert drawn >= {("before", 0, 1), ("aicd", 1, 1), ("aicd", 1, 2), ("p_icl", 3, 2)}
+    assert ("aicd", 0, 2) not in drawn
+    assert {g.row for g in run.grades} >= {"aicd", "before@0/1", "p_icl@3/2"}
     # by hand: the second draw behind three shots
     order = np.random.default_rng([0, 2]).permutation(len(POOL))
     student = PeftModel.from_pretrained(
@@ -376,7 +380,8 @@ def test_objectives_side_by_side_and_behind_shots(decoder_folder: Path, tmp_path
     said = HFEngine(student, byte_tokenizer()).generate(
         asked, Sampling(temperature=0, max_new_tokens=6, stop=("\n",)), None
     )
-    assert [g.text for g in run.grades if g.system == "p_icl@3/2"] == [c.text for c in said]
+    own = [g.text for g in run.grades if (g.system, g.shots, g.draw) == ("p_icl", 3, 2)]
+    assert own == [c.text for c in said]
     found = behind["p_icl"]["3"]["lengths:length"]
     assert found["draws"][1] == pytest.approx(np.mean([len(c.text.strip()) / 10 for c in said]))
     assert found["mean"] == pytest.approx(np.mean(found["draws"]))
@@ -460,5 +465,19 @@ def test_each_epoch_trains_on_its_own_shots_after_a_stop_too(
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
-def test_figures_of_nothing() -> None:
-    assert figures([], {}) == {}
+def test_grades_of_older_runs_are_read(tmp_path: Path) -> None:
+    """They name a system behind shots in one word, and have no columns of their own for it."""
+    new = [
+        Grade("h0", "c", "after", "two", "two", ["x"], 3, 4, None, {"m": 0.5}),
+        Grade("h0", "c", "after", "two", None, None, 3, 4, "no", {"m": 0.0}, shots=4, draw=2),
+    ]
+    write_grades(tmp_path / "new.parquet", new)
+    assert read_grades(tmp_path / "new.parquet") == new
+    table = pq.read_table(tmp_path / "new.parquet").drop_columns(["shots", "draw"])
+    names = pa.array(["after", "after@4/2"])
+    table = table.set_column(table.column_names.index("system"), "system", names)
+    pq.write_table(table, tmp_path / "old.parquet")
+    assert read_grades(tmp_path / "old.parquet") == new
+    pq.write_table(table.drop_columns(["text"]), tmp_path / "other.parquet")
+    with pytest.raises(unprompt.UserError, match="not those that were written"):
+        read_grades(tmp_path / "other.parquet")

@@ -39,7 +39,7 @@ class Run:
     """
 
     folder: Path
-    report: dict[str, Any]
+    report: Any
     unchanged: bool = False
 
     @property

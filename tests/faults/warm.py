@@ -33,7 +33,7 @@ import moments
 from unprompt import cli
 from unprompt.engines.hf import engine as hf
 from unprompt.engines.server import engine as server
-from unprompt.report import page, pictures  # noqa: F401
+from unprompt.report import page, sections  # noqa: F401
 from unprompt.stages import collect
 from unprompt.stages.questions import key_of
 from unprompt.stages.train import kl, watch  # noqa: F401

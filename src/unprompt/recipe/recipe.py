@@ -206,16 +206,6 @@ class Recipe(Section):
         model = self.systems[name].model
         return {"teacher": TEACHER, "base": BASE}.get(model) or student(model)
 
-    def described_systems(self) -> dict[str, dict[str, str]]:
-        """Further system -> its `model` and `prompt` in words, for the tables."""
-        return {
-            name: {
-                "model": system.model,
-                "prompt": system.prompt if isinstance(system.prompt, str) else "own",
-            }
-            for name, system in self.systems.items()
-        }
-
     def systems_contexts(self, name: str) -> list[str]:
         """Where one of `systems` is measured."""
         return [

@@ -1,17 +1,20 @@
-"""Numbers to pages: `numbers` computes everything once, `conclude` judges it; `page`, `markdown`,
-`model_card` and `tables` show it.
+"""Numbers to pages: `numbers` computes everything once and judges it; `page`, `markdown`,
+`model_card` and `tables` show it. What there is to a section stands in `sections/`.
 """
 
 from unprompt.report.card import model_card
 from unprompt.report.compare import compare
+from unprompt.report.evidence import Evidence
 from unprompt.report.examples import Examples, HeldOut, held_out
-from unprompt.report.numbers import SCHEMA, numbers
+from unprompt.report.markdown import markdown, tables
+from unprompt.report.numbers import numbers
 from unprompt.report.page import page, summary
-from unprompt.report.text import markdown, tables
+from unprompt.report.schema import SCHEMA
 from unprompt.report.verdict import conclude
 
 __all__ = [
     "SCHEMA",
+    "Evidence",
     "Examples",
     "HeldOut",
     "compare",

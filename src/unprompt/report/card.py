@@ -5,131 +5,97 @@ Pure.
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from unprompt.report.table import is_share
+from unprompt.report import templates
+from unprompt.report.format import change, is_share, value
+
+if TYPE_CHECKING:
+    from unprompt.report.schema import Report, Student
 
 
-def model_card(report: dict[str, Any], student: str, *, merged: bool = False) -> str:
+def model_card(report: Report, student: str, *, merged: bool = False) -> str:
     """README.md of a round's student, from the report; `merged`: its adapter is in the weights."""
-    recipe = report["recipe"]
-    base, adapter = recipe["model"]["name"] or recipe["model"]["gguf"], recipe["train"]["adapter"]
-    if recipe["rounds"]:
-        adapter = recipe["rounds"][student]["train"]["adapter"]
-    adapter = None if merged else adapter
-    own = [each for each in report["students"] if each["student"] == student]
+    recipe, training = report["recipe"], report["rounds"][student]
+    base = recipe["model"]["name"] or recipe["model"]["gguf"]
+    trained = recipe["rounds"][student]["train"] if recipe["rounds"] else recipe["train"]
+    measured = [each for each in report["students"] if each["student"] == student]
+    metadata = _metadata(report, base, measured, adapted=bool(trained["adapter"]) and not merged)
+    return templates.markdown(
+        "card.md",
+        r=report,
+        t=training,
+        base=base,
+        student=student,
+        measured=measured,
+        metadata=yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True).rstrip(),
+        prompts=[(name, _prompt(report, name)) for name in training["contexts"]],
+        row=_row,
+        plain=_plain,
+        code=_code,
+    )
+
+
+def _metadata(
+    report: Report, base: str | None, measured: list[Student], *, adapted: bool
+) -> dict[str, Any]:
+    seq2seq = "ForSeq2SeqLM" in report["use"][0]
     metadata: dict[str, Any] = {
-        "library_name": "peft" if adapter else "transformers",
-        "pipeline_tag": (
-            "text2text-generation" if "ForSeq2SeqLM" in report["use"][0] else "text-generation"
-        ),
-        "tags": ["context-distillation", "unprompt", *(["lora"] if adapter else [])],
+        "library_name": "peft" if adapted else "transformers",
+        "pipeline_tag": "text2text-generation" if seq2seq else "text-generation",
+        "tags": ["context-distillation", "unprompt", *(["lora"] if adapted else [])],
     }
-    if re.fullmatch(
-        r"[\w.-]+/[\w.-]+", base or ""
-    ):  # a name on the hub; paths and files are nobody else's
+    # a name on the hub; paths and files are nobody else's
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", base or ""):
         metadata["base_model"] = base
-    results = [_result(each) for each in own if each["metric"]]
+    results = [
+        {
+            "task": {"type": "text-generation"},
+            "dataset": {"name": f"held-out examples of {each['context']}", "type": each["context"]},
+            "metrics": [
+                {
+                    "type": each["metric"],
+                    "value": each["quality"]["mean"],
+                    "name": f"{each['metric']} ({each['examples']} examples)",
+                }
+            ],
+        }
+        for each in measured
+        if each["metric"] and each["quality"]
+    ]
     if results:
         metadata["model-index"] = [{"name": report["name"], "results": results}]
-    lines = [
-        "---",
-        yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True).rstrip(),
-        "---",
-        "",
-        f"# {_plain(report['name'])}",
-        "",
-        (
-            f"A student of {_code(base)} that answers without the long prompt it was distilled"
-            f" from, made by Unprompt {report['versions']['unprompt']} (round {_code(student)})."
-        ),
-        "",
-    ]
-    if own:
-        lines += [
-            "## Measured on held-out examples",
-            "",
-            (
-                "| context | metric | teacher | student | to teacher [95 %] | gap closed | prompt"
-                " tokens | verdict |"
-            ),
-        ]
-        lines += [
-            "| --- | --- | --- | --- | --- | --- | --- | --- |",
-            *(_row(each) for each in own),
-            "",
-        ]
-        lines += [
-            f"- {_plain(each['context'])}: {reason['text']}"
-            for each in own
-            for reason in each["reasons"]
-        ]
-        lines.append("")
-    for context in report["rounds"][student]["contexts"]:
-        written = report["contexts"][context].get("distilled", {}).get("student")
-        lines += [
-            f"## Prompt it expects: {_plain(context)}",
-            "",
-            *_fenced(
-                written if isinstance(written, str) else yaml.safe_dump(written, allow_unicode=True)
-            ),
-            "",
-        ]
-    training = report["rounds"][student]
-    lines += [
-        "## Training",
-        "",
-        (
-            f"{training['steps']} steps on {training['lessons']} lessons; loss"
-            f" {training['first_loss']:.4f} -> {training['last_loss']:.4f} nats per weighted token."
-            " The resolved recipe is `recipe.yaml` of the run, every number `report.json`."
-        ),
-        "",
-    ]
-    return "\n".join(lines)
+    return metadata
 
 
-def _result(each: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "task": {"type": "text-generation"},
-        "dataset": {"name": f"held-out examples of {each['context']}", "type": each["context"]},
-        "metrics": [
-            {
-                "type": each["metric"],
-                "value": each["quality"]["mean"],
-                "name": f"{each['metric']} ({each['examples']} examples)",
-            }
-        ],
-    }
-
-
-def _row(each: dict[str, Any]) -> str:
+def _row(each: Student) -> str:
+    tokens, quality, teacher = each["prompt_tokens"], each["quality"], each["teacher_quality"]
+    metric = ["-", "-", "-", "-"]
+    if each["metric"] and quality and teacher:
+        share = is_share(each["metric"], quality)
+        means = (value(m["mean"], share) for m in (teacher, quality))
+        metric = [_code(each["metric"]), *means, change(quality.get("to_teacher"), share)]
     cells = [
         _plain(each["context"]),
-        "-",
-        "-",
-        "-",
-        "-",
-        "-",
-        f"{each['prompt_tokens']['teacher']:.1f} -> {each['prompt_tokens']['student']:.1f}",
+        *metric,
+        f"{each['gap_closed']['value']:.1%}" if each["gap_closed"] else "-",
+        f"{tokens['teacher']:.1f} -> {tokens['student']:.1f}",
+        each["verdict"],
     ]
-    if each["metric"]:
-        share, change = is_share(each["metric"], each["quality"]), each["quality"]["to_teacher"]
-        cells[1] = _code(each["metric"])
-        cells[2], cells[3] = (
-            f"{m['mean']:.1%}" if share else f"{m['mean']:.3f}"
-            for m in (each["teacher_quality"], each["quality"])
-        )
-        a, b, c = (
-            (f"{100 * change[k]:+.1f}" if share else f"{change[k]:+.3f}")
-            for k in ("mean", "low", "high")
-        )
-        cells[4] = f"{a} [{b}, {c}]"
-    if each["gap_closed"]:
-        cells[5] = f"{each['gap_closed']['value']:.1%}"
-    return "| " + " | ".join([*cells, each["verdict"]]) + " |"
+    return "| " + " | ".join(cells) + " |"
+
+
+def _prompt(report: Report, context: str) -> str:
+    """A fence that no run of backticks in the prompt can end."""
+    written = report["contexts"][context].get("distilled", {}).get("student")
+    if not isinstance(written, str):
+        written = yaml.safe_dump(written, allow_unicode=True)
+    longest = max(map(len, re.findall("`+", written)), default=0)
+    fence = "`" * max(3, 1 + longest)
+    text = written.rstrip("\n")
+    return f"{fence}\n{text}\n{fence}"
 
 
 def _plain(text: str) -> str:
@@ -140,19 +106,3 @@ def _plain(text: str) -> str:
 
 def _code(text: object) -> str:
     return "`" + " ".join(str(text).replace("`", "'").replace("|", "\\|").split()) + "`"
-
-
-def _fenced(text: str) -> list[str]:
-    fence = "`" * max(3, 1 + max((len(run) for run in _runs(text)), default=0))
-    return [fence, text.rstrip("\n"), fence]
-
-
-def _runs(text: str) -> list[str]:
-    found, run = [], ""
-    for c in text + " ":
-        if c == "`":
-            run += c
-        elif run:
-            found.append(run)
-            run = ""
-    return found

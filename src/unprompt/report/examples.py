@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     import pandas
 
     from unprompt.stages.prompts import Side
+
+_JSON = ("target", "pieces", "nats")
+"""What may be anything; in Parquet it is JSON text."""
 
 
 @dataclass(frozen=True)
@@ -39,23 +43,15 @@ class HeldOut:
     nats: dict[str, list[float]] = field(default_factory=dict)
 
     def row(self) -> dict[str, Any]:
-        """For Parquet; what may be anything as JSON text."""
-        return {
-            "context": self.context,
-            "example_id": self.example_id,
-            "target": json.dumps(self.target, ensure_ascii=False, default=str),
-            "teacher": self.teacher,
-            "student": self.student,
-            "pieces": json.dumps(self.pieces),
-            "nats": json.dumps(self.nats),
-        }
+        """For Parquet."""
+        target = json.dumps(self.target, ensure_ascii=False, default=str)
+        texts = {"pieces": json.dumps(self.pieces), "nats": json.dumps(self.nats)}
+        return {**vars(self), "target": target, **texts}
 
     @staticmethod
     def from_row(row: Mapping[str, Any]) -> HeldOut:
         """Back from Parquet."""
-        return HeldOut(
-            **{**row, **{key: json.loads(row[key]) for key in ("target", "pieces", "nats")}}
-        )
+        return HeldOut(**{**row, **{key: json.loads(row[key]) for key in _JSON}})
 
 
 def held_out(
@@ -68,23 +64,21 @@ def held_out(
     """A context's held-out examples, from the run's records."""
     first = next(iter(kl.values()), None)
     place = {id_: n for n, id_ in enumerate(first.example_ids)} if first else {}
-    found = []
+    examples = []
     for n, example in enumerate(rows):
-        at, asked = place.get(example.id), as_text(teacher.prompts[n].content) if teacher else None
-        pieces = first.pieces[at] if first and at is not None else []
-        nats = {} if at is None else {system: values.nats[at] for system, values in kl.items()}
-        found.append(
+        at = place.get(example.id)
+        examples.append(
             HeldOut(
                 context,
                 example.id,
                 example.target,
-                asked,
+                as_text(teacher.prompts[n].content) if teacher else None,
                 as_text(student.prompts[n].content),
-                pieces,
-                nats,
+                first.pieces[at] if first and at is not None else [],
+                {} if at is None else {system: values.nats[at] for system, values in kl.items()},
             )
         )
-    return found
+    return examples
 
 
 @dataclass(frozen=True)
@@ -99,9 +93,6 @@ class Examples(Sequence[HeldOut]):
 
     def __getitem__(self, place: Any) -> Any:
         return self.rows[place]
-
-    def __iter__(self) -> Iterator[HeldOut]:
-        return iter(self.rows)
 
     def to_pandas(self) -> pandas.DataFrame:
         """One line an example; of each system `SYSTEM.text`, `.answer`, `.failure`, `.kl` (nats per
@@ -126,7 +117,7 @@ class Examples(Sequence[HeldOut]):
         for g in self.grades:
             values = {"text": g.text, "answer": g.answer, "failure": g.failure, **g.metrics}
             lines[g.context, g.example_id] |= {
-                f"{g.system}.{key}": value for key, value in values.items()
+                f"{g.row}.{key}": value for key, value in values.items()
             }
         return pandas.DataFrame(list(lines.values()))
 
@@ -145,61 +136,58 @@ def browser(
     for g in grades:
         if g.shots is None:
             answers.setdefault(g.context, {}).setdefault(g.example_id, {})[g.system] = g
-    found = []
+    contexts = []
     for context in dict.fromkeys(x.context for x in rows):
-        own = [x for x in rows if x.context == context and x.example_id in answers.get(context, {})]
-        if not own:
+        graded = answers.get(context, {})
+        shown = [x for x in rows if x.context == context and x.example_id in graded]
+        if not shown:
             continue
-        graded = answers[context]
-        systems = list(dict.fromkeys(name for x in own for name in graded[x.example_id]))
+        systems = list(dict.fromkeys(name for x in shown for name in graded[x.example_id]))
         systems.sort(key=lambda s: (s != "teacher", s != "before"))
-        metric = next(iter(graded[own[0].example_id][systems[0]].metrics), None)
-        teacher = _shared([x.teacher for x in own if x.teacher is not None])
-        student = _shared([x.student for x in own])
+        metric = next(iter(graded[shown[0].example_id][systems[0]].metrics), None)
+        prompts = [x.teacher for x in shown if x.teacher is not None]
+        teacher, student = _shared(prompts), _shared([x.student for x in shown])
         entries = []
-        for x in own:
-            given = graded[x.example_id]
-            asked = (
-                None
-                if x.teacher is None
-                else visible(x.teacher[len(teacher[0]) : len(x.teacher) - len(teacher[1])])
-            )
-            said = [_answer(given.get(system), given.get("teacher"), metric) for system in systems]
-            target = (
-                ""
-                if x.target is None
-                else x.target
-                if isinstance(x.target, str)
-                else json.dumps(x.target, ensure_ascii=False)
-            )
-            pieces = [visible(piece) for piece in x.pieces]
-            nats = {system: [round(1000 * v) for v in values] for system, values in x.nats.items()}
-            mine = visible(x.student[len(student[0]) : len(x.student) - len(student[1])])
-            entries.append(
-                [
-                    visible(x.example_id),
-                    visible(target),
-                    None if asked == mine else asked,
-                    mine,
-                    said,
-                    pieces,
-                    nats,
-                ]
-            )
-        found.append(
+        for x in shown:
+            by = graded[x.example_id]
+            given = [_answer(by.get(system), by.get("teacher"), metric) for system in systems]
+            entries.append(_entry(x, teacher, student, given))
+        contexts.append(
             {
                 "context": context,
                 "metric": metric,
                 "systems": systems,
                 "students": [s for s in students if s in systems],
-                "teacher": None
-                if all(x.teacher is None for x in own)
-                else [visible(part) for part in teacher],
+                "teacher": [visible(part) for part in teacher] if prompts else None,
                 "student": [visible(part) for part in student],
                 "rows": entries,
             }
         )
-    return found
+    return contexts
+
+
+def _entry(
+    x: HeldOut, teacher: tuple[str, str], student: tuple[str, str], given: list[Any]
+) -> list[Any]:
+    asked = None if x.teacher is None else _between(x.teacher, teacher)
+    mine = _between(x.student, student)
+    target = "" if x.target is None else x.target
+    if not isinstance(target, str):
+        target = json.dumps(target, ensure_ascii=False)
+    return [
+        visible(x.example_id),
+        visible(target),
+        None if asked == mine else asked,
+        mine,
+        given,
+        [visible(piece) for piece in x.pieces],
+        {system: [round(1000 * v) for v in values] for system, values in x.nats.items()},
+    ]
+
+
+def _between(prompt: str, shared: tuple[str, str]) -> str:
+    """What is a prompt's own."""
+    return visible(prompt[len(shared[0]) : len(prompt) - len(shared[1])])
 
 
 def _answer(grade: Grade | None, teacher: Grade | None, metric: str | None) -> list[Any] | None:
@@ -228,11 +216,8 @@ def _shared(texts: Sequence[str]) -> tuple[str, str]:
 
 def _common(a: str, b: str) -> str:
     """What both begin with."""
-    return a[
-        : next(
-            (n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
-        )
-    ]
+    same_so_far = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False))
+    return a[: sum(1 for _ in same_so_far)]
 
 
 def vanished(teacher: Sequence[str], student: Sequence[str]) -> list[tuple[str, bool]]:

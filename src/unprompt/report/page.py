@@ -4,37 +4,23 @@ examples behind it. Pure but for reading the template.
 
 from __future__ import annotations
 
-import base64
-import functools
-import hashlib
 from collections.abc import Sequence
-from importlib.resources import files
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-import jinja2
-import yaml
 from markupsafe import Markup
 
 from unprompt.records import Grade
-from unprompt.report import examples, pictures
+from unprompt.report import examples, templates
 from unprompt.report.examples import HeldOut
-from unprompt.report.table import is_share
-from unprompt.report.text import tables, title_of
+from unprompt.report.format import is_share, on_page
+from unprompt.report.markdown import recipe
+from unprompt.report.schema import SECTIONS
+from unprompt.report.sections import systems, title_of
 from unprompt.report.visible import embedded, visible
 
-_KINDS = {
-    "percent": lambda v: f"{100 * v:.1f}\u00a0%",
-    "points": lambda v: f"{100 * v:+.1f}",
-    "hundredths": lambda v: f"{100 * v:g}",
-    "value": lambda v: f"{v:.3f}",
-    "change": lambda v: f"{v:+.3f}",
-    "nats": lambda v: f"{v:.3f}",
-    "tokens": lambda v: f"{v:,.0f}" if v >= 100 else f"{v:.1f}",
-    "seconds": lambda v: f"{v:.3f}",
-    "count": lambda v: f"{v:,}",
-    "times": lambda v: f"{v:.1f}",
-    "dollars": lambda v: f"${v:,.2f}" if abs(v) >= 0.1 or v == 0 else f"${v:.2g}",
-}
+if TYPE_CHECKING:
+    from unprompt.report.schema import Report
 
 Step = str | int | tuple[str | int, ...]
 """A key of the report, a place in a list, or several of them."""
@@ -45,21 +31,20 @@ class Shown:
     JSON pointer), so that it can be traced and tested.
     """
 
-    def __init__(self, report: dict[str, Any]) -> None:
+    def __init__(self, report: Any) -> None:
         self._report = report
 
     def find(self, *path: Step) -> Any:
         """What stands there; None if nothing does."""
-        found: Any = self._report
+        value: Any = self._report
         for key in _keys(path):
-            found = (
-                found[key]
-                if isinstance(found, list) and isinstance(key, int)
-                else found.get(key)
-                if isinstance(found, dict)
-                else None
-            )
-        return found
+            if isinstance(value, dict):
+                value = value.get(key)
+            elif isinstance(value, list) and isinstance(key, int):
+                value = value[key]
+            else:
+                return None
+        return value
 
     def __call__(self, kind: str, *path: Step) -> Markup:
         """One number, formatted; a dash where there is none."""
@@ -68,11 +53,9 @@ class Shown:
             return Markup("–")
         if isinstance(value, str):
             return Markup.escape(visible(value))
-        pointer = "".join(
-            "/" + str(key).replace("~", "~0").replace("/", "~1") for key in _keys(path)
-        )
+        keys = [str(key).replace("~", "~0").replace("/", "~1") for key in _keys(path)]
         return Markup('<data value="{}" data-key="{}">{}</data>').format(
-            repr(value), pointer, _text(kind, value)
+            repr(value), "".join(f"/{key}" for key in keys), on_page(kind, value)
         )
 
     def interval(self, kind: str, *path: Step) -> Markup:
@@ -84,94 +67,51 @@ class Shown:
         )
 
 
-def _text(kind: str, value: float) -> str:
-    text = _KINDS[kind](value)
-    return (
-        text if any("1" <= c <= "9" for c in text) else text.replace("-", "")
-    )  # no negative nought
-
-
 def _keys(path: Sequence[Step]) -> list[str | int]:
     return [key for step in path for key in (step if isinstance(step, tuple) else (step,))]
 
 
-def page(report: dict[str, Any], rows: Sequence[HeldOut], grades: Sequence[Grade]) -> str:
+def page(report: Report, rows: Sequence[HeldOut], grades: Sequence[Grade]) -> str:
     """`report.html`.
 
     Args:
-        report: As `conclude` left it.
+        report: With its verdict.
         rows: The held-out examples, for the browser and the prompts.
         grades: What the systems answered to them.
     """
-    found = examples.browser(rows, grades, list(report["rounds"]))
+    browser = examples.browser(rows, grades, list(report["rounds"]))
     last = report["verdict"]["student"]
-    prompts_ = {
+    prompts = {
         each["context"]: {
             "teacher": examples.vanished(each["teacher"], each["student"]),
             "student": each["student"],
         }
-        for each in found
+        for each in browser
         if each["teacher"] is not None and each["rows"]
     }
-    first = len(report["contexts"])
-    others = [table for table in tables(report) if not table[0].startswith("Context ")]
+    drawn = [picture for section in SECTIONS for picture in section.pictures(report)]
+    # the template itself draws the systems, with more in it
+    others = [section for section in SECTIONS if section is not systems.SECTION]
     return rendered(
         "page.html",
         report,
-        browser=Markup(embedded(found)),
-        prompts=prompts_,
+        title_of=partial(title_of, report),
+        browser=Markup(embedded(browser)),
+        prompts=prompts,
         last=last,
-        others=others,
-        count=first,
-        pictures=pictures.all_(report),
-        recipe=yaml.safe_dump(report["recipe"], sort_keys=False, allow_unicode=True, width=110),
+        others=[table for section in others for table in section.tables(report)],
+        pictures=[picture for picture in drawn if picture.drawing],
+        recipe=recipe(report),
         used=[n for n, each in enumerate(report["students"]) if each["student"] == last],
-        counted=sum(len(each["rows"]) for each in found),
+        counted=sum(len(each["rows"]) for each in browser),
     )
 
 
-def summary(report: dict[str, Any]) -> str:
+def summary(report: Report) -> str:
     """The verdict and the systems, for a notebook."""
     return rendered("summary.html", report)
 
 
-def rendered(template: str, report: dict[str, Any], **further: Any) -> str:
-    """A template of `page/`, filled with a report and the style sheet and script that every page
-    has.
-    """
-    script = _file("page.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return (
-        _environment()
-        .get_template(template)
-        .render(
-            r=report,
-            n=Shown(report),
-            style=Markup(_file("page.css")),
-            script=Markup(script),
-            digest=digest,
-            title_of=title_of,
-            is_share=is_share,
-            **further,
-        )
-    )
-
-
-def _file(name: str) -> str:
-    return files("unprompt.report").joinpath("page", name).read_text("utf-8")
-
-
-@functools.cache
-def _environment() -> jinja2.Environment:
-    def shown(value: Any) -> Any:
-        return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-    loader = jinja2.FunctionLoader(_file)
-    return jinja2.Environment(
-        loader=loader,
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=shown,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+def rendered(template: str, report: Any, **further: Any) -> str:
+    """A template that shows numbers of a report, or of several."""
+    return templates.html(template, r=report, n=Shown(report), is_share=is_share, **further)

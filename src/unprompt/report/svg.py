@@ -1,16 +1,19 @@
 """The report's pictures: small SVG drawings, sharp at every size, coloured by the page's own style
-sheet. Pure.
+sheet. Pure; what is drawn where is computed here, the drawing is a template.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from html import escape
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from markupsafe import Markup
+
+from unprompt.report import templates
 
 _W, _H = 560, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 14, 42
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, _W - 14, 14, _H - 42
 
 
 class Series(NamedTuple):
@@ -34,29 +37,14 @@ class Point(NamedTuple):
     colour: int = 0
 
 
-def lines(
-    series: Sequence[Series], x: str, y: str, *, zero: bool = True, percent: bool = False
-) -> str:
-    """Lines over a common x. The legend stands ahead of the drawing, as text."""
+def lines(series: Sequence[Series], x: str, y: str, *, percent: bool = False) -> Markup:
+    """Lines over a common x, y from 0 on. The legend stands ahead of the drawing, as text."""
     points = [point for each in series for point in each.points]
     if not points:
-        return ""
-    low = min(0.0, *(v for _, v in points)) if zero else min(v for _, v in points)
-    axes = _Axes([p[0] for p in points], [low, *(p[1] for p in points)], x, y, percent=percent)
-    drawn = [axes.drawn()]
-    for each in series:
-        path = " ".join(
-            f"{'L' if n else 'M'}{axes.x(a):.1f} {axes.y(b):.1f}"
-            for n, (a, b) in enumerate(each.points)
-        )
-        drawn.append(f'<path class="line c{each.colour}" d="{path}"/>')
-        if len(each.points) <= 40:
-            drawn += [
-                f'<circle class="dot c{each.colour}" cx="{axes.x(a):.1f}" cy="{axes.y(b):.1f}"'
-                f' r="2.6"><title>{escape(each.name)}: {a:g}, {b:.4g}</title></circle>'
-                for a, b in each.points
-            ]
-    return _legend(series) + _svg(drawn, f"{y} over {x}")
+        return Markup("")
+    write = _percent if percent else _plain
+    axes = _Axes([a for a, _ in points], [0.0, *(b for _, b in points)], x, y, _whole, write)
+    return _drawn(axes, f"{y} over {x}", lines=series)
 
 
 def dots(
@@ -67,123 +55,84 @@ def dots(
     percent_x: bool = False,
     log_x: bool = False,
     diagonal: bool = False,
-) -> str:
+) -> Markup:
     """Dots with their names; y in percent."""
     if not points:
-        return ""
+        return Markup("")
     xs = [v for p in points for v in (p.x, *(p.across or ()))]
     ys = [v for p in points for v in (p.y, *(p.along or ()))]
-    both = [*xs, *ys] if diagonal else []
-    axes = _Axes([*xs, *both], [*ys, *both], x, y, percent=True, percent_x=percent_x, log_x=log_x)
-    drawn = [axes.drawn()]
     if diagonal:
-        a, b = max(axes.x_from, axes.y_from), min(axes.x_to, axes.y_to)
-        drawn.append(
-            f'<path class="grid" d="M{axes.x(a):.1f} {axes.y(a):.1f}L{axes.x(b):.1f}'
-            f' {axes.y(b):.1f}"/>'
-        )
+        xs = ys = [*xs, *ys]
+    axes = _Axes(xs, ys, x, y, _percent if percent_x else _whole, _percent, log_x=log_x)
     taken: list[tuple[float, float]] = []
+    drawn = []
     for p in points:
-        at, up = axes.x(p.x), axes.y(p.y)
-        if p.along:
-            drawn.append(
-                f'<path class="bar c{p.colour}" d="M{at:.1f}'
-                f' {axes.y(p.along[0]):.1f}V{axes.y(p.along[1]):.1f}"/>'
-            )
-        if p.across:
-            drawn.append(
-                f'<path class="bar c{p.colour}" d="M{axes.x(p.across[0]):.1f}'
-                f' {up:.1f}H{axes.x(p.across[1]):.1f}"/>'
-            )
-        drawn.append(
-            f'<circle class="dot c{p.colour}" cx="{at:.1f}" cy="{up:.1f}"'
-            f' r="4.5"><title>{escape(p.name)}: {p.x:.4g}, {p.y:.1%}</title></circle>'
-        )
-        left, text_at = at > _W * 0.6, up + 4
-        while any(abs(text_at - y_) < 13 and abs(at - x_) < 130 for x_, y_ in taken):
-            text_at += 13
-        taken.append((at, text_at))
+        at, name_at = axes.x(p.x), axes.y(p.y) + 4
+        while any(abs(name_at - y_) < 13 and abs(at - x_) < 130 for x_, y_ in taken):
+            name_at += 13
+        taken.append((at, name_at))
+        left = at > _W * 0.6
         anchor = "end" if left else "start"
-        where = f'x="{at + (-9 if left else 9):.1f}" y="{text_at:.1f}" text-anchor="{anchor}"'
-        drawn.append(f'<text class="name" {where}>{escape(p.name)}</text>')
-    return _svg(drawn, f"{y} against {x}")
+        drawn.append((p, {"x": at + (-9 if left else 9), "y": name_at, "anchor": anchor}))
+    ends = max(axes.x_from, axes.y_from), min(axes.x_to, axes.y_to)
+    return _drawn(axes, f"{y} against {x}", dots=drawn, diagonal=ends if diagonal else None)
+
+
+def _drawn(axes: _Axes, title: str, **what: Any) -> Markup:
+    frame = {"w": _W, "h": _H, "left": _LEFT, "right": _RIGHT, "top": _TOP, "bottom": _BOTTOM}
+    values = {"lines": (), "dots": (), "diagonal": None, **what}
+    return Markup(templates.fragment("picture.svg", axes=axes, title=title, **frame, **values))
+
+
+def _percent(tick: float) -> str:
+    return f"{tick:.0%}"
+
+
+def _plain(tick: float) -> str:
+    return f"{tick:g}"
+
+
+def _whole(tick: float) -> str:
+    return f"{tick:,.0f}" if abs(tick) >= 1000 else f"{tick:g}"
 
 
 class _Axes:
-    """Scales and their drawing."""
+    """Scales, and where their ticks stand."""
 
     def __init__(
         self,
         xs: Sequence[float],
         ys: Sequence[float],
-        x: str,
-        y: str,
+        x_name: str,
+        y_name: str,
+        write_x: Callable[[float], str],
+        write_y: Callable[[float], str],
         *,
-        percent: bool = False,
-        percent_x: bool = False,
         log_x: bool = False,
     ) -> None:
-        self._names, self._percent, self._percent_x, self._log = (
-            (x, y),
-            percent,
-            percent_x,
-            log_x and min(xs) > 0,
-        )
+        self.x_name, self.y_name = x_name, y_name
+        self._log = log_x and min(xs) > 0
         at = [math.log10(v) for v in xs] if self._log else list(xs)
         pad = (max(at) - min(at)) * 0.04 or abs(at[0]) * 0.1 or 1
         self.x_from, self.x_to = min(at) - pad, max(at) + pad
-        self._y_ticks = _ticks(min(ys), max(ys))
-        self.y_from, self.y_to = min(self._y_ticks[0], min(ys)), max(self._y_ticks[-1], max(ys))
-        whole = all(float(v).is_integer() for v in xs)
-        ticks = _decades(min(xs), max(xs)) if self._log else _ticks(min(xs), max(xs))
-        self._x_ticks = [
-            t
-            for t in ticks
-            if self._log or (self.x_from <= t <= self.x_to and (t.is_integer() or not whole))
-        ]
+        ticks = _ticks(min(ys), max(ys))
+        self.y_from, self.y_to = min(ticks[0], min(ys)), max(ticks[-1], max(ys))
+        self.y_ticks = [(self.y(tick), write_y(tick)) for tick in ticks]
+        if self._log:
+            ticks = _decades(min(xs), max(xs))
+        else:
+            whole = all(float(v).is_integer() for v in xs)
+            inside = (t for t in _ticks(min(xs), max(xs)) if self.x_from <= t <= self.x_to)
+            ticks = [tick for tick in inside if tick.is_integer() or not whole]
+        self.x_ticks = [(self.x(tick), write_x(tick)) for tick in ticks]
 
     def x(self, value: float) -> float:
         at = math.log10(value) if self._log else value
-        return _LEFT + (at - self.x_from) / (self.x_to - self.x_from) * (_W - _LEFT - _RIGHT)
+        return _LEFT + (at - self.x_from) / (self.x_to - self.x_from) * (_RIGHT - _LEFT)
 
     def y(self, value: float) -> float:
-        return (
-            _H
-            - _BOTTOM
-            - (value - self.y_from) / ((self.y_to - self.y_from) or 1) * (_H - _TOP - _BOTTOM)
-        )
-
-    def drawn(self) -> str:
-        parts = []
-        for tick in self._y_ticks:
-            at = self.y(tick)
-            text = f"{tick:.0%}" if self._percent else f"{tick:g}"
-            parts.append(
-                f'<path class="grid" d="M{_LEFT} {at:.1f}H{_W - _RIGHT}"/><text x="{_LEFT - 7}"'
-                f' y="{at + 4:.1f}" text-anchor="end">{text}</text>'
-            )
-        for tick in self._x_ticks:
-            text = (
-                f"{tick:.0%}"
-                if self._percent_x
-                else f"{tick:,.0f}"
-                if abs(tick) >= 1000
-                else f"{tick:g}"
-            )
-            parts.append(
-                f'<text x="{self.x(tick):.1f}" y="{_H - _BOTTOM + 17}"'
-                f' text-anchor="middle">{text}</text>'
-            )
-        parts.append(
-            f'<text class="axis" x="{_LEFT + (_W - _LEFT - _RIGHT) / 2:.0f}" y="{_H - 6}"'
-            f' text-anchor="middle">{escape(self._names[0])}</text>'
-        )
-        middle = _TOP + (_H - _TOP - _BOTTOM) / 2
-        parts.append(
-            f'<text class="axis" transform="translate(13 {middle:.0f}) rotate(-90)"'
-            f' text-anchor="middle">{escape(self._names[1])}</text>'
-        )
-        return "".join(parts)
+        part = (value - self.y_from) / ((self.y_to - self.y_from) or 1)
+        return _BOTTOM - part * (_BOTTOM - _TOP)
 
 
 def _ticks(low: float, high: float) -> list[float]:
@@ -198,27 +147,7 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _decades(low: float, high: float) -> list[float]:
-    found = [
-        k * 10.0**n
-        for n in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        for k in (1, 2, 5)
-    ]
-    inside = [v for v in found if low * 0.9 <= v <= high * 1.1]
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [k * 10.0**n for n in powers for k in (1, 2, 5)]
+    inside = [v for v in ticks if low * 0.9 <= v <= high * 1.1]
     return [v for v in inside if f"{v:e}"[0] == "1"] if len(inside) > 6 else inside
-
-
-def _legend(series: Sequence[Series]) -> str:
-    if len(series) < 2:
-        return ""
-    return (
-        '<p class="legend">'
-        + "".join(f'<span class="key c{each.colour}">{escape(each.name)}</span>' for each in series)
-        + "</p>"
-    )
-
-
-def _svg(parts: Sequence[str], title: str) -> str:
-    return (
-        f'<svg viewBox="0 0 {_W} {_H}" role="img"'
-        f' aria-label="{escape(title)}">{"".join(parts)}</svg>'
-    )

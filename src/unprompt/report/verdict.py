@@ -5,44 +5,55 @@ reads nothing but the report.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING
 
-from unprompt.report.table import is_share
+from unprompt.report.format import difference, is_share
+
+if TYPE_CHECKING:
+    from unprompt.report.schema import Report, Student, System
 
 ORDER = ("ship", "look closer", "don't ship")
 """Best first; reasons of the kind `note` decide nothing."""
 
+Reasons = list[tuple[str, str]]
+"""What each says, and its text."""
 
-def conclude(report: dict[str, Any]) -> None:
+
+def conclude(report: Report) -> None:
     """Add `students` (the figures of each student on each context where a teacher was measured) and
     `verdict` (the last student's) to a report.
     """
-    found = [
-        _student(report, name, context)
-        for name in report["rounds"]
-        for context, entry in report["contexts"].items()
-        if "teacher" in entry.get("systems", {})
-        and name in entry["systems"]
-        and _concerned(report, name, context)
-    ]
-    report["students"] = found
-    last = list(report["rounds"])[-1]
-    own = [each["verdict"] for each in found if each["student"] == last]
-    report["verdict"] = {"student": last, "verdict": max(own, key=ORDER.index) if own else None}
-
-
-def _concerned(report: dict[str, Any], name: str, context: str) -> bool:
-    """Whether a student was taught a context, by its round or one it started from; one that was
-    taught none of those measured is measured on all.
-    """
-    taught: set[str] = set()
-    at = name
-    while at in report["rounds"]:
-        taught |= set(report["rounds"][at]["contexts"])
-        at = report["rounds"][at]["start"]
     measured = {
-        c for c, entry in report["contexts"].items() if "teacher" in entry.get("systems", {})
+        name: entry["systems"]
+        for name, entry in report["contexts"].items()
+        if "systems" in entry and "teacher" in entry["systems"]
     }
+    report["students"] = [
+        _student(report, name, context, systems)
+        for name in report["rounds"]
+        for context, systems in measured.items()
+        if name in systems and _concerned(report, name, context, set(measured))
+    ]
+    last = list(report["rounds"])[-1]
+    verdicts = [each["verdict"] for each in report["students"] if each["student"] == last]
+    worst = max(verdicts, key=ORDER.index) if verdicts else None
+    report["verdict"] = {"student": last, "verdict": worst}
+
+
+def _taught(report: Report, name: str) -> set[str]:
+    """The contexts of a student's round, and of those it started from."""
+    contexts: set[str] = set()
+    while name in report["rounds"]:
+        contexts |= set(report["rounds"][name]["contexts"])
+        name = report["rounds"][name]["start"]
+    return contexts
+
+
+def _concerned(report: Report, name: str, context: str, measured: set[str]) -> bool:
+    """Whether a student was taught a context; one that was taught none of those measured is
+    measured on all.
+    """
+    taught = _taught(report, name)
     return context in taught or not taught & measured
 
 
@@ -60,155 +71,117 @@ def needed(examples: int, mean: float, low: float, margin: float) -> int | None:
     return max(least, math.ceil(round(examples * ((mean - low) / (mean + margin)) ** 2, 6)))
 
 
-def _student(report: dict[str, Any], name: str, context: str) -> dict[str, Any]:
-    entry, settings = report["contexts"][context], report["recipe"]["report"]
-    teacher, own = entry["systems"]["teacher"], entry["systems"][name]
-    metric = next(iter(own["metrics"]), None)
-    found: dict[str, Any] = {
+def _student(report: Report, name: str, context: str, systems: dict[str, System]) -> Student:
+    teacher, figures = systems["teacher"], systems[name]
+    metric = next(iter(figures["metrics"]), None)
+    student: Student = {
         "student": name,
         "context": context,
         "metric": metric,
-        "examples": own["groups"] or own["examples"],
+        "examples": figures["groups"] or figures["examples"],
         "examples_needed": None,
-        "quality": own["metrics"][metric] if metric else None,
+        "quality": figures["metrics"][metric] if metric else None,
         "teacher_quality": teacher["metrics"][metric] if metric else None,
-        "gap_closed": own.get("gap_closed"),
-        "agreement": own.get("agreement"),
-        "prompt_tokens": {"teacher": teacher["prompt_tokens"], "student": own["prompt_tokens"]},
+        "gap_closed": figures.get("gap_closed"),
+        "agreement": figures.get("agreement"),
+        "prompt_tokens": {"teacher": teacher["prompt_tokens"], "student": figures["prompt_tokens"]},
         "saving_per_1000_calls": None,
         "break_even_calls": None,
+        "reasons": [],
+        "verdict": "",
     }
-    money = report.get("cost", {}).get("contexts", {}).get(context, {})
+    money = report["cost"]["contexts"].get(context, {}) if "cost" in report else {}
     if "teacher" in money and name in money:
         there, here = money["teacher"]["per_1000_calls"], money[name]["per_1000_calls"]
-        found["saving_per_1000_calls"] = {way: there[way] - here[way] for way in here}
-        found["break_even_calls"] = money[name].get("break_even_calls")
+        student["saving_per_1000_calls"] = {way: there[way] - here[way] for way in here}
+        student["break_even_calls"] = money[name].get("break_even_calls")
+    settings = report["recipe"]["report"]
     reasons = [
-        *_quality(found, settings),
-        *_answers(own, settings),
+        _quality(student, settings["margin"]),
+        _answers(figures, settings["failures"]),
         *_lessons(report, name, context),
-        *_drift(report, name),
+        _drift(report, name),
     ]
-    found["reasons"] = [{"says": says, "text": text} for says, text in reasons]
-    found["verdict"] = max((says for says, _ in reasons if says != "note"), key=ORDER.index)
-    return found
+    student["reasons"] = [{"says": says, "text": text} for says, text in reasons]
+    student["verdict"] = max((says for says, _ in reasons if says != "note"), key=ORDER.index)
+    return student
 
 
-def _quality(found: dict[str, Any], settings: dict[str, Any]) -> list[tuple[str, str]]:
-    metric, margin = found["metric"], settings["margin"]
-    if metric is None or not is_share(metric, found["quality"]):
-        why = (
-            "no metric is measured"
-            if metric is None
-            else f"{metric} has no scale from 0 to 1 that a margin could be measured on"
-        )
-        return [("look closer", f"quality is unknown: {why}")]
-    change, n = found["quality"]["to_teacher"], found["examples"]
-    found["examples_needed"] = wanted = needed(n, change["mean"], change["low"], margin)
-    measured = (
-        f"{metric} {_points(change['mean'])} to the teacher [{_points(change['low'])},"
-        f" {_points(change['high'])}]"
-    )
+def _quality(student: Student, margin: float) -> tuple[str, str]:
+    metric, quality = student["metric"], student["quality"]
+    if metric is None or quality is None or "to_teacher" not in quality:
+        return "look closer", "quality is unknown: no metric is measured"
+    if not is_share(metric, quality):
+        why = f"{metric} has no scale from 0 to 1 that a margin could be measured on"
+        return "look closer", f"quality is unknown: {why}"
+    change, n = quality["to_teacher"], student["examples"]
+    wanted = needed(n, change["mean"], change["low"], margin)
+    student["examples_needed"] = wanted
+    mean, low, high = (difference(change[key], share=True) for key in ("mean", "low", "high"))
+    measured = f"{metric} {mean} to the teacher [{low}, {high}]"
     limit = f"the margin of {100 * margin:g} points"
     if change["high"] < -margin:
-        return [("don't ship", f"{measured}: worse by more than {limit}")]
+        return "don't ship", f"{measured}: worse by more than {limit}"
     if wanted is None:
-        return [
-            (
-                "look closer",
-                (
-                    f"{measured}: on average at or below {limit}; more held-out examples would not"
-                    " mend it"
-                ),
-            )
-        ]
+        more = "more held-out examples would not mend it"
+        return "look closer", f"{measured}: on average at or below {limit}; {more}"
     if n < wanted:
-        return [
-            (
-                "look closer",
-                (
-                    f"{measured}: {n} held-out examples are too few for {limit}; about {wanted:,}"
-                    " are needed"
-                ),
-            )
-        ]
-    return [
-        (
-            "ship",
-            (
-                f"{measured}: no worse than {limit} allows, on {n:,} held-out examples ({wanted:,}"
-                " needed)"
-            ),
-        )
-    ]
+        few = f"{n} held-out examples are too few for {limit}"
+        return "look closer", f"{measured}: {few}; about {wanted:,} are needed"
+    enough = f"on {n:,} held-out examples ({wanted:,} needed)"
+    return "ship", f"{measured}: no worse than {limit} allows, {enough}"
 
 
-def _answers(own: dict[str, Any], settings: dict[str, Any]) -> list[tuple[str, str]]:
-    share = own["extraction_failures"] / own["examples"]
-    text = (
-        f"{own['extraction_failures']} of the student's {own['examples']:,} answers could not be"
-        f" extracted ({share:.1%})"
+def _answers(figures: System, limit: float) -> tuple[str, str]:
+    failed = figures["extraction_failures"]
+    share = failed / figures["examples"]
+    return (
+        "look closer" if share > limit else "ship",
+        f"{failed} of the student's {figures['examples']:,} answers could not be extracted"
+        f" ({share:.1%}); {limit:.1%} are allowed",
     )
-    return [
-        (
-            "look closer" if share > settings["failures"] else "ship",
-            f"{text}; {settings['failures']:.1%} are allowed",
-        )
-    ]
 
 
-def _lessons(report: dict[str, Any], name: str, context: str) -> list[tuple[str, str]]:
+def _lessons(report: Report, name: str, context: str) -> Reasons:
     """What the student was taught with: cut answers, and held-out examples that were seen."""
-    limit, found, at, seen = report["recipe"]["report"]["failures"], [], name, set()
-    while at in report["rounds"]:
-        seen |= set(report["rounds"][at]["contexts"])
-        at = report["rounds"][at]["start"]
-    for taught in sorted(seen):
-        entry = report["contexts"][taught]
-        if not entry.get("lessons"):
+    limit, reasons = report["recipe"]["report"]["failures"], Reasons()
+    taught = _taught(report, name)
+    for each in sorted(taught):
+        entry = report["contexts"][each]
+        lessons, cut = entry.get("lessons", 0), entry.get("cut_at_limit", 0)
+        if not lessons:
             continue
-        share = entry["cut_at_limit"] / entry["lessons"]
-        if entry["cut_at_limit"]:
+        if cut:
             text = (
-                f"{entry['cut_at_limit']} of {entry['lessons']:,} answers that {taught} taught were"
-                f" cut at max_new_tokens ({share:.1%})"
+                f"{cut} of {lessons:,} answers that {each} taught were cut at max_new_tokens"
+                f" ({cut / lessons:.1%})"
             )
-            found.append(("look closer" if share > limit else "note", text))
-        found += [
-            ("look closer", f"{count} {what} ({taught}): what is measured there may be remembered")
-            for what, count in entry["overlap"].items()
+            reasons.append(("look closer" if cut / lessons > limit else "note", text))
+        reasons += [
+            ("look closer", f"{count} {what} ({each}): what is measured there may be remembered")
+            for what, count in entry.get("overlap", {}).items()
             if count and what.startswith("held-out")
         ]
-    if context not in seen:
-        found.append(
-            (
-                "note",
-                (
-                    f"whether the examples held out in {context} were among what"
-                    f" {', '.join(sorted(seen))} taught was not counted"
-                ),
-            )
+    if context not in taught:
+        text = (
+            f"whether the examples held out in {context} were among what"
+            f" {', '.join(sorted(taught))} taught was not counted"
         )
-    elif not any(says == "look closer" for says, _ in found):
-        found.append(
-            ("ship", "no held-out input stands among the training inputs or in the prompt")
-        )
-    return found
+        reasons.append(("note", text))
+    elif all(says != "look closer" for says, _ in reasons):
+        text = "no held-out input stands among the training inputs or in the prompt"
+        reasons.append(("ship", text))
+    return reasons
 
 
-def _drift(report: dict[str, Any], name: str) -> list[tuple[str, str]]:
-    if name not in report.get("drift", {}):
-        return [("note", "drift on unrelated inputs was not measured (drift: in the recipe)")]
-    value, limit = report["drift"][name]["mean"], report["recipe"]["drift"]["limit"]
+def _drift(report: Report, name: str) -> tuple[str, str]:
+    drift = report.get("drift", {})
+    if name not in drift:
+        return "note", "drift on unrelated inputs was not measured (drift: in the recipe)"
+    value, limit = drift[name]["mean"], report["recipe"]["drift"]["limit"]
     text = f"drift on unrelated inputs {value:.4f} nats per token"
     if limit is None:
-        return [("note", f"{text}, without a limit to hold it to (drift.limit in the recipe)")]
-    return (
-        [("don't ship", f"{text}, over the limit of {limit:g}")]
-        if value > limit
-        else [("ship", f"{text}, within the limit of {limit:g}")]
-    )
-
-
-def _points(value: float) -> str:
-    return f"{100 * value:+.1f}"
+        return "note", f"{text}, without a limit to hold it to (drift.limit in the recipe)"
+    if value > limit:
+        return "don't ship", f"{text}, over the limit of {limit:g}"
+    return "ship", f"{text}, within the limit of {limit:g}"

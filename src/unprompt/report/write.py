@@ -11,15 +11,14 @@ from unprompt.recipe import Recipe
 from unprompt.records import TEACHER, Grade
 from unprompt.report import cost
 from unprompt.report.card import model_card
+from unprompt.report.evidence import Evidence
 from unprompt.report.examples import held_out
+from unprompt.report.markdown import markdown
 from unprompt.report.numbers import numbers
 from unprompt.report.page import page
-from unprompt.report.text import markdown
-from unprompt.report.verdict import conclude
 from unprompt.stages.asks import Ask
 from unprompt.stages.check import Checked
 from unprompt.stages.drawn import Drawn
-from unprompt.stages.evaluate import judge
 from unprompt.stages.evaluate.measured import Measured
 from unprompt.stages.lessons.transfer_set import Taught, TransferSet
 from unprompt.store.answers import Answers
@@ -51,28 +50,28 @@ def write(
         contexts[name] = _taught(name, transfers.values(), checked, drawn)
         if reason := measured.kl_left_out.get(name):
             contexts[name]["kl_left_out"] = reason
-    report = numbers(
-        recipe,
-        contexts,
-        measured.grades,
-        measured.kl,
-        measured.seconds,
-        trained,
-        str(files.round(list(recipe.plan)[-1]).folder),
-        associations=measured.associations,
-        drift=measured.drift,
-        encoder_decoder=prompts.readers.student.encoder_decoder,
-    )
-    if recipe.judge:
-        report["judge"] = judge.summary(recipe, measured.verdicts)
+    spending = None
     if recipe.cost:
-        report["cost"] = _cost(recipe, files, checked, drawn, transfers, answers, measured.grades)
-    if servers:
-        report["servers"] = servers
-    for section in ("instructions", "self_agreement"):
-        for name, figures in getattr(measured, section).items():
-            report["contexts"][name][section] = figures
-    conclude(report)
+        spending = _spending(recipe, files, checked, drawn, transfers, answers, measured.grades)
+    report = numbers(
+        Evidence(
+            recipe,
+            contexts,
+            measured.grades,
+            measured.kl,
+            measured.seconds,
+            trained,
+            str(files.round(list(recipe.plan)[-1]).folder),
+            associations=measured.associations,
+            drift=measured.drift,
+            verdicts=measured.verdicts,
+            spending=spending,
+            servers=servers,
+            instructions=measured.instructions,
+            self_agreement=measured.self_agreement,
+            encoder_decoder=prompts.readers.student.encoder_decoder,
+        )
+    )
     shown = [
         each
         for name, rows in prompts.inputs.held_out.items()
@@ -137,7 +136,7 @@ def _taught(
     }
 
 
-def _cost(
+def _spending(
     recipe: Recipe,
     files: RunDir,
     checked: Checked,
@@ -145,7 +144,7 @@ def _cost(
     transfers: Mapping[str, TransferSet],
     answers: Mapping[Ask, Answers],
     grades: Sequence[Grade],
-) -> dict[str, Any]:
+) -> cost.Spending:
     seconds: dict[str, float | None] = {}
     for name in recipe.plan:
         path = files.round(name).folder / "train_seconds.json"
@@ -171,4 +170,4 @@ def _cost(
     for where, each in drawn.items():
         of_context = spent[where.split(".")[1]].setdefault("inputs", [])
         of_context += [cost.usage(*asked) for asked in each.answers]
-    return cost.report(recipe, checked.prices, called, spent, seconds)
+    return cost.Spending(checked.prices, called, spent, seconds)

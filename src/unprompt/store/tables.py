@@ -51,6 +51,8 @@ LESSON = pa.schema(
 _GRADE = pa.schema(
     {f.name: pa.int32() if "int" in str(f.type) else pa.string() for f in fields(Grade)}
 )
+_GRADE_BEFORE = pa.schema([column for column in _GRADE if column.name not in ("shots", "draw")])
+"""Of runs that wrote a system behind shots as `after@4/2`: 4 shots, second draw."""
 _SPLIT = ("label_ids", "teacher_nll")
 """Columns whose bytes of one rank are written together, which packs better than a dictionary of
 their values."""
@@ -290,11 +292,18 @@ def write_grades(path: Path, grades: Sequence[Grade]) -> None:
 
 
 def read_grades(path: Path) -> list[Grade]:
-    """Read all grades."""
-    return [
-        Grade(**{**row, "target": json.loads(row["target"]), "metrics": json.loads(row["metrics"])})
-        for row in _read(path, _GRADE)
-    ]
+    """Read all grades, those of older runs, too."""
+    table = _table(path, None)
+    older = "shots" not in table.column_names
+    with _readable(path):
+        _refuse_other_columns(table.schema, _GRADE_BEFORE if older else _GRADE)
+    rows = table.to_pylist()
+    for row in rows:
+        row |= {"target": json.loads(row["target"]), "metrics": json.loads(row["metrics"])}
+        if older and "@" in row["system"]:
+            row["system"], _, drawn = row["system"].partition("@")
+            row["shots"], row["draw"] = map(int, drawn.split("/"))
+    return [Grade(**row) for row in rows]
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:

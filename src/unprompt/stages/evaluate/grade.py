@@ -172,14 +172,8 @@ def grade(
                     fix="mend it",
                 ) from error
         failure = span if isinstance(span, str) else None
-        grades.append(
-            replace(
-                _grade(system, name, example, completion, answer, failure, values, evaluation),
-                lenient_answer=lenient,
-                shots=shots,
-                draw=draw,
-            )
-        )
+        made = _grade(system, name, example, completion, answer, failure, values, evaluation)
+        grades.append(replace(made, lenient_answer=lenient, shots=shots, draw=draw))
     return grades
 
 

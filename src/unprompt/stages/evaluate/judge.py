@@ -15,19 +15,15 @@ from __future__ import annotations
 import functools
 import random
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import yaml
 
 from unprompt.engines.tokens import Reader
 from unprompt.messages import UserError
-from unprompt.metrics.agreement import krippendorff_alpha
-from unprompt.metrics.statistics import bootstrap, by_group
 from unprompt.recipe import Judge, Recipe, Template
 from unprompt.records import Completion, Example, Grade, Prompt
 from unprompt.stages.templates.render import render
@@ -327,92 +323,3 @@ def _encode(question: Prompt, reader: Reader) -> list[int]:
 
 def _over(tokens: int, settings: Judge, reader: Reader) -> bool:
     return reader.window is not None and tokens + settings.max_new_tokens > reader.window
-
-
-def summary(recipe: Recipe, verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """The report's section `judge`.
-
-    An example's score is the mean of what its repeats say; means and 95 % bootstrap intervals are
-    over examples (or groups). `agreement` is Krippendorff's alpha (interval) between repeats, over
-    all systems' answers; None where it is not defined.
-    """
-    settings = recipe.judge
-    assert settings
-    found: dict[str, Any] = {"repeats": settings.repeats, "contexts": {}, "difficulty": {}}
-    for of in ("answers", "difficulty"):
-        rule = rubric(settings, of)
-        found["scale" if of == "answers" else "difficulty_scale"] = [rule.low, rule.high]
-        for context in recipe.judged:
-            mine = [
-                v
-                for v in verdicts
-                if v.context == context and (v.system == DIFFICULTY) == (of == "difficulty")
-            ]
-            if not mine:
-                continue
-            systems = {
-                name: _system([v for v in mine if v.system == name], rule)
-                for name in dict.fromkeys(v.system for v in mine)
-            }
-            agreement = {
-                name: krippendorff_alpha(
-                    [
-                        [score for v in own if (score := v.scores[name]) is not None]
-                        for own in _by_thing(mine).values()
-                    ]
-                )
-                for name in rule.criteria
-            }
-            if of == "answers":
-                found["contexts"][context] = {"systems": systems, "agreement": agreement}
-            else:
-                found["difficulty"][context] = {**systems[DIFFICULTY], "agreement": agreement}
-    return found
-
-
-def _by_thing(verdicts: Sequence[Verdict]) -> dict[tuple[str, str], list[Verdict]]:
-    """The repeats on each answer."""
-    found: dict[tuple[str, str], list[Verdict]] = {}
-    for verdict in verdicts:
-        found.setdefault((verdict.system, verdict.example_id), []).append(verdict)
-    return found
-
-
-def _system(verdicts: Sequence[Verdict], rule: Rubric) -> dict[str, Any]:
-    things = list(_by_thing(verdicts).values())
-    scores = [
-        {name: _mean([v.scores[name] for v in own]) for name in rule.criteria} for own in things
-    ]
-    groups = [own[0].group for own in things]
-    every = [None if None in row.values() else _mean(list(row.values())) for row in scores]
-    reasons = Counter(v.unjudged for v in verdicts if v.unjudged)
-    return {
-        "judged": len(things),
-        "criteria": {
-            name: _interval([row[name] for row in scores], groups) for name in rule.criteria
-        },
-        "overall": _interval(every, groups),
-        "verdicts": sum(v.unjudged is None for v in verdicts),
-        "unparsable": sum(v.unjudged is None and None in v.scores.values() for v in verdicts),
-        "unjudged": sum(reasons.values()),
-        "why_unjudged": dict(reasons),
-    }
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
-
-
-def _interval(
-    values: Sequence[float | None], groups: Sequence[str | None]
-) -> dict[str, float] | None:
-    """Mean and interval over the examples that have a value; how many those are."""
-    known = [
-        (value, group) for value, group in zip(values, groups, strict=True) if value is not None
-    ]
-    if not known:
-        return None
-    array = np.asarray(by_group([value for value, _ in known], [group for _, group in known]))
-    low, high = bootstrap(array)
-    return {"mean": float(array.mean()), "low": low, "high": high, "examples": len(known)}

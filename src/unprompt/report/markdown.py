@@ -1,0 +1,42 @@
+"""`report.md`, and the tables of the terminal. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import yaml
+
+from unprompt.report import templates
+from unprompt.report.schema import SECTIONS
+from unprompt.report.sections import Table, rounds
+
+if TYPE_CHECKING:
+    from unprompt.report.schema import Report
+
+
+def tables(report: Report) -> list[Table]:
+    """Those of every section."""
+    return [table for section in SECTIONS for table in section.tables(report)]
+
+
+def markdown(report: Report) -> str:
+    """`report.md`."""
+    return templates.markdown(
+        "report.md",
+        r=report,
+        tables=tables(report),
+        training=rounds.lines(report),
+        row=row,
+        recipe=recipe(report).rstrip(),
+    )
+
+
+def recipe(report: Report) -> str:
+    """The resolved recipe, as YAML."""
+    return yaml.safe_dump(report["recipe"], sort_keys=False, allow_unicode=True, width=110)
+
+
+def row(cells: Sequence[str]) -> str:
+    """A line of a table."""
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"

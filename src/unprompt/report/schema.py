@@ -1,0 +1,386 @@
+"""What `report.json` holds: its sections, in the order they are computed and shown in, and the type
+of each.
+
+`python -m unprompt.report` writes their JSON schema, docs/report.schema.json, anew.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NotRequired
+
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict  # that of typing, before Python 3.12, pydantic can't read
+
+from unprompt.report.sections import (
+    across,
+    association,
+    cost,
+    drift,
+    judge,
+    kl,
+    margins,
+    rounds,
+    servers,
+    shots,
+    systems,
+)
+
+SCHEMA = 2
+"""Version of `report.json` (docs/report.md). It rises when a key goes or changes its meaning; new
+keys may come without."""
+SECTIONS = (
+    systems.SECTION,
+    shots.SECTION,
+    kl.SECTION,
+    servers.SECTION,
+    across.SECTION,
+    rounds.SECTION,
+    association.SECTION,
+    drift.SECTION,
+    margins.SECTION,
+    judge.SECTION,
+    cost.SECTION,
+)
+
+
+class Interval(TypedDict):
+    """A mean and its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class Counted(Interval):
+    """A mean over so many examples."""
+
+    examples: int
+
+
+class Ratio(TypedDict):
+    """A quotient of means and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Figures(Interval):
+    """A metric of one system; `is_share`: shown in percent; against the teacher, the paired
+    difference and the share of the teacher's mean.
+    """
+
+    is_share: NotRequired[bool]
+    to_teacher: NotRequired[Interval]
+    kept: NotRequired[Ratio | None]
+
+
+class Confusion(TypedDict):
+    """`counts[gold][answer]`; the last two columns are another text, and nothing extracted."""
+
+    labels: list[str]
+    counts: list[list[int]]
+
+
+class System(TypedDict):
+    """One system on one context's held-out examples; `outcomes`: examples that are `lost`, `won`,
+    `changed` or `failed` against the teacher; `kl_nats_per_token`: `mean` over `examples`.
+    """
+
+    examples: int
+    groups: int | None
+    metrics: dict[str, Figures]
+    prompt_tokens: float
+    completion_tokens: float
+    seconds_per_call: float | None
+    extraction_failures: int
+    lenient_failures: NotRequired[int]
+    confusion: NotRequired[Confusion | None]
+    agreement: NotRequired[Interval]
+    outcomes: NotRequired[dict[str, int]]
+    kl_nats_per_token: NotRequired[dict[str, float]]
+    gap_closed: NotRequired[Ratio]
+
+
+class Drawn(TypedDict):
+    """A metric behind so many shots, over the draws of the shots; `sd`: null for one draw."""
+
+    mean: float
+    sd: float | None
+    draws: list[float]
+    is_share: NotRequired[bool]
+
+
+class Positions(TypedDict):
+    """KL at each token of the teacher's answers; `left_out`: too few answers reach them."""
+
+    answers: list[int]
+    systems: dict[str, list[float]]
+    left_out: int
+
+
+class Bar(TypedDict):
+    """An instruction of the teacher's prompt; `taken_in`: null where it matters too little."""
+
+    text: str
+    matters: Interval
+    taken_in: dict[str, Ratio | None]
+
+
+class Instructions(TypedDict):
+    """What was internalised; the instruction that matters most stands first."""
+
+    examples: int
+    bars: list[Bar]
+
+
+class Failed(TypedDict):
+    """Answers that could not be extracted."""
+
+    reasons: dict[str, int]
+    examples: list[str]
+
+
+class Context(TypedDict):
+    """What was distilled together: how it was taught, and every system on it."""
+
+    inputs: NotRequired[int]
+    taught_by: NotRequired[list[str]]
+    lessons: NotRequired[int]
+    failed_extractions: NotRequired[Failed]
+    cut_at_limit: NotRequired[int]
+    filtered: NotRequired[dict[str, dict[str, int]]]
+    overlap: NotRequired[dict[str, int]]
+    drawn: NotRequired[dict[str, dict[str, int]]]
+    distilled: dict[str, Any]
+    systems: NotRequired[dict[str, System]]
+    prompt_tokens_saved: NotRequired[float]
+    times_fewer_prompt_tokens: NotRequired[float]
+    shots: NotRequired[dict[str, dict[str, dict[str, Drawn | int]]]]
+    kl_left_out: NotRequired[str]
+    kl_by_position: NotRequired[Positions]
+    instructions: NotRequired[Instructions]
+    self_agreement: NotRequired[Counted]
+
+
+class Watched(TypedDict):
+    """Gap closed while a student trained; a point has `step` and `gap_closed`."""
+
+    inputs: int
+    points: list[dict[str, float]]
+
+
+class Round(TypedDict):
+    """One student's training; `shots`: `sequences`, and the `dropped` shots of those that are
+    `short`.
+    """
+
+    contexts: list[str]
+    start: str
+    teacher: str
+    lessons: int
+    replayed: int
+    weighted_tokens: int
+    steps: int
+    first_loss: float
+    last_loss: float
+    log: list[dict[str, float]]
+    shots: NotRequired[dict[str, int]]
+    held_out: NotRequired[dict[str, Watched]]
+
+
+class Server(TypedDict):
+    """What an endpoint was asked by all runs in the folder."""
+
+    model: str
+    url: str
+    answers: int
+    prompt_tokens: int
+    completion_tokens: int
+    entries: int
+    unmapped: int
+    dollars: NotRequired[float]
+
+
+class Drift(Interval):
+    """KL(base || student) on unrelated inputs, nats per token."""
+
+    inputs: int
+
+
+class Matrix(TypedDict):
+    """A row for each context's prompt, a column for each context's inputs."""
+
+    matrix: list[list[float]]
+    correct: Interval
+    wrong: Interval
+
+
+class Association(TypedDict):
+    """Every prompt on every context's inputs."""
+
+    contexts: list[str]
+    is_share: NotRequired[bool]
+    systems: dict[str, Matrix]
+
+
+class Task(TypedDict):
+    """What a context is worth to the teacher, and to the student that was taught it."""
+
+    task: str
+    in_context: Interval
+    distilled: Interval
+    is_share: NotRequired[bool]
+
+
+class Undefined(TypedDict):
+    """Why there is no correlation."""
+
+    undefined: str
+
+
+class Correlation(TypedDict):
+    """Pearson's r over the tasks."""
+
+    r: float
+    p: float
+    low: float
+    high: float
+    tasks: int
+
+
+class Margins(TypedDict):
+    """Margins of the teachers and of the students, task by task."""
+
+    tasks: list[Task]
+    correlation: Correlation | Undefined
+
+
+class Judged(TypedDict):
+    """Verdicts on one system's answers, or on a context's inputs."""
+
+    judged: int
+    criteria: dict[str, Counted | None]
+    overall: Counted | None
+    verdicts: int
+    unparsable: int
+    unjudged: int
+    why_unjudged: dict[str, int]
+
+
+class Difficulty(Judged):
+    """Of inputs; `agreement`: Krippendorff's alpha between repeats."""
+
+    agreement: dict[str, float | None]
+
+
+class JudgedContext(TypedDict):
+    """Verdicts on the answers to one context's inputs."""
+
+    systems: dict[str, Judged]
+    agreement: dict[str, float | None]
+
+
+class Judge(TypedDict):
+    """What the judge says."""
+
+    repeats: int
+    contexts: dict[str, JudgedContext]
+    difficulty: dict[str, Difficulty]
+    scale: list[int]
+    difficulty_scale: list[int]
+
+
+class Price(TypedDict):
+    """Dollars per million tokens."""
+
+    model: str
+    input: float
+    output: float
+    source: str
+    cached_input: float | None
+    cache_minimum: int
+
+
+class Once(TypedDict):
+    """What a student costs once; null where the seconds of training are not known."""
+
+    rounds: list[str]
+    collecting: dict[str, float]
+    seconds_of_training: float | None
+    training: float | None
+    total: dict[str, float | None]
+
+
+class Priced(TypedDict):
+    """Dollars of a system's calls."""
+
+    model: str
+    per_1000_calls: dict[str, float]
+    break_even_calls: NotRequired[dict[str, int | str | None]]
+    total: NotRequired[dict[str, float | None]]
+
+
+class Cost(TypedDict):
+    """Dollars; keys `plain` and `cached`: without and with the provider's prompt caching."""
+
+    prices: dict[str, Price]
+    dollars_per_hour: float
+    calls: int | None
+    once: dict[str, Once]
+    contexts: dict[str, dict[str, Priced]]
+
+
+class Student(TypedDict):
+    """A student on a context where a teacher was measured, and the verdict on it. A reason has
+    `says`, a verdict or `note`, which decides nothing, and `text`.
+    """
+
+    student: str
+    context: str
+    metric: str | None
+    examples: int
+    examples_needed: int | None
+    quality: Figures | None
+    teacher_quality: Figures | None
+    gap_closed: Ratio | None
+    agreement: Interval | None
+    prompt_tokens: dict[str, float]
+    saving_per_1000_calls: dict[str, float] | None
+    break_even_calls: dict[str, int | str | None] | None
+    reasons: list[dict[str, str]]
+    verdict: str
+
+
+class Verdict(TypedDict):
+    """Of the last student, the worst of its contexts; null if there was no teacher."""
+
+    student: str
+    verdict: str | None
+
+
+class Report(TypedDict):
+    """report.json. Shares are from 0 to 1, KL in nats, money in dollars."""
+
+    schema: int
+    name: str
+    contexts: dict[str, Context]
+    rounds: dict[str, Round]
+    systems: NotRequired[dict[str, dict[str, str]]]
+    servers: NotRequired[dict[str, Server]]
+    association: NotRequired[Association]
+    drift: NotRequired[dict[str, Drift]]
+    margins: NotRequired[Margins]
+    judge: NotRequired[Judge]
+    cost: NotRequired[Cost]
+    recipe: dict[str, Any]
+    versions: dict[str, str]
+    machine: dict[str, str]
+    use: list[str]
+    students: list[Student]
+    verdict: Verdict
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of report.json."""
+    return TypeAdapter(Report).json_schema()

@@ -1,0 +1,106 @@
+"""KL(teacher || system) on the teacher's answers: gap closed, and where in the answer it lies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from unprompt.metrics.statistics import gap_closed
+from unprompt.records import TokenKL
+from unprompt.report import svg
+from unprompt.report.evidence import Evidence
+from unprompt.report.format import spanned
+from unprompt.report.sections import Picture, Section, colour, of_context
+
+if TYPE_CHECKING:
+    from unprompt.report.schema import Context, Positions, Report
+
+_FEWEST_ANSWERS = 3
+"""A mean over fewer answers is not drawn."""
+
+
+def numbers(evidence: Evidence, report: Report) -> None:
+    """KL and gap closed of each system, and KL at each place of the answers."""
+    for name, kl in evidence.kl.items():
+        entry = report["contexts"][name]
+        if not kl:
+            continue
+        assert "systems" in entry
+        entry["kl_by_position"] = positions(kl)
+        for system, tokens in kl.items():
+            figures, means = entry["systems"][system], tokens.means()
+            figures["kl_nats_per_token"] = {
+                "mean": sum(means) / len(means),
+                "examples": len(means),
+            }
+            if system != "before":
+                closed, low, high = gap_closed(kl["before"].means(), means)
+                figures["gap_closed"] = {"value": closed, "low": low, "high": high}
+
+
+def positions(kl: Mapping[str, TokenKL]) -> Positions:
+    """KL at each place of the teacher's answers, the mean over the answers that are as long; places
+    that fewer than 3 answers reach are counted and left out.
+    """
+    lengths = [len(nats) for nats in next(iter(kl.values())).nats]
+    reach = [sum(length > n for length in lengths) for n in range(max(lengths, default=0))]
+    shown = sum(count >= min(_FEWEST_ANSWERS, len(lengths)) for count in reach)
+    means = {
+        system: [
+            float(np.mean([nats[n] for nats in tokens.nats if len(nats) > n])) for n in range(shown)
+        ]
+        for system, tokens in kl.items()
+    }
+    return {"answers": reach[:shown], "systems": means, "left_out": len(reach) - shown}
+
+
+def lines(entry: Context) -> list[str]:
+    """Gap closed by each student, or why there is none; they stand beneath the systems."""
+    systems: Any = entry.get("systems", {})
+    said = []
+    for system, figures in systems.items():
+        if "gap_closed" not in figures:
+            continue
+        before, after = (each["kl_nats_per_token"] for each in (systems["before"], figures))
+        said.append(
+            f"gap closed{'' if system == 'after' else ' by ' + system}:"
+            f" {spanned(figures['gap_closed'], '{:.1%}'.format, 'value')} of KL(teacher ||"
+            f" student), {before['mean']:.3f} -> {after['mean']:.3f} nats per token, on"
+            f" {after['examples']} held-out inputs"
+        )
+    if "kl_left_out" in entry:
+        said.append(f"no KL(teacher || student) and no gap closed: {entry['kl_left_out']}")
+    return said
+
+
+def pictures(report: Report) -> list[Picture]:
+    """KL along the answer, of each context."""
+    drawn = []
+    for name, entry in report["contexts"].items():
+        if "kl_by_position" not in entry or len(entry["kl_by_position"]["answers"]) < 2:
+            continue
+        found = entry["kl_by_position"]
+        answers, rest = found["answers"], found["left_out"]
+        series = [
+            svg.Series(system, list(enumerate(means, 1)), colour(report, system))
+            for system, means in found["systems"].items()
+        ]
+        left = (
+            f" {rest} further positions, which fewer than 3 answers reach, are left out."
+            if rest
+            else ""
+        )
+        drawn.append(
+            Picture(
+                f"Where in the answer they differ{of_context(report, name)}",
+                svg.lines(series, "token of the teacher's answer", "KL, nats"),
+                "KL from teacher to system, mean over the answers that are as long:"
+                f" {answers[0]:,} at the first token, {answers[-1]:,} at the last drawn.{left}",
+            )
+        )
+    return drawn
+
+
+SECTION = Section(numbers, pictures=pictures)
