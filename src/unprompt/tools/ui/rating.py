@@ -70,7 +70,7 @@ def page(name: str, key: Mapping[str, Any], path: Path) -> gr.Blocks:
 
     def shown(rater: str, id_: str) -> list[Any]:
         """What the page shows of a response, in the order of `outputs`."""
-        done = ballots.of(path, rater)
+        done = ballots.given(path).get(rater, {})
         said = (
             "all rated, thank you; you may go back and change"
             if len(done) >= len(rows)
@@ -101,14 +101,14 @@ def page(name: str, key: Mapping[str, Any], path: Path) -> gr.Blocks:
                 gr.update(visible=False),
                 *(gr.skip() for _ in outputs),
             ]
-        first = following(order(key, rater), ballots.of(path, rater), None)
+        first = following(order(key, rater), ballots.given(path).get(rater, {}), None)
         return [rater, gr.update(visible=False), gr.update(visible=True), *shown(rater, first)]
 
     def rated(value: int, rater: str, id_: str) -> list[Any]:
         if id_ not in rows or not rater:  # nobody's page sends this
             return [gr.skip() for _ in outputs]
         ballots.save(path, rater, id_, value)
-        return shown(rater, following(order(key, rater), ballots.of(path, rater), id_))
+        return shown(rater, following(order(key, rater), ballots.given(path).get(rater, {}), id_))
 
     def moved(by: int, rater: str, id_: str) -> list[Any]:
         ids = order(key, rater)
