@@ -102,6 +102,11 @@ def _moved(key: Mapping[str, Any], path: Path, by: int, rater: str, id_: str) ->
     return shown(key, path, rater, ids[(ids.index(id_) + by) % len(ids)])
 
 
+def _another() -> list[Any]:
+    """Who comes next is asked for a name."""
+    return ["", gr.update(visible=True), gr.update(visible=False)]
+
+
 def page(name: str, key: Mapping[str, Any], path: Path) -> gr.Blocks:
     """The page of a run.
 
@@ -159,6 +164,5 @@ def page(name: str, key: Mapping[str, Any], path: Path) -> gr.Blocks:
             button.click(partial(_rated, key, path, value), named, outputs, **quiet)
         back.click(partial(_moved, key, path, -1), named, outputs, **quiet)
         on.click(partial(_moved, key, path, 1), named, outputs, **quiet)
-        again = ["", gr.update(visible=True), gr.update(visible=False)]
-        other.click(lambda: again, None, [remembered, who, what], **quiet)
+        other.click(_another, None, [remembered, who, what], **quiet)
     return blocks
