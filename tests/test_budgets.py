@@ -26,7 +26,6 @@ ENTRIES = 12
 DEBTS = {
     "complexity stages/check.py check": 35,
     "complexity stages/train/loop.py train": 14,
-    "lines cli.py": 481,
     "lines engines/hf/engine.py": 439,
     "lines engines/hf/engine.py HFEngine._write": 72,
     "lines engines/models.py": 425,
@@ -50,17 +49,8 @@ DEBTS = {
     "lines stages/train/loop.py": 508,
     "lines stages/train/loop.py train": 139,
     "lines stages/train/loss.py collate": 63,
-    "lines tools/export.py export": 62,
-    "lines tools/rating/rate.py": 587,
-    "lines tools/rating/rate.py _key": 63,
-    "lines tools/rating/rate.py summary": 68,
     "lines tools/show.py show": 88,
-    "lines tools/starter.py write": 72,
     "lines tools/transfer.py hand_over": 75,
-    "lines tools/tune.py": 524,
-    "lines tools/ui/__init__.py app": 76,
-    "lines tools/ui/rating.py page": 126,
-    "lines tools/ui/trying.py page": 117,
 }
 
 

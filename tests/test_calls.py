@@ -21,6 +21,8 @@ from unprompt.stages import check
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 SOURCES = {"file", "hub", "rule", "rows"}
+NOT_EXACT = {"star", "d_inputs"}
+"""What they ask hangs on answers: on a filter, and on the sieve of sampled inputs."""
 METRIC = '''
 def metric(answer, example):
     """Right for every other input."""
@@ -61,7 +63,7 @@ def small(value: Any, fields: set[str], where: str = "") -> Any:
         known = {*fields, value["target"], "case"} - {"examples"}
         rows = [
             dict.fromkeys(known - {"id"}, f"{split}{n}") | {"id": f"{split}{n}"}
-            for n in range(12 if split == "p" or "shots" in where else 3)
+            for n in range(20 if split == "p" or "shots" in where else 3)
         ]
         kept = {"id": value["id"], "target": value["target"]}
         if value.get("sample"):
@@ -107,7 +109,8 @@ def test_a_run_asks_as_often_as_check_says(
         def ask(self: Any, prompts: Any, *rest: Any, **more: Any) -> Any:
             adapted = hasattr(self.model, "peft_config")
             place = getattr(self.model, "name_or_path", "")
-            who = "teacher" if place == models["teacher"] else "after" if adapted else "base"
+            untrained = place == models["student"] and not adapted
+            who = "teacher" if place == models["teacher"] else "base" if untrained else "after"
             asked[who] += len(prompts)
             return verb(self, prompts, *rest, **more)
 
@@ -127,7 +130,4 @@ def test_a_run_asks_as_often_as_check_says(
     else:
         assert asked.total() <= said.total()
         assert all(asked[who] <= count for who, count in said.items())
-    assert exact == (recipe.name not in NOT_EXACT), "deterministic recipes are counted exactly"
-
-
-NOT_EXACT: set[str] = set()
+    assert exact == (recipe.name not in NOT_EXACT)

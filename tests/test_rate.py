@@ -16,22 +16,22 @@ import unprompt
 from conftest import tiny_recipe
 from unprompt.messages import UserError
 from unprompt.recipe import parse
-from unprompt.tools.rating import ballots, rate
+from unprompt.tools.rating import ballots, rate, sheets
 
 FORMULAS = ["=HYPERLINK(1)", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "\nx", "'quoted", "''", "＝1"]
 
 
 @pytest.mark.parametrize("cell", FORMULAS)
 def test_no_cell_is_a_formula(cell: str) -> None:
-    safe = rate.harmless(cell)
+    safe = sheets.harmless(cell)
     assert safe == f"'{cell}"
-    assert rate.plain(safe) == cell
+    assert sheets.plain(safe) == cell
 
 
 @given(st.text(alphabet="'=+-@\t\n ab", max_size=6))
 def test_harmless_is_undone(cell: str) -> None:
-    assert rate.plain(rate.harmless(cell)) == cell
-    assert rate.harmless(cell)[:1] not in list(rate._FORMULA)
+    assert sheets.plain(sheets.harmless(cell)) == cell
+    assert sheets.harmless(cell)[:1] not in list(sheets.FORMULA)
 
 
 # -- a run's sheet ---------------------------------------------------------------------------------
@@ -54,9 +54,14 @@ def run(finished: Path) -> Path:
 
 
 def export(run: Path, **changes: Any) -> tuple[Path, int, list[str]]:
-    return rate.export(
-        run, **{"out": None, "systems": [], "examples": None, "low": 0, "high": 6, **changes}
-    )
+    """The sheet, and how many rows of which systems the key has."""
+    how = {"out": None, "systems": [], "examples": None, "low": 0, "high": 6, **changes}
+    lines = rate.export(run, **how)
+    sheet = how["out"] or run / rate.SHEET
+    rows = json.loads((run / rate.KEY).read_text())["rows"].values()
+    systems = sorted({row["system"] for row in rows})
+    assert lines[0].startswith(f"{sheet}: {len(rows)} responses of {', '.join(systems)}, blinded")
+    return sheet, len(rows), systems
 
 
 def test_the_sheet_is_blind_shuffled_and_whole(run: Path) -> None:
@@ -72,7 +77,7 @@ def test_the_sheet_is_blind_shuffled_and_whole(run: Path) -> None:
     grades = {(g.example_id, g.system): g.shown for g in unprompt.Run(run, {}).grades}
     assert {(row["example_id"], row["system"]): row["response"] for row in key.values()} == grades
     assert [row["id"] for row in rows] == list(key)
-    assert all(rate.plain(row["response"]) == key[row["id"]]["response"] for row in rows)
+    assert all(sheets.plain(row["response"]) == key[row["id"]]["response"] for row in rows)
     in_order = sorted(key, key=lambda id_: (key[id_]["system"], key[id_]["example_id"]))
     assert list(key) != in_order
 
@@ -127,13 +132,13 @@ GOOD = [0, 4, 1, 5, 0, 6, 2, 6]
 
 def sheet(path: Path, values: list[Any], rater: str = "", **changes: Any) -> Path:
     rows = [
-        [id_, "?", rate.harmless(row["response"]), value, rater]
+        [id_, "?", sheets.harmless(row["response"]), value, rater]
         for (id_, row), value in zip(KEY["rows"].items(), values, strict=True)
     ]
     rows = changes.get("change", lambda found: found)(rows)
     with path.open("w", encoding=changes.get("encoding", "utf-8"), newline="") as file:
         writer = csv.writer(file, delimiter=changes.get("delimiter", ","))
-        writer.writerow(changes.get("header", rate.COLUMNS))
+        writer.writerow(changes.get("header", sheets.COLUMNS))
         writer.writerows(rows)
     return path
 
@@ -334,14 +339,13 @@ def test_ratings_of_the_page_are_read_as_sheets_are(folder: Path) -> None:
         ballots.save(path, "ann", id_, 6 - value)
         ballots.save(path, "ann", id_, value)  # a change of mind
     ballots.save(path, "bob", "r1", 4)
-    assert ballots.of(path, "bob") == {"r1": 4}
-    assert ballots.of(path, "cy") == {}
-    sheets = [sheet(folder / "ann.csv", GOOD), sheet(folder / "bob.csv", ["", 4, *[""] * 6])]
+    assert ballots.given(path)["bob"] == {"r1": 4}
+    written = [sheet(folder / "ann.csv", GOOD), sheet(folder / "bob.csv", ["", 4, *[""] * 6])]
     found = rate.ratings(folder / "run", [path])
-    assert found == rate.ratings(folder / "run", sheets)
+    assert found == rate.ratings(folder / "run", written)
     assert found["raters"] == {"ann": 8, "bob": 1}
     with pytest.raises(UserError, match="ann rated row 'r0' twice, here and in another file"):
-        rate.ratings(folder / "run", [path, sheets[0]])
+        rate.ratings(folder / "run", [path, written[0]])
     for id_, value in (("r99", 1), ("r0", 7)):
         other = folder / f"{id_}.sqlite"
         ballots.create(other)
@@ -352,7 +356,7 @@ def test_ratings_of_the_page_are_read_as_sheets_are(folder: Path) -> None:
             rate.ratings(folder / "run", [other])
     path.with_name("bad.sqlite").write_bytes(b"SQLite format 3\0 and no more")
     with pytest.raises(UserError, match=r"bad\.sqlite: SQLite: "):
-        rate.read(path.with_name("bad.sqlite"), KEY)
+        sheets.read(path.with_name("bad.sqlite"), KEY)
 
 
 def test_page_and_sheet_have_one_key(run: Path, tmp_path: Path) -> None:

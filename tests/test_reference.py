@@ -160,6 +160,15 @@ def test_mistakes_are_flagged(name: str, tmp_path: Path) -> None:
     assert flags(words) != []
 
 
+@pytest.mark.parametrize("text", ["  two\n one", "bell \x07", "line\u2028end", "a {text} b\n"])
+def test_the_starter_holds_what_a_block_of_yaml_can_not(tmp_path: Path, text: str) -> None:
+    (tmp_path / "prompt.txt").write_text(text)
+    starter.write(tmp_path / "prompt.txt", tmp_path / "recipe.yaml")
+    teacher = yaml.safe_load((tmp_path / "recipe.yaml").read_text())["contexts"]["main"]["teacher"]
+    expected = text.replace("{text}", "{{ text }}") if "{" in text else text + "\n\n{{ text }}"
+    assert teacher.rstrip() == expected.rstrip()
+
+
 def test_the_starter_tells_editors_where_the_schema_is(tmp_path: Path) -> None:
     (tmp_path / "prompt.txt").write_text("Answer in one word: {{ text }}")
     starter.write(tmp_path / "prompt.txt", tmp_path / "recipe.yaml")

@@ -201,8 +201,8 @@ def test_tpe_finds_what_is_better(
     nearer is better.
     """
 
-    def answer(search: tune._Search, combination: tune.Combination) -> dict[str, Any]:
-        temperature, length = search.settings(combination).values()
+    def answer(search: tune.Search, combination: tune.Combination) -> dict[str, Any]:
+        temperature, length = tune.settings(search.wanted, combination).values()
         mean = 1 - temperature - length / 100 + (combination[0] == "short")
         return {
             "mean": mean,
@@ -213,7 +213,7 @@ def test_tpe_finds_what_is_better(
             "failures": 0,
         }
 
-    monkeypatch.setattr(tune._Search, "answer", answer)
+    monkeypatch.setattr(tune, "answer", answer)
     settings = {
         "sampling.temperature": [0.0, 0.2, 0.4, 0.6, 0.8],
         "sampling.max_new_tokens": [1, 2, 3, 4, 5, 6],

@@ -1,14 +1,25 @@
-"""The commands. No logic here, and nothing heavy imported until a command needs it."""
+"""The commands: each a function and its docstring. No logic here, and nothing heavy imported until
+a command needs it.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
+
+from unprompt import __version__
+from unprompt.messages import UserError, say
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from unprompt.pipeline import Run
+    from unprompt.recipe import Recipe
 
 app = typer.Typer(
     name="unprompt",
@@ -17,26 +28,17 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML recipe.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Override a field, as in --set train.epochs=3. May be repeated.",
-    ),
-]
-Out = Annotated[
-    Path | None,
-    typer.Option(
-        "--out", metavar="DIR", help="The run's folder [default: runs/<name of the recipe>]."
-    ),
-]
+RecipeFile = Annotated[Path, Argument(metavar="RECIPE", help="A YAML recipe.")]
+_SET = "Override a field, as in --set train.epochs=3. May be repeated."
+Overrides = Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE", help=_SET)]
+_OUT = "The run's folder [default: runs/<name of the recipe>]."
+Out = Annotated[Path | None, Option(metavar="DIR", help=_OUT)]
+RunFolder = Annotated[Path, Argument(metavar="RUN", help="A run's folder.")]
+_RATED = "Rate only this system. May be repeated."
+Rated = Annotated[list[str] | None, Option(metavar="NAME", help=_RATED)]
 
 
 def _version(wanted: bool) -> None:
-    from unprompt import __version__
-
     if wanted:
         typer.echo(f"unprompt {__version__}")
         raise typer.Exit
@@ -45,8 +47,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+        bool, Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """Put a prompt into a model's weights, and prove it with numbers."""
@@ -57,9 +58,13 @@ def run(recipe: RecipeFile, overrides: Overrides = None, out: Out = None) -> Non
     """Distil: check, ask the teacher, train the student, evaluate, report. Goes on where an earlier
     run stopped.
     """
-    from unprompt import pipeline, recipe as recipe_
+    from unprompt import pipeline
 
-    _show_run(pipeline.run(recipe_.load(recipe, overrides or []), out))
+    _show_run(pipeline.run(_load(recipe, overrides), out))
+
+
+_RAY = "Ask by many workers on a Ray cluster: local, auto, host:port or ray://host:port."
+_WORKERS = "How many share the cluster [default: one for each GPU, or each machine]."
 
 
 @app.command()
@@ -67,28 +72,13 @@ def collect(
     recipe: RecipeFile,
     overrides: Overrides = None,
     out: Out = None,
-    ray: Annotated[
-        str | None,
-        typer.Option(
-            "--ray",
-            metavar="ADDRESS",
-            help="Ask by many workers on a Ray cluster: local, auto, host:port or ray://host:port.",
-        ),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            "--workers",
-            min=1,
-            help="How many share the cluster [default: one for each GPU, or each machine].",
-        ),
-    ] = None,
+    ray: Annotated[str | None, Option(metavar="ADDRESS", help=_RAY)] = None,
+    workers: Annotated[int | None, Option(min=1, help=_WORKERS)] = None,
 ) -> None:
     """Only ask the teacher: the part of a run that many machines can share. `run` goes on from
     there.
     """
-    from unprompt import pipeline, recipe as recipe_
-    from unprompt.messages import UserError
+    from unprompt import pipeline
     from unprompt.stages.cluster import Workers
 
     if workers and not ray:
@@ -97,43 +87,33 @@ def collect(
             where="--workers",
             fix="add --ray local, or the cluster's address",
         )
-    for line in pipeline.collect(
-        recipe_.load(recipe, overrides or []), out, Workers(ray, workers) if ray else None
-    ):
-        print(line)
+    shared = Workers(ray, workers) if ray else None
+    _print(pipeline.collect(_load(recipe, overrides), out, shared))
 
 
 @app.command()
 def check(recipe: RecipeFile, overrides: Overrides = None) -> None:
     """Check a recipe and all it names, and estimate what it costs. Loads no weights."""
-    from unprompt import recipe as recipe_
-    from unprompt.messages import say
     from unprompt.stages import check as check_
 
-    for line in check_.check(recipe_.load(recipe, overrides or [])).lines:
-        say(line)
-    say("the recipe is in order")
+    say(*check_.check(_load(recipe, overrides)).lines, "the recipe is in order")
 
 
 @app.command()
 def demo(overrides: Overrides = None, out: Out = None) -> None:
     """Run the quickstart: a 48-example prompt disappears into a 135M-parameter model."""
-    from unprompt import pipeline, recipe as recipe_
     from unprompt.tools import demo as demo_
 
-    _show_run(pipeline.run(recipe_.load(demo_.recipe_path(), overrides or []), out))
+    run(demo_.recipe_path(), overrides, out)
+
+
+_ID = "An input's or held-out example's id; the first input unless given."
 
 
 @app.command()
 def show(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
-    example: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[ID]",
-            help="An input's or held-out example's id; the first input unless given.",
-        ),
-    ] = None,
+    folder: RunFolder,
+    example: Annotated[str | None, Argument(metavar="[ID]", help=_ID)] = None,
 ) -> None:
     """One example through every stage: both prompts, completion, span, tokens with their labels,
     grades.
@@ -145,15 +125,12 @@ def show(
 
 @app.command()
 def compare(
-    folders: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs.")
-    ],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the page goes.")] = Path(
+    folders: Annotated[list[Path], Argument(metavar="RUN...", help="Folders of finished runs.")],
+    out: Annotated[Path, Option(metavar="FILE", help="Where the page goes.")] = Path(
         "compare.html"
     ),
 ) -> None:
     """Several runs in one page: their students side by side, and what differs in their recipes."""
-    from unprompt.messages import say
     from unprompt.tools import compare as compare_
 
     say(f"done: {compare_.compare(folders, out)}")
@@ -162,65 +139,47 @@ def compare(
 @app.command()
 def init(
     prompt: Annotated[
-        Path, typer.Argument(metavar="PROMPT.txt", help="A text file with the long prompt.")
+        Path, Argument(metavar="PROMPT.txt", help="A text file with the long prompt.")
     ],
-    out: Annotated[
-        Path, typer.Option("--out", metavar="FILE", help="Where the recipe goes.")
-    ] = Path("recipe.yaml"),
+    out: Annotated[Path, Option(metavar="FILE", help="Where the recipe goes.")] = Path(
+        "recipe.yaml"
+    ),
 ) -> None:
     """Write a starter recipe around a prompt you have."""
-    from unprompt.messages import say
     from unprompt.tools import starter
 
-    for line in starter.write(prompt, out):
-        say(line)
+    say(*starter.write(prompt, out))
+
+
+_LESSONS = "Whose lessons; the last round's unless given."
+_FILE = "The file [default: transfer.jsonl in the run's folder]."
+_CHECK = "Only check such a file, of whatever origin."
+_COUNTS = "Whose tokenizer counts the tokens of --check."
 
 
 @app.command()
 def transfer(
-    folder: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="A run's folder.")] = None,
-    round_: Annotated[
-        str | None,
-        typer.Option(
-            "--round", metavar="NAME", help="Whose lessons; the last round's unless given."
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", metavar="FILE", help="The file [default: transfer.jsonl in the run's folder]."
-        ),
-    ] = None,
-    file: Annotated[
-        Path | None,
-        typer.Option("--check", metavar="FILE", help="Only check such a file, of whatever origin."),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model", metavar="MODEL", help="Whose tokenizer counts the tokens of --check."
-        ),
-    ] = None,
+    folder: Annotated[Path | None, Argument(metavar="[RUN]", help="A run's folder.")] = None,
+    round_: Annotated[str | None, Option("--round", metavar="NAME", help=_LESSONS)] = None,
+    out: Annotated[Path | None, Option(metavar="FILE", help=_FILE)] = None,
+    file: Annotated[Path | None, Option("--check", metavar="FILE", help=_CHECK)] = None,
+    model: Annotated[str | None, Option(metavar="MODEL", help=_COUNTS)] = None,
 ) -> None:
     """Hand over: a round's prompts and answers as chat JSONL for hosted fine-tuning and other
     trainers.
     """
-    from unprompt.messages import UserError, say
     from unprompt.tools import transfer as transfer_
 
-    if (folder is None) == (file is None):
+    if file and not folder:
+        say(*transfer_.check_file(file, model))
+    elif folder and not file:
+        say(*transfer_.hand_over(folder, round_, out))
+    else:
         raise UserError(
             "give a run's folder, or --check FILE",
             where="transfer",
             fix="as in `unprompt transfer runs/NAME`",
         )
-    if file is not None:
-        lines = transfer_.check_file(file, model)
-    else:
-        assert folder
-        lines = transfer_.hand_over(folder, round_, out)
-    for line in lines:
-        say(line)
 
 
 @app.command()
@@ -228,142 +187,88 @@ def tune(recipe: RecipeFile, overrides: Overrides = None, out: Out = None) -> No
     """Choose sampling settings and a variant of a prompt on an evaluation split, and write the
     chosen recipe. Goes on where an earlier search stopped.
     """
-    from unprompt import recipe as recipe_
     from unprompt.tools import tune as tune_
 
-    found = tune_.tune(recipe_.load(recipe, overrides or []), out)
+    tuned = tune_.tune(_load(recipe, overrides), out)
     console = _console()
-    _print_table(console, *tune_.table(found.report))
-    console.print(
-        f"\ndone: {found.folder}/chosen.yaml, tune.json",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
+    _print_table(console, *tune_.table(tuned.report))
+    say(f"\ndone: {tuned.folder}/chosen.yaml, tune.json", to=console)
 
 
 @app.command()
 def library(
     name: Annotated[
-        str | None,
-        typer.Argument(metavar="[NAME]", help="A task; all of them are listed unless given."),
+        str | None, Argument(metavar="[NAME]", help="A task; all of them are listed unless given.")
     ] = None,
 ) -> None:
     """The prompt library: tasks with a plain and an elaborate prompt, which a recipe may name."""
-    from unprompt.messages import UserError
     from unprompt.recipe import library as library_
 
     try:
-        lines = library_.listed() if name is None else library_.written(name).rstrip().splitlines()
+        lines = library_.listed() if name is None else [library_.written(name).rstrip()]
     except ValueError as error:
         what, _, fix = str(error).partition(" -> ")
         raise UserError(what, where="unprompt library", fix=fix) from None
-    for line in lines:
-        typer.echo(line)
+    _print(lines)
+
+
+_CACHED = "How many prompt tokens are in the provider's cache."
+_PRICES = "Your price table; it wins over our examples."
 
 
 @app.command()
 def cost(
-    model: Annotated[
-        str, typer.Option("--model", metavar="NAME", help="A model of the price table.")
-    ],
+    model: Annotated[str, Option(metavar="NAME", help="A model of the price table.")],
     input_: Annotated[
-        int, typer.Option("--input", min=0, metavar="TOKENS", help="Prompt tokens of one call.")
+        int, Option("--input", min=0, metavar="TOKENS", help="Prompt tokens of one call.")
     ],
-    output: Annotated[
-        int,
-        typer.Option("--output", min=0, metavar="TOKENS", help="Completion tokens of one call."),
-    ],
-    cached: Annotated[
-        int,
-        typer.Option(
-            "--cached",
-            min=0,
-            metavar="TOKENS",
-            help="How many prompt tokens are in the provider's cache.",
-        ),
-    ] = 0,
-    prices: Annotated[
-        Path | None,
-        typer.Option(
-            "--prices", metavar="FILE", help="Your price table; it wins over our examples."
-        ),
-    ] = None,
+    output: Annotated[int, Option(min=0, metavar="TOKENS", help="Completion tokens of one call.")],
+    cached: Annotated[int, Option(min=0, metavar="TOKENS", help=_CACHED)] = 0,
+    prices: Annotated[Path | None, Option(metavar="FILE", help=_PRICES)] = None,
 ) -> None:
     """Dollars per 1,000 calls, from prices and token counts."""
     from unprompt.report import cost as cost_
 
-    for line in cost_.lines(prices, model, input_, output, cached):
-        print(line)
+    _print(cost_.lines(prices, model, input_, output, cached))
+
+
+_READ = "A rated sheet, or ratings.sqlite of the page. May be repeated."
+_SHEET = "Where the sheet goes [default: RUN/rating_sheet.csv]."
+_DRAWN = "Examples of each context, drawn at random [default: all]."
 
 
 @app.command()
 def rate(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
-    read: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--read",
-            metavar="FILE",
-            help="A rated sheet, or ratings.sqlite of the page. May be repeated.",
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", metavar="FILE", help="Where the sheet goes [default: RUN/rating_sheet.csv]."
-        ),
-    ] = None,
-    system: Annotated[
-        list[str] | None,
-        typer.Option("--system", metavar="NAME", help="Rate only this system. May be repeated."),
-    ] = None,
-    examples: Annotated[
-        int | None,
-        typer.Option(
-            "--examples", min=1, help="Examples of each context, drawn at random [default: all]."
-        ),
-    ] = None,
-    low: Annotated[int, typer.Option("--low", help="Lowest rating.")] = 0,
-    high: Annotated[int, typer.Option("--high", help="Highest rating.")] = 6,
+    folder: RunFolder,
+    read: Annotated[list[Path] | None, Option(metavar="FILE", help=_READ)] = None,
+    out: Annotated[Path | None, Option(metavar="FILE", help=_SHEET)] = None,
+    system: Rated = None,
+    examples: Annotated[int | None, Option(min=1, help=_DRAWN)] = None,
+    low: Annotated[int, Option(help="Lowest rating.")] = 0,
+    high: Annotated[int, Option(help="Highest rating.")] = 6,
 ) -> None:
     """Export a blinded sheet of the systems' answers for people to rate, or read the ratings of
     several people.
     """
     from unprompt.tools.rating import rate as rate_
 
-    for line in (
-        rate_.lines(rate_.ratings(folder, read))
-        if read
-        else rate_.exported(folder, out, system or [], examples, low, high)
-    ):
-        print(line)
+    if read:
+        _print(rate_.lines(rate_.ratings(folder, read)))
+    else:
+        _print(rate_.export(folder, out, system or [], examples, low, high))
+
+
+_HOST = "Where to listen. Beyond this machine, a token is made and asked for."
+_SHOWN = "Examples of each context to rate, drawn at random [default: all]."
 
 
 @app.command()
 def ui(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
-    host: Annotated[
-        str,
-        typer.Option(
-            "--host", help="Where to listen. Beyond this machine, a token is made and asked for."
-        ),
-    ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, help="0 finds a free one.")
-    ] = 7860,
-    system: Annotated[
-        list[str] | None,
-        typer.Option("--system", metavar="NAME", help="Rate only this system. May be repeated."),
-    ] = None,
-    examples: Annotated[
-        int | None,
-        typer.Option(
-            "--examples",
-            min=1,
-            help="Examples of each context to rate, drawn at random [default: all].",
-        ),
-    ] = None,
+    folder: RunFolder,
+    host: Annotated[str, Option(help=_HOST)] = "127.0.0.1",
+    port: Annotated[int, Option(min=0, max=65535, help="0 finds a free one.")] = 7860,
+    system: Rated = None,
+    examples: Annotated[int | None, Option(min=1, help=_SHOWN)] = None,
 ) -> None:
     """Two pages in the browser: try the systems side by side, and rate their answers, blinded."""
     from unprompt.tools import ui as ui_
@@ -371,20 +276,15 @@ def ui(
     ui_.serve(folder, host, port, system or [], examples)
 
 
+_WHO = "Who answers: teacher, before or a round [default: the last student]."
+
+
 @app.command()
 def chat(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
-    system: Annotated[
-        str | None,
-        typer.Option(
-            "--system",
-            metavar="NAME",
-            help="Who answers: teacher, before or a round [default: the last student].",
-        ),
-    ] = None,
+    folder: RunFolder,
+    system: Annotated[str | None, Option(metavar="NAME", help=_WHO)] = None,
     context: Annotated[
-        str | None,
-        typer.Option("--context", metavar="NAME", help="Whose prompts [default: the first]."),
+        str | None, Option(metavar="NAME", help="Whose prompts [default: the first].")
     ] = None,
 ) -> None:
     """Ask a run's systems in the terminal."""
@@ -393,38 +293,45 @@ def chat(
     chat_.chat(folder, system, context)
 
 
+_STUDENT = "Whose student; the last round's unless given."
+
+
 @app.command()
 def export(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
-    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="A new folder.")],
-    round_: Annotated[
-        str | None,
-        typer.Option(
-            "--round", metavar="NAME", help="Whose student; the last round's unless given."
-        ),
-    ] = None,
+    folder: RunFolder,
+    to: Annotated[Path, Option(metavar="DIR", help="A new folder.")],
+    round_: Annotated[str | None, Option("--round", metavar="NAME", help=_STUDENT)] = None,
     merge: Annotated[
-        bool, typer.Option("--merge/--adapter", help="Whole weights, or the adapter alone.")
+        bool, Option("--merge/--adapter", help="Whole weights, or the adapter alone.")
     ] = True,
 ) -> None:
     """Write a student as a folder that transformers, vLLM and llama.cpp's converter read, and print
     the commands that serve it.
     """
-    from unprompt.messages import say
     from unprompt.tools import export as export_
 
-    for line in export_.export(folder, to, round_, merge=merge):
-        say(line)
+    say(*export_.export(folder, to, round_, merge=merge))
 
 
-def _console() -> Any:
+def _load(path: Path, overrides: list[str] | None) -> Recipe:
+    from unprompt import recipe
+
+    return recipe.load(path, overrides or [])
+
+
+def _print(lines: list[str]) -> None:
+    for line in lines:
+        print(line)
+
+
+def _console() -> Console:
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else 160)
 
 
 def _print_table(
-    console: Any, title: str, columns: list[str], rows: list[list[str]], lines: list[str]
+    console: Console, title: str, columns: list[str], rows: list[list[str]], lines: list[str]
 ) -> None:
     from rich.table import Table
 
@@ -435,11 +342,10 @@ def _print_table(
         for row in rows:
             table.add_row(*row)
         console.print(table)
-    for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    say(*lines, to=console)
 
 
-def _show_run(finished: Any) -> None:
+def _show_run(finished: Run) -> None:
     from unprompt import report
     from unprompt.stages import processes
 
@@ -448,32 +354,18 @@ def _show_run(finished: Any) -> None:
     console = _console()
     for table in report.tables(finished.report):
         _print_table(console, *table)
-    console.print("\nUse the student:", highlight=False)
-    for line in finished.report["use"]:
-        console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
-    state = (
-        "nothing has changed since this run, so nothing was done" if finished.unchanged else "done"
-    )
-    console.print(
-        f"\n{state}: {finished.folder}/report.html, report.md, report.json",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
+    say("\nUse the student:", *(f"  {line}" for line in finished.report["use"]), to=console)
+    unchanged = "nothing has changed since this run, so nothing was done"
+    state = unchanged if finished.unchanged else "done"
+    say(f"\n{state}: {finished.folder}/report.html, report.md, report.json", to=console)
 
 
 def main() -> None:
     """Entry point: a `UserError` becomes one line and exit code 2."""
-    from unprompt.messages import UserError
-
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    _guarded(app, UserError)
-
-
-def _guarded(command: Callable[[], None], user_error: type[Exception]) -> None:
     try:
-        command()
-    except user_error as error:
+        app()
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:

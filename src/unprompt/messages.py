@@ -46,20 +46,25 @@ class _Rate(ProgressColumn):
         return Text(f"{task.speed:.1f}/s" if task.speed else "", style="cyan")
 
 
+def say(*lines: str, to: Console | None = None) -> None:
+    """Lines for the user, as they are: beside the bars, unless another console is named."""
+    for line in lines:
+        (to or console).print(line, highlight=False, markup=False, soft_wrap=True)
+
+
 @contextlib.contextmanager
 def bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show how a task of `total` pieces goes; the value yielded is told how many more are done."""
     began, done = time.perf_counter(), 0
-    columns = (
+    with Progress(
         TextColumn("{task.description:32}"),
         BarColumn(),
         MofNCompleteColumn(),
         _Rate(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-    )
-    with Progress(
-        *columns, console=console, disable=console.quiet or not console.is_terminal
+        console=console,
+        disable=console.quiet or not console.is_terminal,
     ) as shown:
         task = shown.add_task(title, total=total)
 
@@ -71,14 +76,4 @@ def bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
         yield advance
     took = time.perf_counter() - began
     if not console.is_terminal and took > 0.5:
-        console.print(
-            f"{title}: {done} in {took:.1f} s ({done / took:.1f}/s)",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
-
-
-def say(line: str) -> None:
-    """A line for the user, beside the bars."""
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(f"{title}: {done} in {took:.1f} s ({done / took:.1f}/s)")

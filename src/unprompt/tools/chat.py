@@ -49,19 +49,20 @@ def chat(
     def say(line: str, end: str = "\n") -> None:
         print(line, end=end, file=out, flush=True)
 
+    names = ", ".join(f"/{name}" for name in systems)
     say(
-        f"{system} answers ({context}); "
-        + ", ".join(f"/{name}" for name in systems)
-        + " to ask another, /all for one after the other, /quit to leave"
+        f"{system} answers ({context}); {names} to ask another, /all for one after the other,"
+        " /quit to leave"
     )
     asked = [system]
     while True:
         try:
             first = read(f"{fields[0] if fields else 'enter'}> ")
-            if first.startswith("/") and first[1:].strip() in (*systems, "all", "quit"):
-                if first[1:].strip() == "quit":
-                    return
-                asked = systems if first[1:].strip() == "all" else [first[1:].strip()]
+            command = first[1:].strip() if first.startswith("/") else None
+            if command == "quit":
+                return
+            if command in (*systems, "all"):
+                asked = systems if command == "all" else [command]
                 continue
             typed = {name: first if name == fields[0] else read(f"{name}> ") for name in fields}
         except EOFError:

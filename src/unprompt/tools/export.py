@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from unprompt import recipe as recipe_, report
 from unprompt.engines import models
 from unprompt.messages import UserError
-from unprompt.recipe import Recipe, Sampling
+from unprompt.recipe import Recipe
 from unprompt.records import student
 from unprompt.stages.weights import Weights
 from unprompt.store.files import replacing
@@ -60,35 +60,25 @@ def export(folder: Path, to: Path, round_: str | None, *, merge: bool = True) ->
         )
     tokenizer = models.load_tokenizer(recipe.model, "model")
     model: Any = Weights(recipe, files, tokenizer).student(student(name)).model
-    whole = merge and adapter is not None
     with replacing(to) as partial, models.quiet():
         partial.mkdir(parents=True)
-        if whole:
+        if merge and adapter:
             model = model.merge_and_unload()
         settings = generation(recipe, tokenizer, model)
         if merge:
             model.generation_config = settings
-        model.save_pretrained(partial)
-        settings.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
-        (partial / "README.md").write_text(report.model_card(proven, name, merged=whole), "utf-8")
-    what = "whole weights" if merge else f"adapter of rank {adapter.rank if adapter else 0}"
-    stops = ", ".join(map(repr, _graded(recipe).stop))
-    return [
-        f"{to}: {what} of '{name}', tokenizer, generation settings, model card",
-        *(
-            [f"note: in the run, answers also ended at {stops}: give a server that as `stop`"]
-            if stops
-            else []
-        ),
-        *commands(recipe, name, to, merged=merge, encoder_decoder=model.config.is_encoder_decoder),
-    ]
-
-
-def _graded(recipe: Recipe) -> Sampling:
-    """How the graded answers of the first evaluated context were written."""
-    evaluations = filter(None, map(recipe.evaluation, recipe.contexts))
-    return recipe.sampling_of(next(evaluations, None))
+        for part in (model, settings, tokenizer):
+            part.save_pretrained(partial)
+        (partial / "README.md").write_text(report.model_card(proven, name, merged=merge), "utf-8")
+    what = "whole weights" if merge or not adapter else f"adapter of rank {adapter.rank}"
+    lines = [f"{to}: {what} of '{name}', tokenizer, generation settings, model card"]
+    if recipe.sampling.stop:
+        stops = ", ".join(map(repr, recipe.sampling.stop))
+        lines.append(
+            f"note: in the run, answers also ended at {stops}: give a server that as `stop`"
+        )
+    encoder_decoder = model.config.is_encoder_decoder
+    return lines + commands(recipe, name, to, merged=merge, encoder_decoder=encoder_decoder)
 
 
 def generation(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, model: Any) -> GenerationConfig:
@@ -97,15 +87,12 @@ def generation(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, model: Any) -
     """
     from transformers import GenerationConfig
 
-    sampling = _graded(recipe)
-    chance: dict[str, Any] = {"do_sample": False}
+    evaluations = filter(None, map(recipe.evaluation, recipe.contexts))
+    evaluation = next(evaluations, None)
+    sampling = recipe.sampling_of(evaluation)
+    chance: dict[str, Any] = {"do_sample": bool(sampling.temperature)}
     if sampling.temperature:
-        chance = {
-            "do_sample": True,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "top_k": 0,
-        }
+        chance |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
     return GenerationConfig(
         eos_token_id=sorted(models.end_ids(tokenizer, model.generation_config)),
         pad_token_id=tokenizer.pad_token_id,
@@ -120,7 +107,6 @@ def commands(
     recipe: Recipe, name: str, to: Path, *, merged: bool, encoder_decoder: bool
 ) -> list[str]:
     """Lines that load and serve what lies in `to`."""
-    path, adapter = shlex.quote(str(to)), recipe.plan[name].train.adapter
     kind = "ForSeq2SeqLM" if encoder_decoder else "ForCausalLM"
     library = "transformers import Auto" if merged else "peft import AutoPeft"
     lines = [
@@ -129,34 +115,26 @@ def commands(
     ]
     if encoder_decoder:
         return lines  # the servers below serve decoders
-    chats = any(context.student.messages for context in recipe.contexts.values())
-    base = shlex.quote(recipe.model.name or models.folder_of(recipe.model, "model"))
+    path, adapter = shlex.quote(str(to)), recipe.plan[name].train.adapter
     if merged:
         lines += [
             f"vLLM:          vllm serve {path}",
             f"transformers:  transformers serve {path}",
-            (
-                f"llama.cpp:     python convert_hf_to_gguf.py {path} --outfile {name}.gguf &&"
-                f" llama-server -m {name}.gguf"
-            ),
+            f"llama.cpp:     python convert_hf_to_gguf.py {path} --outfile {name}.gguf &&"
+            f" llama-server -m {name}.gguf",
         ]
     else:
         assert adapter
+        base = shlex.quote(recipe.model.name or models.folder_of(recipe.model, "model"))
+        rank = max(8, 1 << (adapter.rank - 1).bit_length())
         lines += [
-            (
-                f"vLLM:          vllm serve {base} --enable-lora --max-lora-rank"
-                f" {max(8, 1 << (adapter.rank - 1).bit_length())} --lora-modules {name}={path}"
-            ),
-            (
-                f"llama.cpp:     python convert_lora_to_gguf.py {path} --base {base} --outfile"
-                f" {name}.gguf && llama-server -m BASE.gguf --lora {name}.gguf"
-            ),
+            f"vLLM:          vllm serve {base} --enable-lora --max-lora-rank {rank} --lora-modules"
+            f" {name}={path}",
+            f"llama.cpp:     python convert_lora_to_gguf.py {path} --base {base} --outfile"
+            f" {name}.gguf && llama-server -m BASE.gguf --lora {name}.gguf",
             "transformers:  export with --merge: `transformers serve` takes whole weights",
         ]
-    return [
-        *lines,
-        (
-            f"ask:           POST /v1/{'chat/completions' if chats else 'completions'} with the"
-            " student's prompt (README.md there)"
-        ),
-    ]
+    chats = any(context.student.messages for context in recipe.contexts.values())
+    address = "chat/completions" if chats else "completions"
+    lines.append(f"ask:           POST /v1/{address} with the student's prompt (README.md there)")
+    return lines

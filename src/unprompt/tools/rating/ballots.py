@@ -26,11 +26,8 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
         with contextlib.closing(sqlite3.connect(path, timeout=30)) as connection, connection:
             yield connection
     except sqlite3.Error as error:
-        raise UserError(
-            f"SQLite: {error}",
-            where=str(path),
-            fix="check the disk, and that this is a file of ratings",
-        ) from None
+        fix = "check the disk, and that this is a file of ratings"
+        raise UserError(f"SQLite: {error}", where=str(path), fix=fix) from None
 
 
 def create(path: Path) -> None:
@@ -44,30 +41,18 @@ def save(path: Path, rater: str, id_: str, rating: int) -> None:
     """Write one rating down; a later one of the same person for the same response replaces it."""
     with _opened(path) as connection:
         connection.execute("PRAGMA synchronous = FULL")
-        connection.execute(
-            "REPLACE INTO ratings (rater, id, rating) VALUES (?, ?, ?)", (rater, id_, rating)
-        )
+        row = (rater, id_, rating)
+        connection.execute("REPLACE INTO ratings (rater, id, rating) VALUES (?, ?, ?)", row)
 
 
 def given(path: Path) -> dict[str, dict[str, int]]:
     """Rater -> id -> rating."""
-    found: dict[str, dict[str, int]] = {}
+    ratings: dict[str, dict[str, int]] = {}
+    query = "SELECT rater, id, rating FROM ratings ORDER BY at, rater, id"
     with _opened(path) as connection:
-        for rater, id_, rating in connection.execute(
-            "SELECT rater, id, rating FROM ratings ORDER BY at, rater, id"
-        ):
-            found.setdefault(rater, {})[id_] = rating
-    return found
-
-
-def of(path: Path, rater: str) -> dict[str, int]:
-    """One person's ratings: id -> rating."""
-    with _opened(path) as connection:
-        return dict(
-            connection.execute(
-                "SELECT id, rating FROM ratings WHERE rater = ?", (rater,)
-            ).fetchall()
-        )
+        for rater, id_, rating in connection.execute(query):
+            ratings.setdefault(rater, {})[id_] = rating
+    return ratings
 
 
 def is_one(path: Path) -> bool:

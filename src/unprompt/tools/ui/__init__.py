@@ -45,63 +45,53 @@ def app(
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     try:
         import gradio as gr
-        from fastapi import FastAPI
-        from fastapi.responses import RedirectResponse, Response
-        from gradio import themes
-        from starlette.middleware.trustedhost import TrustedHostMiddleware
     except ImportError:
         raise UserError(
             "the pages need Gradio", where="unprompt ui", fix="pip install 'unprompt[ui]'"
         ) from None
+    from fastapi import FastAPI
+    from fastapi.responses import RedirectResponse, Response
+    from gradio import themes
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    from unprompt.tools.live import Live
-    from unprompt.tools.rating import rate
-    from unprompt.tools.ui import rating, trying
     from unprompt.tools.ui.guard import Guard
 
-    live = Live(folder)
-    served = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    font = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Arial", "sans-serif"]
     theme = themes.Base(
         primary_hue="blue",
         neutral_hue="slate",
         radius_size="sm",
-        font=font,
+        font=["system-ui", "-apple-system", "Segoe UI", "Roboto", "Arial", "sans-serif"],
         font_mono=["ui-monospace", "monospace"],
     )
-    pages = {"/try": (trying.page(live), "", trying.CSS)}
+    how: dict[str, Any] = {"footer_links": [], "show_error": False, "ssr_mode": False}
+    served = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    for path, page in _pages(folder, systems, examples).items():
+        gr.mount_gradio_app(served, path=path, theme=theme, max_file_size=1, **page, **how)
+    served.add_api_route("/favicon.ico", lambda: Response(status_code=204), include_in_schema=False)
+    served.add_api_route("/", lambda: RedirectResponse("/try/"), include_in_schema=False)
+    if token is None:
+        hosts = ["127.0.0.1", "localhost", "::1"]
+        served.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
+    return Guard(served, token)
+
+
+def _pages(folder: Path, systems: Sequence[str], examples: int | None) -> dict[str, dict[str, Any]]:
+    """Path -> the page, and what stands in its head."""
+    from unprompt.tools.live import Live
+    from unprompt.tools.rating import rate
+    from unprompt.tools.ui import rating, trying
+
+    live = Live(folder)
+    pages = {"/try": {"blocks": trying.page(live), "css": trying.CSS}}
     try:
         key = rate.blinded(folder, systems, examples, LOW, HIGH)
     except UserError as error:
         if error.what != rate.NO_ANSWERS:
             raise
         say(f"note: no page Rate: {error.what}")
-    else:
-        pages["/rate"] = (
-            rating.page(live.name, key, folder / rate.BALLOTS),
-            rating.KEYS,
-            rating.CSS,
-        )
-    for path, (blocks, head, css) in pages.items():
-        gr.mount_gradio_app(
-            served,
-            blocks,
-            path,
-            theme=theme,
-            head=head,
-            css=css,
-            footer_links=[],
-            show_error=False,
-            max_file_size=1,
-            ssr_mode=False,
-        )
-    served.add_api_route("/favicon.ico", lambda: Response(status_code=204), include_in_schema=False)
-    served.add_api_route("/", lambda: RedirectResponse("/try/"), include_in_schema=False)
-    if token is None:
-        served.add_middleware(
-            TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "::1"]
-        )
-    return Guard(served, token)
+        return pages
+    page = rating.page(live.name, key, folder / rate.BALLOTS)
+    return pages | {"/rate": {"blocks": page, "css": rating.CSS, "head": rating.KEYS}}
 
 
 def serve(folder: Path, host: str, port: int, systems: Sequence[str], examples: int | None) -> None:
@@ -126,23 +116,18 @@ def serve(folder: Path, host: str, port: int, systems: Sequence[str], examples: 
                 where=f"{host}:{port}",
                 fix="choose another --port or --host (0 finds a free port)",
             ) from None
-        found = listening.getsockname()[1]
-        name = (
-            socket.gethostname()
-            if host in ("0.0.0.0", "::")
-            else f"[{host}]"
-            if ":" in host
-            else host
-        )
-        for page, what in (("try", "ask the systems"), ("rate", "rate their answers, blinded")):
-            say(f"http://{name}:{found}/{page}/{f'?token={token}' if token else ''}   {what}")
+        name = f"[{host}]" if ":" in host else host
+        if host in ("0.0.0.0", "::"):
+            name = socket.gethostname()
+        address = f"http://{name}:{listening.getsockname()[1]}"
+        query = f"?token={token}" if token else ""
+        say(f"{address}/try/{query}   ask the systems")
+        say(f"{address}/rate/{query}   rate their answers, blinded")
         if token:
             say(
                 "the token is the key to these pages: whoever has the link comes in. The connection"
                 " is not encrypted."
             )
-        say(
-            f"ratings are kept in {folder / 'ratings.sqlite'}; then: unprompt rate {folder} --read"
-            f" {folder / 'ratings.sqlite'}"
-        )
+        ratings = folder / "ratings.sqlite"
+        say(f"ratings are kept in {ratings}; then: unprompt rate {folder} --read {ratings}")
         uvicorn.Server(uvicorn.Config(served, log_level="warning")).run(sockets=[listening])

@@ -4,6 +4,7 @@ nothing from outside.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import MutableMapping
 from http.cookies import CookieError, SimpleCookie
@@ -12,14 +13,14 @@ from urllib.parse import parse_qs
 
 _COOKIE = "unprompt_token"
 _POLICY = (
-    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; connect-src 'self' data: blob:;"
-    " frame-ancestors 'none'; form-action 'self'"
+    b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; connect-src 'self' data: blob:;"
+    b" frame-ancestors 'none'; form-action 'self'"
 )
-_HEADERS = {
-    "content-security-policy": _POLICY,
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-}
+_HEADERS = (
+    (b"content-security-policy", _POLICY),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+)
 
 
 class Guard:
@@ -38,10 +39,7 @@ class Guard:
 
         async def sent(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [
-                    *message.get("headers", ()),
-                    *((k.encode(), v.encode()) for k, v in _HEADERS.items()),
-                ]
+                message["headers"] = [*message.get("headers", ()), *_HEADERS]
             await send(message)
 
         if scope["type"] == "lifespan" or self._token is None or self._is(self._cookie(scope)):
@@ -49,20 +47,14 @@ class Guard:
         elif scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
         elif self._is(parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]):
-            cookie = f"{_COOKIE}={self._token}; Path=/; HttpOnly; SameSite=Lax"
-            place = (
-                scope["path"].encode("ascii", "replace")
-                if not scope["path"].startswith("//")
-                else b"/"
+            cookie = f"{_COOKIE}={self._token}; Path=/; HttpOnly; SameSite=Lax".encode()
+            here = (
+                b"/" if scope["path"].startswith("//") else scope["path"].encode("ascii", "replace")
             )
-            await _respond(sent, 303, [(b"location", place), (b"set-cookie", cookie.encode())], b"")
+            await _respond(sent, 303, [(b"location", here), (b"set-cookie", cookie)], b"")
         else:
-            await _respond(
-                sent,
-                403,
-                [(b"content-type", b"text/plain")],
-                b"This page needs the whole link, with its token.",
-            )
+            text = b"This page needs the whole link, with its token."
+            await _respond(sent, 403, [(b"content-type", b"text/plain")], text)
 
     def _is(self, given: str) -> bool:
         assert self._token is not None
@@ -70,22 +62,15 @@ class Guard:
 
     @staticmethod
     def _cookie(scope: MutableMapping[str, Any]) -> str:
-        found: SimpleCookie = SimpleCookie()
+        cookies: SimpleCookie = SimpleCookie()
         for name, value in scope["headers"]:
             if name == b"cookie":
-                try:
-                    found.load(value.decode("latin-1"))
-                except CookieError:
-                    continue
-        return found[_COOKIE].value if _COOKIE in found else ""
+                with contextlib.suppress(CookieError):
+                    cookies.load(value.decode("latin-1"))
+        return cookies[_COOKIE].value if _COOKIE in cookies else ""
 
 
 async def _respond(send: Any, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-    await send(
-        {
-            "type": "http.response.start",
-            "status": status,
-            "headers": [*headers, (b"cache-control", b"no-store")],
-        }
-    )
+    headers = [*headers, (b"cache-control", b"no-store")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

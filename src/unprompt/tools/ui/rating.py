@@ -57,6 +57,56 @@ def following(ids: list[str], done: Mapping[str, int], after: str | None) -> str
     return next((id_ for id_ in [*ids[start:], *ids[:start]] if id_ not in done), after or ids[0])
 
 
+def shown(key: Mapping[str, Any], path: Path, rater: str, id_: str) -> list[Any]:
+    """What the page shows of a response: rater, id, progress, input, response, and a button for
+    each rating, the one that was given marked.
+    """
+    rows, done = key["rows"], ballots.given(path).get(rater, {})
+    state = f"response {order(key, rater).index(id_) + 1}"
+    if len(done) >= len(rows):
+        state = "all rated, thank you; you may go back and change"
+    progress = (
+        f"<progress max={len(rows)} value={len(done)}></progress><p>{len(done)} of {len(rows)}"
+        f" rated as {html.escape(visible(rater))} · {state}</p>"
+    )
+    kinds = ["primary" if done.get(id_) == value else "secondary" for value in _scale(key)]
+    texts = [visible(rows[id_]["input"]), visible(rows[id_]["response"])]
+    return [rater, id_, progress, *texts, *(gr.update(variant=kind) for kind in kinds)]
+
+
+def _scale(key: Mapping[str, Any]) -> range:
+    return range(key["low"], key["high"] + 1)
+
+
+def _begin(key: Mapping[str, Any], path: Path, typed: str) -> list[Any]:
+    """A person's first response; who gave no name is asked for it."""
+    rater = " ".join((typed or "").split())
+    named = bool(rater) and len(rater) <= _LONGEST_NAME
+    switched = [gr.update(visible=not named), gr.update(visible=named)]
+    if not named:
+        return [gr.skip(), *switched, *(gr.skip() for _ in range(5 + len(_scale(key))))]
+    first = following(order(key, rater), ballots.given(path).get(rater, {}), None)
+    return [rater, *switched, *shown(key, path, rater, first)]
+
+
+def _rated(key: Mapping[str, Any], path: Path, value: int, rater: str, id_: str) -> Any:
+    if id_ not in key["rows"] or not rater:  # nobody's page sends this
+        return gr.skip()
+    ballots.save(path, rater, id_, value)
+    done = ballots.given(path)[rater]
+    return shown(key, path, rater, following(order(key, rater), done, id_))
+
+
+def _moved(key: Mapping[str, Any], path: Path, by: int, rater: str, id_: str) -> list[Any]:
+    ids = order(key, rater)
+    return shown(key, path, rater, ids[(ids.index(id_) + by) % len(ids)])
+
+
+def _another() -> list[Any]:
+    """Who comes next is asked for a name."""
+    return ["", gr.update(visible=True), gr.update(visible=False)]
+
+
 def page(name: str, key: Mapping[str, Any], path: Path) -> gr.Blocks:
     """The page of a run.
 
@@ -66,54 +116,15 @@ def page(name: str, key: Mapping[str, Any], path: Path) -> gr.Blocks:
         path: Where ratings are kept.
     """
     ballots.create(path)
-    rows, scale = key["rows"], range(key["low"], key["high"] + 1)
-
-    def shown(rater: str, id_: str) -> list[Any]:
-        """What the page shows of a response, in the order of `outputs`."""
-        done = ballots.of(path, rater)
-        said = (
-            "all rated, thank you; you may go back and change"
-            if len(done) >= len(rows)
-            else f"response {order(key, rater).index(id_) + 1}"
-        )
-        progress = (
-            f"<progress max={len(rows)} value={len(done)}></progress><p>{len(done)} of {len(rows)}"
-            f" rated as {html.escape(visible(rater))} · {said}</p>"
-        )
-        return [
-            rater,
-            id_,
-            progress,
-            visible(rows[id_]["input"]),
-            visible(rows[id_]["response"]),
-            *(
-                gr.update(variant="primary" if done.get(id_) == value else "secondary")
-                for value in scale
-            ),
-        ]
-
-    def begin(typed: str) -> list[Any]:
-        rater = " ".join((typed or "").split())
-        if not rater or len(rater) > _LONGEST_NAME:
-            return [
-                gr.skip(),
-                gr.update(visible=True),
-                gr.update(visible=False),
-                *(gr.skip() for _ in outputs),
-            ]
-        first = following(order(key, rater), ballots.of(path, rater), None)
-        return [rater, gr.update(visible=False), gr.update(visible=True), *shown(rater, first)]
-
-    def rated(value: int, rater: str, id_: str) -> list[Any]:
-        if id_ not in rows or not rater:  # nobody's page sends this
-            return [gr.skip() for _ in outputs]
-        ballots.save(path, rater, id_, value)
-        return shown(rater, following(order(key, rater), ballots.of(path, rater), id_))
-
-    def moved(by: int, rater: str, id_: str) -> list[Any]:
-        ids = order(key, rater)
-        return shown(rater, ids[(ids.index(id_) + by) % len(ids)])
-
+    scale, low, high = _scale(key), key["low"], key["high"]
+    hidden: dict[str, Any] = {"visible": "hidden"}
+    text: dict[str, Any] = {"interactive": False, "elem_classes": "text"}
+    small: dict[str, Any] = {"size": "sm", "min_width": 80}
+    quiet: dict[str, Any] = {
+        "api_visibility": "private",
+        "show_progress": "hidden",
+        "concurrency_limit": None,
+    }
     with gr.Blocks(title=f"Rate {name}", analytics_enabled=False, fill_width=True) as blocks:
         remembered = gr.BrowserState(
             "", storage_key=f"unprompt-rater-{key['made_from']}", secret="no secret"
@@ -129,57 +140,29 @@ def page(name: str, key: Mapping[str, Any], path: Path) -> gr.Blocks:
             )
             start = gr.Button("Start", variant="primary", elem_id="start")
         with gr.Column(visible=False) as what:
-            rater, id_ = (
-                gr.Textbox(visible="hidden", elem_id="rater"),
-                gr.Textbox(visible="hidden", elem_id="id"),
-            )
+            named = [gr.Textbox(elem_id="rater", **hidden), gr.Textbox(elem_id="id", **hidden)]
             progress = gr.HTML(elem_id="progress")
-            asked = gr.Textbox(
-                label="Input",
-                lines=4,
-                max_lines=4,
-                interactive=False,
-                elem_id="asked",
-                elem_classes="text",
-            )
+            asked = gr.Textbox(label="Input", lines=4, max_lines=4, elem_id="asked", **text)
             response = gr.Textbox(
-                label="Response",
-                lines=10,
-                max_lines=10,
-                interactive=False,
-                elem_id="response",
-                elem_classes="text",
+                label="Response", lines=10, max_lines=10, elem_id="response", **text
             )
             with gr.Row():
-                buttons = [
-                    gr.Button(str(value), min_width=40, elem_id=f"rate-{value}") for value in scale
-                ]
+                buttons = [gr.Button(str(n), min_width=40, elem_id=f"rate-{n}") for n in scale]
             gr.HTML(
-                f"<p>{key['low']} is worst, {key['high']} is best. Keys: {key['low']} to"
-                f" {key['high']} rate, ← and → go back and on.</p>"
+                f"<p>{low} is worst, {high} is best. Keys: {low} to {high} rate, ← and → go back"
+                " and on.</p>"
             )
             with gr.Row():
-                back, on = (
-                    gr.Button("← back", size="sm", min_width=80, elem_id="back"),
-                    gr.Button("on →", size="sm", min_width=80, elem_id="next"),
-                )
-                other = gr.Button("another name", size="sm", min_width=80, elem_id="other")
-        outputs = [rater, id_, progress, asked, response, *buttons]
-        quiet: dict[str, Any] = {
-            "api_visibility": "private",
-            "show_progress": "hidden",
-            "concurrency_limit": None,
-        }
-        gr.on([start.click, typed.submit], begin, typed, [remembered, who, what, *outputs], **quiet)
-        blocks.load(begin, remembered, [remembered, who, what, *outputs], **quiet)
+                back = gr.Button("← back", elem_id="back", **small)
+                on = gr.Button("on →", elem_id="next", **small)
+                other = gr.Button("another name", elem_id="other", **small)
+        outputs = [*named, progress, asked, response, *buttons]
+        begin, everything = partial(_begin, key, path), [remembered, who, what, *outputs]
+        gr.on([start.click, typed.submit], begin, typed, everything, **quiet)
+        blocks.load(begin, remembered, everything, **quiet)
         for value, button in zip(scale, buttons, strict=True):
-            button.click(partial(rated, value), [rater, id_], outputs, **quiet)
-        back.click(partial(moved, -1), [rater, id_], outputs, **quiet)
-        on.click(partial(moved, 1), [rater, id_], outputs, **quiet)
-        other.click(
-            lambda: ["", gr.update(visible=True), gr.update(visible=False)],
-            None,
-            [remembered, who, what],
-            **quiet,
-        )
+            button.click(partial(_rated, key, path, value), named, outputs, **quiet)
+        back.click(partial(_moved, key, path, -1), named, outputs, **quiet)
+        on.click(partial(_moved, key, path, 1), named, outputs, **quiet)
+        other.click(_another, None, [remembered, who, what], **quiet)
     return blocks

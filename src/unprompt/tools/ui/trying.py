@@ -5,7 +5,9 @@ written.
 from __future__ import annotations
 
 import html
+import itertools
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
@@ -25,40 +27,37 @@ _OFFERED = 200
 """Held-out examples in the list."""
 
 
-def page(live: Live) -> gr.Blocks:
-    """The page of a run."""
-    first = live.contexts[0]
-    fields = list(dict.fromkeys(name for context in live.contexts for name in live.fields(context)))
-    systems = list(
-        dict.fromkeys(name for context in live.contexts for name in live.systems(context))
-    )
-    examples = {
-        context: dict(list(live.examples(context).items())[:_OFFERED]) for context in live.contexts
-    }
+@dataclass(frozen=True)
+class _Offer:
+    """What the page offers, of all contexts together."""
 
-    def of_context(context: str) -> list[Any]:
-        """The boxes that this context has."""
-        own, able = live.fields(context), live.systems(context)
+    live: Live
+    fields: list[str]
+    systems: list[str]
+    examples: dict[str, dict[str, dict[str, str]]]
+    """Context -> example -> its fields."""
+
+    def of_context(self, context: str) -> list[Any]:
+        """The list and the boxes that this context has."""
+        fields, systems = self.live.fields(context), self.live.systems(context)
         return [
-            gr.update(choices=list(examples[context]), value=None),
-            *(gr.update(visible=name in own, value="") for name in fields),
-            *(gr.update(visible=name in able) for name in systems),
+            gr.update(choices=list(self.examples[context]), value=None),
+            *(gr.update(visible=name in fields, value="") for name in self.fields),
+            *(gr.update(visible=name in systems) for name in self.systems),
         ]
 
-    def filled(context: str, id_: str | None) -> list[Any]:
-        return [
-            *(examples[context][id_].get(name, "") if id_ else gr.skip() for name in fields),
-            "",
-        ]
+    def filled(self, context: str, id_: str | None) -> list[Any]:
+        """The boxes with an example's fields in them."""
+        if not id_:
+            return [*(gr.skip() for _ in self.fields), ""]
+        return [*(self.examples[context][id_].get(name, "") for name in self.fields), ""]
 
-    def ask(context: str, *typed: str) -> Iterator[list[Any]]:
+    def ask(self, context: str, *typed: str) -> Iterator[list[Any]]:
         """One after the other, each with its figures; what goes wrong stands in the line below."""
-        values = {
-            name: text or ""
-            for name, text in zip(fields, typed, strict=True)
-            if name in live.fields(context)
-        }
-        texts, figures = dict.fromkeys(systems, ""), dict.fromkeys(systems, "")
+        live = self.live
+        values = {name: text or "" for name, text in zip(self.fields, typed, strict=True)}
+        values = {name: values[name] for name in self.fields if name in live.fields(context)}
+        texts, figures = dict.fromkeys(self.systems, ""), dict.fromkeys(self.systems, "")
         try:
             for system in live.systems(context):
                 figures[system] = "thinking …"
@@ -68,29 +67,35 @@ def page(live: Live) -> gr.Blocks:
                     figures[system] = figures[system] if isinstance(item, str) else item.figures
                     yield [*texts.values(), *figures.values(), ""]
         except UserError as error:
-            yield [
-                *texts.values(),
-                *("" if said.endswith("…") else said for said in figures.values()),
-                visible(str(error)),
-            ]
+            figures = ["" if line.endswith("…") else line for line in figures.values()]
+            yield [*texts.values(), *figures, visible(str(error))]
 
+
+def page(live: Live) -> gr.Blocks:
+    """The page of a run."""
+    offer = _Offer(
+        live,
+        list(dict.fromkeys(name for context in live.contexts for name in live.fields(context))),
+        list(dict.fromkeys(name for context in live.contexts for name in live.systems(context))),
+        {c: dict(itertools.islice(live.examples(c).items(), _OFFERED)) for c in live.contexts},
+    )
+    first = live.contexts[0]
     # boxes of a fixed size: one that grows lays a long answer out again and again, and the browser
     # hangs
+    size: dict[str, Any] = {"lines": 9, "max_lines": 9, "interactive": False, "buttons": ["copy"]}
+    private: dict[str, Any] = {"api_visibility": "private"}
+    quiet: dict[str, Any] = {**private, "show_progress": "hidden"}
     with gr.Blocks(title=f"Try {live.name}", analytics_enabled=False, fill_width=True) as blocks:
         gr.HTML(
             f"<h1>Try {html.escape(live.name)}</h1><p>The same input for every system, each under"
             " its own prompt.</p>"
         )
         with gr.Row():
-            context = gr.Dropdown(
-                live.contexts, value=first, label="Context", visible=len(live.contexts) > 1
-            )
-            example = gr.Dropdown(
-                list(examples[first]),
-                value=None,
-                label="Fill in a held-out example",
-                elem_id="example",
-            )
+            several = len(live.contexts) > 1
+            context = gr.Dropdown(live.contexts, value=first, label="Context", visible=several)
+            label = "Fill in a held-out example"
+            ids = list(offer.examples[first])
+            example = gr.Dropdown(ids, value=None, label=label, elem_id="example")
         boxes = [
             gr.Textbox(
                 label=name,
@@ -100,45 +105,30 @@ def page(live: Live) -> gr.Blocks:
                 elem_id=f"field-{n}",
                 autofocus=n == 0,
             )
-            for n, name in enumerate(fields)
+            for n, name in enumerate(offer.fields)
         ]
         go = gr.Button("Ask (Shift + Enter)", variant="primary", elem_id="ask")
         answers, lines, columns = [], [], []
         with gr.Row():
-            for system in systems:
-                with gr.Column(min_width=260, visible=system in live.systems(first)) as column:
-                    answers.append(
-                        gr.Textbox(
-                            label=system,
-                            lines=9,
-                            max_lines=9,
-                            interactive=False,
-                            elem_id=f"answer-{system}",
-                            elem_classes="answer",
-                            buttons=["copy"],
-                        )
+            for name in offer.systems:
+                with gr.Column(min_width=260, visible=name in live.systems(first)) as column:
+                    box = gr.Textbox(
+                        label=name, elem_id=f"answer-{name}", elem_classes="answer", **size
                     )
-                    lines.append(gr.HTML("", elem_id=f"figures-{system}", elem_classes="figures"))
+                    answers.append(box)
+                    lines.append(gr.HTML("", elem_id=f"figures-{name}", elem_classes="figures"))
                 columns.append(column)
         wrong = gr.Textbox(
             label="What is wrong", interactive=False, visible="hidden", elem_id="wrong"
         )
-        context.change(of_context, context, [example, *boxes, *columns], api_visibility="private")
-        example.change(filled, [context, example], [*boxes, wrong], api_visibility="private")
-        wrong.change(
-            lambda said: gr.update(visible=True if said else "hidden"),
-            wrong,
-            wrong,
-            api_visibility="private",
-            show_progress="hidden",
-        )
-        gr.on(
-            [go.click, *(box.submit for box in boxes)],
-            ask,
-            [context, *boxes],
-            [*answers, *lines, wrong],
-            api_visibility="private",
-            show_progress="hidden",
-            concurrency_limit=1,
-        )
+        context.change(offer.of_context, context, [example, *boxes, *columns], **private)
+        example.change(offer.filled, [context, example], [*boxes, wrong], **private)
+        wrong.change(_seen, wrong, wrong, **quiet)
+        begins, outputs = [go.click, *(box.submit for box in boxes)], [*answers, *lines, wrong]
+        gr.on(begins, offer.ask, [context, *boxes], outputs, concurrency_limit=1, **quiet)
     return blocks
+
+
+def _seen(text: str) -> Any:
+    """A line that is seen when it says something."""
+    return gr.update(visible=True if text else "hidden")
