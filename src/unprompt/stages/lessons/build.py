@@ -1,5 +1,8 @@
 """Build the transfer set: the student's prompt, then f(y) token for token with the teacher's
 labels, then the end token.
+
+Lessons of several contexts are joined in one list. Each has its own context's short prompt, so the
+loss of a list is the sum over its contexts: equation 2 of Snell, Klein & Zhong (2022).
 """
 
 from __future__ import annotations
@@ -64,34 +67,27 @@ def token_span(
     """The tokens that make up a span of characters, or why no whole tokens do. Blanks at the edges
     may come along.
     """
-    text, ends = completion.text, token_ends(tokenizer, completion.token_ids)
-    first, last = span.start, span.end
-    while first < last and text[first].isspace():
-        first += 1
-    while last > first and text[last - 1].isspace():
-        last -= 1
+    text, ids = completion.text, completion.token_ids
+    ends = token_ends(tokenizer, ids)
+    kept = text[span.start : span.end]
+    first = span.end - len(kept.lstrip())
+    last = first + len(kept.strip())
     begins = [0, *ends]
     start = next((n for n, end in enumerate(ends) if end > first), len(ends))
     # tokens of blanks inside the span belong to it, and so do those that hold the first bytes of
     # its first letter
-
-    def ends_inside_a_letter(n: int) -> bool:
-        return len(_decode(tokenizer, completion.token_ids[: n + 1])) > ends[n]
-
     while start > 0 and (
         begins[start - 1] >= span.start
         or begins[start - 1] == ends[start - 1]
-        or ends_inside_a_letter(start - 1)
+        or len(_decode(tokenizer, ids[:start])) > ends[start - 1]
     ):
         start -= 1
     if not text[last:].strip() and completion.stop != "stop":
         stop = len(ends) - (completion.stop == "end")
     else:
         stop = next((n + 1 for n, end in enumerate(ends) if end >= last), len(ends))
-    outside = text[begins[start] : first] + _decode(tokenizer, completion.token_ids[:stop])[last:]
-    if outside.strip():
-        return "boundary inside a token"
-    return start, stop
+    outside = text[begins[start] : first] + _decode(tokenizer, ids[:stop])[last:]
+    return "boundary inside a token" if outside.strip() else (start, stop)
 
 
 def build(
@@ -125,66 +121,81 @@ def build(
     """
     lessons, drops = [], Drops()
     for prompt, completion in zip(prompts, completions, strict=True):
+        id_ = prompt.example_id
         span = extract_.extract(rule, completion.text, completion.stop, where, modules)
-        tokens = (
-            token_span(writer or tokenizer, completion, span)
-            if isinstance(span, extract_.Span)
-            else span
-        )
-        if isinstance(tokens, str):
-            drops.failed[prompt.example_id] = tokens
+        answer = _answer(tokenizer, completion, span, writer)
+        if isinstance(answer, str):
+            drops.failed[id_] = answer
             continue
-        start, stop = tokens
-        assert completion.labels is not None
-        assert isinstance(span, extract_.Span)
-        target, labels = completion.token_ids[start:stop], completion.labels.slice(start, stop)
-        if writer is not None:
-            again = _anew(tokenizer, _decode(writer, target))
-            if isinstance(again, str):
-                drops.failed[prompt.example_id] = again
-                continue
-            target, labels = again, SoftLabels.hard(again)
-        if tokenizer.eos_token_id in target:
-            drops.failed[prompt.example_id] = "the student's end token inside the answer"
-            continue
-        to_the_end = span.end >= len(completion.text.rstrip())
-        if to_the_end and completion.stop == "length":
-            drops.cut_at_limit.append(prompt.example_id)
+        if answer.cut:
+            drops.cut_at_limit.append(id_)
         elif end_token:
-            eos = tokenizer.eos_token_id
-            assert isinstance(eos, int)
-            if (
-                writer is None
-                and stop == len(completion.token_ids) - 1
-                and completion.token_ids[stop] == eos
-            ):
-                labels = SoftLabels.concat([labels, completion.labels.slice(stop, stop + 1)])
-            else:
-                labels = labels.then_hard(eos)
-            target = (*target, eos)
+            answer = _ended(tokenizer, completion, answer, writer)
         asked = _student_prompt(tokenizer, prompt)
-        if window and len(asked) + len(target) > window:
-            drops.failed[prompt.example_id] = "over the student's window in its own tokens"
+        if window and len(asked) + len(answer.ids) > window:
+            drops.failed[id_] = "over the student's window in its own tokens"
             continue
-        weights = np.concatenate([np.zeros(len(asked)), np.ones(len(target))]).astype(np.float32)
-        lessons.append(
-            Lesson(
-                prompt.example_id, prompt.context, (*asked, *target), len(asked), weights, labels
-            )
-        )
+        weights = np.repeat(np.array([0, 1], np.float32), [len(asked), len(answer.ids)])
+        ids = (*asked, *answer.ids)
+        lessons.append(Lesson(id_, prompt.context, ids, len(asked), weights, answer.labels))
     return lessons, drops
 
 
-def _anew(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...] | str:
-    """The student's tokens of a text that another tokenizer wrote, or why there are none."""
-    if "�" in text:
-        return "half a character"
-    ids = tuple(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
-    return (
-        ids
-        if _decode(tokenizer, ids).strip() == text.strip()
-        else "the student's tokenizer can't write it"
-    )
+@dataclass(frozen=True)
+class _Answer:
+    """What is learned of a completion: its tokens from `start` to `stop`, in the student's ids; and
+    whether `max_new_tokens` cut it.
+    """
+
+    ids: tuple[int, ...]
+    labels: SoftLabels
+    start: int
+    stop: int
+    cut: bool
+
+
+def _answer(
+    tokenizer: PreTrainedTokenizerBase,
+    completion: Completion,
+    span: extract_.Span | str,
+    writer: PreTrainedTokenizerBase | None,
+) -> _Answer | str:
+    """f(y) in tokens, or why there is none."""
+    if isinstance(span, str):
+        return span
+    tokens = token_span(writer or tokenizer, completion, span)
+    if isinstance(tokens, str):
+        return tokens
+    assert completion.labels is not None
+    ids, labels = completion.token_ids[slice(*tokens)], completion.labels.slice(*tokens)
+    if writer is not None:
+        text = _decode(writer, ids)
+        if "�" in text:
+            return "half a character"
+        ids = tuple(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+        if _decode(tokenizer, ids).strip() != text.strip():
+            return "the student's tokenizer can't write it"
+        labels = SoftLabels.hard(ids)
+    if tokenizer.eos_token_id in ids:
+        return "the student's end token inside the answer"
+    cut = completion.stop == "length" and span.end >= len(completion.text.rstrip())
+    return _Answer(ids, labels, *tokens, cut)
+
+
+def _ended(
+    tokenizer: PreTrainedTokenizerBase,
+    completion: Completion,
+    answer: _Answer,
+    writer: PreTrainedTokenizerBase | None,
+) -> _Answer:
+    """The answer with the student's end token."""
+    eos = tokenizer.eos_token_id
+    assert isinstance(eos, int)
+    labels = answer.labels.then_hard(eos)
+    if writer is None and completion.token_ids[answer.stop :] == (eos,):
+        assert completion.labels is not None
+        labels = completion.labels.slice(answer.start, answer.stop + 1)
+    return replace(answer, ids=(*answer.ids, eos), labels=labels)
 
 
 def gold_completions(
@@ -193,28 +204,21 @@ def gold_completions(
     """Gold answers in the form of a teacher's: what supervised training on them learns, each token
     its own label.
     """
-    eos, found = tokenizer.eos_token_id, []
+    eos = tokenizer.eos_token_id
     assert isinstance(eos, int)
+    gold = []
     for prompt, text in zip(prompts, texts, strict=True):
-        ids = [*tokenizer(text, add_special_tokens=False, verbose=False).input_ids, eos]
-        found.append(
-            Completion(
-                prompt.example_id,
-                prompt.context,
-                _decode(tokenizer, ids[:-1]),
-                tuple(ids),
-                "end",
-                0,
-                SoftLabels.hard(ids),
-            )
+        ids = tuple(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+        labels = SoftLabels.hard((*ids, eos))
+        text = _decode(tokenizer, ids)
+        gold.append(
+            Completion(prompt.example_id, prompt.context, text, (*ids, eos), "end", 0, labels)
         )
-    return found
+    return gold
 
 
 def weighted(lessons: Sequence[Lesson], weight: float) -> list[Lesson]:
-    """Lessons whose loss counts `weight` times as much in the sum of Snell et al. 2022, equation
-    2.
-    """
+    """Lessons of a context that counts `weight` times as much in the sum of equation 2."""
     return [replace(lesson, weights=lesson.weights * np.float32(weight)) for lesson in lessons]
 
 

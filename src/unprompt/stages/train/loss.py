@@ -152,7 +152,7 @@ def padded(batch: Batch) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
 def _filled(rows: Sequence[torch.Tensor], pad: int, side: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows of one length, and where they are not filled."""
     there = [torch.ones_like(row) for row in rows]
-    return pad_sequence(rows, True, pad, side), pad_sequence(there, True, 0, side)
+    return pad_sequence(list(rows), True, pad, side), pad_sequence(there, True, 0, side)
 
 
 def batch_kl(model: Any, batch: Batch) -> torch.Tensor:
