@@ -14,8 +14,7 @@ from unprompt.store.files import replacing
 from unprompt.store.tables import LESSON, lesson_at, lesson_batches
 
 _ROWS = 32
-"""Read at once: one lesson costs the reading of so many, and so many share one entry in the file's
-index."""
+"""Read at once for one lesson; so many share one entry in the file's index."""
 
 
 class StoredLessons(Sequence[Lesson]):

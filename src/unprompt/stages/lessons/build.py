@@ -31,8 +31,7 @@ class Drops:
     failed: dict[str, str] = field(default_factory=dict)
     """Example id -> reason."""
     cut_at_limit: list[str] = field(default_factory=list)
-    """Examples whose answer `max_new_tokens` cut: taught as far as it goes, without the end token.
-    """
+    """Those whose answer `max_new_tokens` cut: taught as far as it goes, with no end token."""
     filtered: dict[str, int] = field(default_factory=dict)
     """What the context's filter said of the completions, ahead of f."""
 
@@ -42,9 +41,7 @@ class Drops:
 
 
 def token_ends(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[int]:
-    """For each token, the number of characters of the decoded text up to its end, shape
-    (len(ids),).
-    """
+    """Of each token, the characters of the decoded text up to its end, shape (len(ids),)."""
     alone = [_decode(tokenizer, [token]) for token in ids]
     if "".join(alone) == _decode(tokenizer, ids):
         return np.cumsum([len(text) for text in alone], dtype=int).tolist()
@@ -64,9 +61,7 @@ def _decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
 def token_span(
     tokenizer: PreTrainedTokenizerBase, completion: Completion, span: extract_.Span
 ) -> tuple[int, int] | str:
-    """The tokens that make up a span of characters, or why no whole tokens do. Blanks at the edges
-    may come along.
-    """
+    """The tokens of a span of characters, blanks beside it included; or why no whole tokens are."""
     text, ids = completion.text, completion.token_ids
     ends = token_ends(tokenizer, ids)
     kept = text[span.start : span.end]
@@ -123,35 +118,21 @@ def build(
     for prompt, completion in zip(prompts, completions, strict=True):
         id_ = prompt.example_id
         span = extract_.extract(rule, completion.text, completion.stop, where, modules)
-        answer = _answer(tokenizer, completion, span, writer)
+        answer = _answer(tokenizer, completion, span, writer, end_token=end_token)
         if isinstance(answer, str):
             drops.failed[id_] = answer
             continue
-        if answer.cut:
+        target, labels, cut = answer
+        if cut:
             drops.cut_at_limit.append(id_)
-        elif end_token:
-            answer = _ended(tokenizer, completion, answer, writer)
         asked = _student_prompt(tokenizer, prompt)
-        if window and len(asked) + len(answer.ids) > window:
+        if window and len(asked) + len(target) > window:
             drops.failed[id_] = "over the student's window in its own tokens"
             continue
-        weights = np.repeat(np.array([0, 1], np.float32), [len(asked), len(answer.ids)])
-        ids = (*asked, *answer.ids)
-        lessons.append(Lesson(id_, prompt.context, ids, len(asked), weights, answer.labels))
+        weights = np.repeat(np.array([0, 1], np.float32), [len(asked), len(target)])
+        ids = (*asked, *target)
+        lessons.append(Lesson(id_, prompt.context, ids, len(asked), weights, labels))
     return lessons, drops
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """What is learned of a completion: its tokens from `start` to `stop`, in the student's ids; and
-    whether `max_new_tokens` cut it.
-    """
-
-    ids: tuple[int, ...]
-    labels: SoftLabels
-    start: int
-    stop: int
-    cut: bool
 
 
 def _answer(
@@ -159,15 +140,20 @@ def _answer(
     completion: Completion,
     span: extract_.Span | str,
     writer: PreTrainedTokenizerBase | None,
-) -> _Answer | str:
-    """f(y) in tokens, or why there is none."""
+    *,
+    end_token: bool,
+) -> tuple[tuple[int, ...], SoftLabels, bool] | str:
+    """What is learned of a completion, in the student's tokens: ids, labels, and whether
+    `max_new_tokens` cut it; or why nothing is.
+    """
     if isinstance(span, str):
         return span
     tokens = token_span(writer or tokenizer, completion, span)
     if isinstance(tokens, str):
         return tokens
+    start, stop = tokens
     assert completion.labels is not None
-    ids, labels = completion.token_ids[slice(*tokens)], completion.labels.slice(*tokens)
+    ids, labels = completion.token_ids[start:stop], completion.labels.slice(start, stop)
     if writer is not None:
         text = _decode(writer, ids)
         if "�" in text:
@@ -176,34 +162,24 @@ def _answer(
         if _decode(tokenizer, ids).strip() != text.strip():
             return "the student's tokenizer can't write it"
         labels = SoftLabels.hard(ids)
-    if tokenizer.eos_token_id in ids:
+    eos = tokenizer.eos_token_id
+    if eos in ids:
         return "the student's end token inside the answer"
     cut = completion.stop == "length" and span.end >= len(completion.text.rstrip())
-    return _Answer(ids, labels, *tokens, cut)
-
-
-def _ended(
-    tokenizer: PreTrainedTokenizerBase,
-    completion: Completion,
-    answer: _Answer,
-    writer: PreTrainedTokenizerBase | None,
-) -> _Answer:
-    """The answer with the student's end token."""
-    eos = tokenizer.eos_token_id
+    if cut or not end_token:
+        return ids, labels, cut
     assert isinstance(eos, int)
-    labels = answer.labels.then_hard(eos)
-    if writer is None and completion.token_ids[answer.stop :] == (eos,):
-        assert completion.labels is not None
-        labels = completion.labels.slice(answer.start, answer.stop + 1)
-    return replace(answer, ids=(*answer.ids, eos), labels=labels)
+    if writer is None and completion.token_ids[stop:] == (eos,):
+        labels = completion.labels.slice(start, stop + 1)
+    else:
+        labels = labels.then_hard(eos)
+    return (*ids, eos), labels, cut
 
 
 def gold_completions(
     prompts: Sequence[Prompt], texts: Sequence[str], tokenizer: PreTrainedTokenizerBase
 ) -> list[Completion]:
-    """Gold answers in the form of a teacher's: what supervised training on them learns, each token
-    its own label.
-    """
+    """Gold answers in the form of a teacher's, for supervised training: hard labels."""
     eos = tokenizer.eos_token_id
     assert isinstance(eos, int)
     gold = []
@@ -232,9 +208,7 @@ def replay_size(lessons: int, share: float) -> int:
 
 
 def replayed(lessons: Sequence[Lesson], count: int, seed: int) -> list[Lesson]:
-    """`count` of the lessons (all, if there are fewer), drawn without replacement, in their
-    order.
-    """
+    """`count` of the lessons (or all there are), drawn without replacement, in their order."""
     chosen = np.random.default_rng(seed).permutation(len(lessons))[:count]
     return [lessons[n] for n in sorted(chosen)]
 

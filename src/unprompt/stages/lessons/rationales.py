@@ -116,9 +116,7 @@ def judge(
 
 
 def _usable(metric: Metric, answer: str | None) -> bool:
-    """Whether others can be compared with it, as with a gold answer; `numeric_match`, say, wants a
-    number.
-    """
+    """Whether others can be compared with it; `numeric_match`, say, wants a number."""
     if answer is not None and metric.refuses_gold:
         try:
             metric.function("", Example("", {}, answer))
@@ -130,9 +128,7 @@ def _usable(metric: Metric, answer: str | None) -> bool:
 def _vote(
     answers: Sequence[str | None], example: Example, agree: Callable[[str, Example], bool]
 ) -> list[str]:
-    """Self-consistency (Wang et al. 2022): what most say is kept. Of equals, what was said
-    first.
-    """
+    """Self-consistency (Wang et al. 2022): what most say is kept, of equals the first."""
     sides: list[str] = []
     chosen: list[int | None] = []
     for answer in answers:
@@ -156,9 +152,7 @@ def unkept(verdicts: Sequence[str], per_input: int) -> list[int]:
 
 
 def counts(rule: Filter, verdicts: Sequence[str], hinted: Sequence[str] | None) -> dict[str, int]:
-    """Completions by what became of them. With a hint (its completions' verdicts, `hinted`), those
-    too.
-    """
+    """Completions by what became of them; with a hint, its completions' verdicts, too."""
     times = Counter(verdicts)
     kinds = (KEPT, WRONG if rule.keep == "correct" else MINORITY, NO_ANSWER)
     asked_again = {}

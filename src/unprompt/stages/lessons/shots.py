@@ -240,9 +240,7 @@ def _words(texts: Sequence[str]) -> Any:
 
 
 def draws(settings: Shots) -> list[tuple[int, int]]:
-    """(shots, number of the draw) of everything that is measured; without shots there is nothing to
-    draw.
-    """
+    """(shots, number of the draw) of all that is measured; without shots nothing is drawn."""
     numbers = range(1, settings.draws + 1)
     return [(count, draw) for count in settings.counts for draw in (numbers if count else (1,))]
 

@@ -20,9 +20,7 @@ _READ_AGAIN = 2**30
 
 
 def resumable(folder: Path, made_from: str) -> str | None:
-    """The newest whole checkpoint made from the same lessons and settings; everything else there is
-    removed.
-    """
+    """The newest whole checkpoint of the same lessons and settings; all others are removed."""
     mark = folder / "made_from.txt"
     if not mark.is_file() or mark.read_text() != made_from:
         if _newest_first(folder):
@@ -54,9 +52,7 @@ def _newest_first(folder: Path) -> list[Path]:
 
 
 def stamp(file: Path) -> list[Any]:
-    """A file's size, and what it holds, unless it is so big that reading it again would take longer
-    than training it anew.
-    """
+    """A file's size and digest; none where reading takes longer than training anew."""
     size = file.stat().st_size
     return [size, file_digest(file) if size <= _READ_AGAIN else ""]
 

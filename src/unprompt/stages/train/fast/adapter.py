@@ -42,9 +42,7 @@ def fused(student: torch.nn.Module, run: Callable[[], object]) -> Iterator[None]
 
 
 def _plain(module: torch.nn.Module) -> bool:
-    """Whether it is a LoRA layer of one adapter on a frozen `torch.nn.Linear`, without dropout and
-    variants.
-    """
+    """A LoRA layer of one adapter on a frozen plain `Linear`, without dropout and variants."""
     from peft.tuners.lora import Linear
 
     if not isinstance(module, Linear):
@@ -84,9 +82,7 @@ def _groups(student: torch.nn.Module, run: Callable[[], object]) -> list[_Group]
 
 
 class _Group:
-    """Layers that read the same input. The first one called computes all; the others' outputs wait
-    for their calls.
-    """
+    """Layers that read one input. The first that is called computes all; their outputs wait."""
 
     def __init__(self, layers: Sequence[Any]) -> None:
         self.layers = layers

@@ -19,9 +19,7 @@ def product_dtype(tensor: torch.Tensor) -> torch.dtype:
 
 @functools.cache
 def _cpu_has_half(dtype: torch.dtype) -> bool:
-    """Asked of the processor and not measured, so that a training that goes on after a stop
-    computes the same.
-    """
+    """Asked and not measured, so that a training that goes on after a stop computes the same."""
     names = ["_is_amx_fp16_supported"]
     if dtype == torch.bfloat16:
         names = ["_is_avx512_bf16_supported", "_is_amx_tile_supported"]

@@ -1,6 +1,4 @@
-"""The fast training step of one student: switched on, tried against the plain path, switched
-off.
-"""
+"""The fast training step of a student: switched on, tried against the plain one, off."""
 
 from __future__ import annotations
 
@@ -18,9 +16,7 @@ _LAYERS = {"full_attention", "sliding_attention"}
 
 
 class Step:
-    """The loss of a student on batches of lessons, same as `(batch_kl(student, batch) *
-    batch.weight_N).sum()`.
-    """
+    """A student's loss on a batch: `(batch_kl(student, batch) * batch.weight_N).sum()`."""
 
     def __init__(self, student: Any) -> None:
         model = _model(student)
@@ -78,9 +74,7 @@ def called_through(student: Any, step: Step) -> Iterator[None]:
 
 @contextlib.contextmanager
 def paused(student: Any) -> Iterator[None]:
-    """The student in the middle of a fast training, able to read padded rows as on the plain
-    path.
-    """
+    """The student in the middle of a fast training, reading padded rows as on the plain path."""
     model = _model(student)
     attention = model.config.get_text_config()._attn_implementation
     if attention != packing.NAME:
