@@ -16,7 +16,7 @@ import functools
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -315,55 +315,60 @@ def summary(recipe: Recipe, verdicts: Sequence[Verdict]) -> dict[str, Any]:
     """
     settings = recipe.judge
     assert settings
-    section: dict[str, Any] = {"repeats": settings.repeats, "contexts": {}, "difficulty": {}}
+    found: dict[str, Any] = {"repeats": settings.repeats, "contexts": {}, "difficulty": {}}
     for of in ("answers", "difficulty"):
         rule = rubric(settings, of)
-        section["scale" if of == "answers" else "difficulty_scale"] = [rule.low, rule.high]
+        found["scale" if of == "answers" else "difficulty_scale"] = [rule.low, rule.high]
         for context in recipe.judged:
-            of_context = [v for v in verdicts if v.context == context]
-            rated = [v for v in of_context if (v.system == DIFFICULTY) == (of == "difficulty")]
-            if not rated:
+            mine = [
+                v
+                for v in verdicts
+                if v.context == context and (v.system == DIFFICULTY) == (of == "difficulty")
+            ]
+            if not mine:
                 continue
-            systems = {name: _system(group, rule) for (name,), group in _by(rated, "system")}
-            things = [group for _, group in _by(rated, "system", "example_id")]
-            agreement = {name: _agreement(name, things) for name in rule.criteria}
+            systems = {
+                name: _system([v for v in mine if v.system == name], rule)
+                for name in dict.fromkeys(v.system for v in mine)
+            }
+            agreement = {
+                name: krippendorff_alpha(
+                    [
+                        [score for v in own if (score := v.scores[name]) is not None]
+                        for own in _by_thing(mine).values()
+                    ]
+                )
+                for name in rule.criteria
+            }
             if of == "answers":
-                section["contexts"][context] = {"systems": systems, "agreement": agreement}
+                found["contexts"][context] = {"systems": systems, "agreement": agreement}
             else:
-                section["difficulty"][context] = {**systems[DIFFICULTY], "agreement": agreement}
-    return section
+                found["difficulty"][context] = {**systems[DIFFICULTY], "agreement": agreement}
+    return found
 
 
-def _by(
-    verdicts: Sequence[Verdict], *names: str
-) -> Iterable[tuple[tuple[str, ...], list[Verdict]]]:
-    """Verdicts that are alike in these attributes, with the values of those."""
-    groups: dict[tuple[str, ...], list[Verdict]] = {}
+def _by_thing(verdicts: Sequence[Verdict]) -> dict[tuple[str, str], list[Verdict]]:
+    """The repeats on each answer."""
+    found: dict[tuple[str, str], list[Verdict]] = {}
     for verdict in verdicts:
-        groups.setdefault(tuple(getattr(verdict, name) for name in names), []).append(verdict)
-    return groups.items()
-
-
-def _agreement(criterion: str, things: Sequence[Sequence[Verdict]]) -> float | None:
-    """Between the repeats on each thing."""
-    scores = [[v.scores[criterion] for v in repeats] for repeats in things]
-    return krippendorff_alpha([[s for s in row if s is not None] for row in scores])
+        found.setdefault((verdict.system, verdict.example_id), []).append(verdict)
+    return found
 
 
 def _system(verdicts: Sequence[Verdict], rule: Rubric) -> dict[str, Any]:
-    things = [repeats for _, repeats in _by(verdicts, "example_id")]
-    groups = [repeats[0].group for repeats in things]
-    scores = {
-        name: [_mean([v.scores[name] for v in repeats]) for repeats in things]
-        for name in rule.criteria
-    }
-    rows = zip(*scores.values(), strict=True)
-    overall = [None if None in row else _mean(row) for row in rows]
+    things = list(_by_thing(verdicts).values())
+    scores = [
+        {name: _mean([v.scores[name] for v in own]) for name in rule.criteria} for own in things
+    ]
+    groups = [own[0].group for own in things]
+    every = [None if None in row.values() else _mean(list(row.values())) for row in scores]
     reasons = Counter(v.unjudged for v in verdicts if v.unjudged)
     return {
         "judged": len(things),
-        "criteria": {name: _interval(values, groups) for name, values in scores.items()},
-        "overall": _interval(overall, groups),
+        "criteria": {
+            name: _interval([row[name] for row in scores], groups) for name in rule.criteria
+        },
+        "overall": _interval(every, groups),
         "verdicts": sum(v.unjudged is None for v in verdicts),
         "unparsable": sum(v.unjudged is None and None in v.scores.values() for v in verdicts),
         "unjudged": sum(reasons.values()),
@@ -380,10 +385,11 @@ def _interval(
     values: Sequence[float | None], groups: Sequence[str | None]
 ) -> dict[str, float] | None:
     """Mean and interval over the examples that have a value; how many those are."""
-    pairs = [(value, group) for value, group in zip(values, groups, strict=True)]
-    known = [value for value, _ in pairs if value is not None]
+    known = [
+        (value, group) for value, group in zip(values, groups, strict=True) if value is not None
+    ]
     if not known:
         return None
-    array = np.asarray(by_group(known, [group for value, group in pairs if value is not None]))
+    array = np.asarray(by_group([value for value, _ in known], [group for _, group in known]))
     low, high = bootstrap(array)
     return {"mean": float(array.mean()), "low": low, "high": high, "examples": len(known)}
