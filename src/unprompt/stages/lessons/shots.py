@@ -84,10 +84,7 @@ def pack(
     Raises:
         UserError: Too few inputs have a lesson.
     """
-    by_input: dict[str, list[int]] = {}
-    for n, lesson in enumerate(lessons):
-        by_input.setdefault(input_of[lesson.example_id], []).append(n)
-    refuse_too_few(len(by_input), settings.n, lessons[0].context if lessons else "")
+    ahead = _shots(lessons, texts, input_of, settings, epochs, seed)
     pairs = [
         _Pair(
             lesson,
@@ -100,7 +97,6 @@ def pack(
         )
         for lesson in lessons
     ]
-    ahead = _shots(lessons, texts, input_of, by_input, settings, epochs, seed)
     weights, loss_on_all = answer_weights(settings), settings.loss_on == "all"
     join = functools.partial(_joined, weights=weights, loss_on_all=loss_on_all)
     packed = Packed([])
@@ -181,12 +177,15 @@ def _shots(
     lessons: Sequence[Lesson],
     texts: Mapping[str, str],
     input_of: Mapping[str, str],
-    by_input: Mapping[str, list[int]],
     settings: Lessons,
     epochs: int,
     seed: int,
 ) -> list[list[list[int]]]:
     """Epoch -> lesson -> numbers of the lessons ahead of it, of as many other inputs."""
+    by_input: dict[str, list[int]] = {}
+    for n, lesson in enumerate(lessons):
+        by_input.setdefault(input_of[lesson.example_id], []).append(n)
+    refuse_too_few(len(by_input), settings.n, lessons[0].context if lessons else "")
     others, members = settings.n - 1, list(by_input.values())
     number = {id_: n for n, id_ in enumerate(by_input)}
     inputs_ = [number[input_of[lesson.example_id]] for lesson in lessons]

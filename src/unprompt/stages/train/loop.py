@@ -162,11 +162,8 @@ def train(
     start = processes.from_first(lambda: resumable(folder.checkpoints, mark))
     transformers.set_seed(seed)
     collated = collator(student, tokenizer)
-    trainer = _trainer(student, values, taught, functools.partial(_inputs, collated), settings)
-    for callback in trainer.callback_handler.callbacks:
-        if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
-            # its own default goes with the checkpoints
-            callback.logging_dir = str(folder.folder / "tensorboard")
+    inputs = functools.partial(_inputs, collated)
+    trainer = _trainer(student, values, taught, inputs, settings, folder)
     clock = Clock(start, kept)
     trainer.add_callback(clock)
     with contextlib.ExitStack() as undo, bar("training, in steps", steps) as progress:
@@ -193,6 +190,7 @@ def _trainer(
     taught: Epochs,
     inputs: Callable[[list[Lesson]], dict[str, Batch]],
     settings: Train,
+    folder: RunDir,
 ) -> LessonTrainer:
     try:
         trainer = LessonTrainer(student, values, train_dataset=taught, data_collator=inputs)
@@ -209,6 +207,10 @@ def _trainer(
             fix="leave it out on processors",
         )
     trainer.remove_callback(PrinterCallback)
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
+            # its own default goes with the checkpoints
+            callback.logging_dir = str(folder.folder / "tensorboard")
     return trainer
 
 
