@@ -241,13 +241,13 @@ def test_a_round_costs_what_it_stands_on(priced: Callable[..., Recipe], tmp_path
 
 
 def test_the_clock_goes_on_over_restarts(tmp_path: Path) -> None:
-    from unprompt.stages.train.loop import _Clock
+    from unprompt.stages.train.checkpoints import Clock
 
-    assert (_Clock(None).seconds() or -1) >= 0
-    assert _Clock(str(tmp_path)).seconds() is None, "a checkpoint without it: nobody knows"
+    assert (Clock(None).seconds() or -1) >= 0
+    assert Clock(str(tmp_path)).seconds() is None, "a checkpoint without it: nobody knows"
     (tmp_path / "seconds.json").write_text("100.0")
     began = time.perf_counter()
-    clock = _Clock(str(tmp_path))
+    clock = Clock(str(tmp_path))
     assert 100 <= (clock.seconds() or 0) <= 100 + time.perf_counter() - began
 
 

@@ -11,7 +11,7 @@ from conftest import decoder
 from unprompt.engines.drawing import Book, Draws, next_tokens
 from unprompt.recipe import Labels, Sampling
 from unprompt.records import Lesson, SoftLabels
-from unprompt.stages.train.loss import batch_kl, collate, label_loss
+from unprompt.stages.train.loss import batch_kl, collate, label_loss, padded
 
 
 def labelled(teacher_NV: torch.Tensor, labels: Labels) -> SoftLabels:
@@ -91,7 +91,7 @@ def test_no_gradient_for_unweighted_tokens() -> None:
     handle.remove()
     grad_BKV = seen["logits"].grad
     assert grad_BKV.shape[1] == 2, "logits are computed at the weighted positions of the batch only"
-    used = set(zip(batch.row_N.tolist(), batch.keep_N.tolist(), strict=True))
+    used = set(zip(batch.row_N.tolist(), padded(batch)[1].tolist(), strict=True))
     for row in range(2):
         for keep_at in range(2):
             assert (grad_BKV[row, keep_at].abs().max() > 0) == ((row, keep_at) in used)

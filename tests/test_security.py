@@ -194,7 +194,7 @@ def test_a_pickle_in_a_checkpoint_is_not_run(
     """Even where the list of the checkpoint's files was changed with it."""
     from transformers import Trainer
 
-    from unprompt.stages.train import loop
+    from unprompt.stages.train import checkpoints
 
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     with pytest.MonkeyPatch.context() as patch:
@@ -208,7 +208,7 @@ def test_a_pickle_in_a_checkpoint_is_not_run(
     torch.save(_Bomb(tmp_path / "ran"), checkpoint / name)
     listed = json.loads((checkpoint / "files.json").read_text())
     (checkpoint / "files.json").write_text(
-        json.dumps(listed | {name: loop._stamp(checkpoint / name)})
+        json.dumps(listed | {name: checkpoints.stamp(checkpoint / name)})
     )
     with pytest.raises(UserError, match="holds what no training of ours writes, and was not read"):
         run(tiny(), tmp_path / "run")

@@ -435,13 +435,8 @@ def test_each_epoch_trains_on_its_own_shots_after_a_stop_too(
     compute = LessonTrainer.compute_loss
 
     def noting(trainer: Any, model: Any, inputs: Any, *rest: Any, **options: Any) -> Any:
-        lengths = inputs["batch"].inputs["attention_mask"].sum(1).tolist()
-        steps.append(
-            [
-                tuple(row[-n:].tolist())
-                for row, n in zip(inputs["batch"].inputs["input_ids"], lengths, strict=True)
-            ]
-        )
+        batch = inputs["batch"]
+        steps.append([tuple(ids.tolist()) for ids in batch.ids_S.split(batch.lengths)])
         if stop_at == len(steps):
             raise KeyboardInterrupt
         return compute(trainer, model, inputs, *rest, **options)

@@ -12,7 +12,7 @@ from unprompt.records import TEACHER, Grade
 from unprompt.report import cost
 from unprompt.report.card import model_card
 from unprompt.report.evidence import Evidence
-from unprompt.report.examples import held_out
+from unprompt.report.examples import HeldOut, held_out
 from unprompt.report.markdown import markdown
 from unprompt.report.numbers import numbers
 from unprompt.report.page import page
@@ -21,6 +21,7 @@ from unprompt.stages.check import Checked
 from unprompt.stages.drawn import Drawn
 from unprompt.stages.evaluate.measured import Measured
 from unprompt.stages.lessons.transfer_set import Taught, TransferSet
+from unprompt.stages.prompts import Prompts
 from unprompt.store.answers import Answers
 from unprompt.store.folder import RunDir
 from unprompt.store.tables import write_grades, write_rows
@@ -72,7 +73,21 @@ def write(
             encoder_decoder=prompts.readers.student.encoder_decoder,
         )
     )
-    shown = [
+    shown = _shown(prompts, measured)
+    write_rows(files.folder / "examples.parquet", [each.row() for each in shown])
+    if measured.grades:
+        write_grades(files.folder / "grades.parquet", measured.grades)
+    files.write_text("report.json", json.dumps(report, indent=1, ensure_ascii=False))
+    for name in recipe.plan:
+        RunDir(files.round(name).student).write_text("README.md", model_card(report, name))
+    files.write_text("report.md", markdown(report))
+    files.write_text("report.html", page(report, shown, measured.grades))
+    return report
+
+
+def _shown(prompts: Prompts, measured: Measured) -> list[HeldOut]:
+    """The held-out examples of all contexts."""
+    return [
         each
         for name, rows in prompts.inputs.held_out.items()
         for each in held_out(
@@ -83,15 +98,6 @@ def write(
             measured.kl.get(name, {}),
         )
     ]
-    write_rows(files.folder / "examples.parquet", [each.row() for each in shown])
-    if measured.grades:
-        write_grades(files.folder / "grades.parquet", measured.grades)
-    files.write_text("report.json", json.dumps(report, indent=1, ensure_ascii=False))
-    for name in recipe.plan:
-        RunDir(files.round(name).student).write_text("README.md", model_card(report, name))
-    files.write_text("report.md", markdown(report))
-    files.write_text("report.html", page(report, shown, measured.grades))
-    return report
 
 
 def _first(transfers: Sequence[TransferSet], context: str) -> list[tuple[Taught, int]]:

@@ -22,6 +22,7 @@ from typing import Any
 from unprompt.engines import Engine
 from unprompt.messages import UserError
 from unprompt.stages.collect import Ask, Asking, Missing, Part
+from unprompt.store.files import first_line
 
 _TRIES = 3
 """Times that a part is asked, if its worker is lost each time."""
@@ -51,9 +52,8 @@ class Workers:
             UserError: Ray is not installed, or the cluster can't be reached.
         """
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would tell its makers
-        os.environ.setdefault(
-            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
-        )  # what becomes Ray's default; without it there is a warning
+        # what becomes Ray's default; without it there is a warning
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         try:
             import ray
             import ray.data
@@ -73,9 +73,8 @@ class Workers:
                 logging_level=logging.ERROR,
             )
         except (ConnectionError, OSError, ValueError, RuntimeError) as error:
-            said = next(iter(str(error).splitlines()), type(error).__name__)
             raise UserError(
-                f"can't reach a Ray cluster at '{self.address}': {said}",
+                f"can't reach a Ray cluster at '{self.address}': {first_line(error)}",
                 where="--ray",
                 fix="start it with `ray start --head`, or write --ray local",
             ) from None
@@ -105,32 +104,29 @@ class Workers:
             rows = ray.data.from_items(
                 [{"part": zlib.compress(pickle.dumps(part), 1)} for part in parts],
                 override_num_blocks=len(parts),
-            )
-            pool = ray.data.ActorPoolStrategy(
-                size=min(size, len(parts)), max_tasks_in_flight_per_actor=1
-            )
-            begun = ray.remote(num_cpus=0)(_Begun).remote()
-            told = rows.map_batches(
+            ).map_batches(
                 _Worker,
                 batch_size=None,
-                compute=pool,
-                fn_constructor_args=(engine, asking, begun),
+                compute=ray.data.ActorPoolStrategy(
+                    size=min(size, len(parts)), max_tasks_in_flight_per_actor=1
+                ),
+                fn_constructor_args=(engine, asking, ray.remote(num_cpus=0)(_Begun).remote()),
                 num_cpus=None if gpu else each,
                 num_gpus=each if gpu else None,
             )
-            seen = set[str]()
-            for row in told.iter_rows():
+            machines = set[str]()
+            for row in rows.iter_rows():
                 if row["error"]:
                     what, where, fix = json.loads(row["error"])
                     raise UserError(what, where=where, fix=fix)
                 part = Part(row["name"], row["keys"].split(), row["seconds"])
-                if row["machine"] not in seen and not (asking.store / part.name).exists():
+                if row["machine"] not in machines and not (asking.store / part.name).exists():
                     raise UserError(
                         "a worker has written here, but on its own machine",
                         where=str(asking.store),
                         fix="set store: to a folder or an address that all machines share",
                     )
-                seen.add(row["machine"])
+                machines.add(row["machine"])
                 progress(len(part.keys))
                 yield part
 
@@ -141,11 +137,8 @@ class Workers:
         import ray
 
         kind = "GPU" if gpu else "CPU"
-        machines = [
-            have
-            for node in ray.nodes()
-            if node["Alive"] and (have := node["Resources"].get(kind, 0))
-        ]
+        alive = [node["Resources"].get(kind, 0) for node in ray.nodes() if node["Alive"]]
+        machines = [have for have in alive if have]
         if not machines:
             raise UserError(
                 f"the cluster has no {kind}",
@@ -175,36 +168,28 @@ class _Worker:
         self._make, self._asking, self._begun, self._engine = engine, asking, begun, None
 
     def __call__(self, rows: dict[str, Any]) -> dict[str, list[Any]]:
-        told: dict[str, list[Any]] = {
-            "name": [],
-            "keys": [],
-            "seconds": [],
-            "error": [],
-            "machine": [],
+        answered = [self._row(part) for part in rows["part"]]
+        return {name: [row[name] for row in answered] for name in answered[0]}
+
+    def _row(self, packed: bytes) -> dict[str, Any]:
+        part, error = Part("", (), 0.0), ""
+        try:
+            missing = pickle.loads(zlib.decompress(packed))
+            self._refuse_deadly(missing[0])
+            self._engine = self._engine or self._make()
+            part = self._asking.ask(self._engine, missing)
+        except UserError as refused:
+            error = json.dumps([refused.what, refused.where, refused.fix])
+        return {
+            "name": part.name,
+            "keys": " ".join(part.keys),
+            "seconds": part.seconds,
+            "error": error,
+            "machine": socket.gethostname(),
         }
-        for part in rows["part"]:
-            try:
-                asked = pickle.loads(zlib.decompress(part))
-                self._refuse_deadly(asked[0])
-                self._engine = self._engine or self._make()
-                found, error = self._asking.ask(self._engine, asked), ""
-            except UserError as refused:
-                found, error = (
-                    Part("", (), 0.0),
-                    json.dumps([refused.what, refused.where, refused.fix]),
-                )
-            for name, value in zip(
-                told,
-                (found.name, " ".join(found.keys), found.seconds, error, socket.gethostname()),
-                strict=True,
-            ):
-                told[name].append(value)
-        return told
 
     def _refuse_deadly(self, first: Missing) -> None:
-        """Ray asks a lost part again for ever, and a part that kills each worker would never
-        end.
-        """
+        """Ray asks a lost part for ever, and one that kills each worker would never end."""
         import ray
 
         count: Any = ray.get(self._begun.again.remote(first.key))

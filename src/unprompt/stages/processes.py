@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from unprompt.messages import UserError
+from unprompt.messages import UserError, console
+from unprompt.store.files import first_line
 
 Made = TypeVar("Made")
 _SECONDS = 0.1
@@ -31,11 +32,8 @@ _numbers = itertools.count()
 
 def count() -> int:
     """How many processes do this run; 1 without a launcher."""
-    return (
-        int(os.environ["WORLD_SIZE"])
-        if "LOCAL_RANK" in os.environ and "WORLD_SIZE" in os.environ
-        else 1
-    )
+    launched = os.environ.keys() >= {"LOCAL_RANK", "WORLD_SIZE"}
+    return int(os.environ["WORLD_SIZE"]) if launched else 1
 
 
 def number() -> int:
@@ -63,24 +61,20 @@ def meet(timeout: float, backend: str | None) -> None:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     try:
         store, rank, size = next(distributed.rendezvous("env://"))
-        store = distributed.PrefixStore(
-            os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store
-        )  # torchrun keeps it over restarts
+        # torchrun keeps it over restarts
+        store = distributed.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
         distributed.init_process_group(
             backend, store=store, rank=rank, world_size=size, timeout=timedelta(seconds=timeout)
         )
     except (RuntimeError, ValueError, TypeError) as error:
-        fix = "check the launcher's settings, and ddp_timeout and ddp_backend in train.trainer"
         raise UserError(
-            f"the processes can't meet: {str(error).splitlines()[0][:200]}",
+            f"the processes can't meet: {first_line(error)}",
             where="torchrun",
-            fix=fix,
+            fix="check the launcher's settings, and ddp_timeout and ddp_backend in train.trainer",
         ) from None
     atexit.register(distributed.destroy_process_group)
     _store = distributed.PrefixStore("unprompt", store)
     if rank:
-        from unprompt.messages import console
-
         console.quiet = True
 
 
@@ -120,16 +114,16 @@ def jobs() -> Iterator[dict[str, Any]]:
         try:
             while not _store.check([key]):
                 time.sleep(_SECONDS)
-            said: dict[str, Any] = json.loads(_store.get(key))
+            message: dict[str, Any] = json.loads(_store.get(key))
         except RuntimeError:
-            said = {"failed": "it is gone"}
-        if "failed" in said:
+            message = {"failed": "it is gone"}
+        if "failed" in message:
             if int(os.environ["LOCAL_RANK"]):
                 sys.exit(2)
-            raise UserError(f"the first process stopped: {said['failed']}")
-        if "done" in said:
+            raise UserError(f"the first process stopped: {message['failed']}")
+        if "done" in message:
             return
-        yield said["job"]
+        yield message["job"]
 
 
 def from_first(make: Callable[[], Made]) -> Made:
@@ -138,9 +132,9 @@ def from_first(make: Callable[[], Made]) -> Made:
         return make()
     from torch import distributed
 
-    found: list[Any] = [make() if number() == 0 else None]
-    distributed.broadcast_object_list(found)
-    return found[0]
+    made: list[Any] = [make() if number() == 0 else None]
+    distributed.broadcast_object_list(made)
+    return made[0]
 
 
 def wait_for_all() -> None:

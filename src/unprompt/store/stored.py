@@ -1,4 +1,4 @@
-"""Lessons that stay on disk while a student trains on them."""
+"""Lessons that stay on disk while a student trains."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from unprompt.store.files import replacing
 from unprompt.store.tables import LESSON, lesson_at, lesson_batches
 
 _ROWS = 32
-"""Read at once: one lesson costs the reading of so many, and so many share one entry in the file's
-index."""
+"""Read at once for one lesson; so many share one entry in the file's index."""
 
 
 class StoredLessons(Sequence[Lesson]):
@@ -31,8 +30,8 @@ class StoredLessons(Sequence[Lesson]):
 
     @staticmethod
     def copied(source: Path) -> StoredLessons:
-        """From what `write_lessons` wrote. Parquet can't be read a row at a time, so its
-        rows are copied into an Arrow file beside it.
+        """From what `write_lessons` wrote. Parquet can't be read a row at a time, so its rows are
+        copied into an Arrow file beside it, which is several times as big and not kept.
 
         Raises:
             UserError: It is broken, or the copy can't be written.
@@ -49,9 +48,8 @@ class StoredLessons(Sequence[Lesson]):
 
     @cached_property
     def _file(self) -> Any:
-        return pa.ipc.open_file(
-            pa.OSFile(str(self.path), "rb")
-        )  # not mapped into memory: what was read would count as ours until it is needed
+        # not mapped into memory: what was read would count as ours until it is needed
+        return pa.ipc.open_file(pa.OSFile(str(self.path), "rb"))
 
     @cached_property
     def _count(self) -> int:
@@ -68,9 +66,7 @@ class StoredLessons(Sequence[Lesson]):
     def __getitem__(self, number: int | slice) -> Lesson | list[Lesson]:
         if isinstance(number, slice):
             return [self[n] for n in range(*number.indices(len(self)))]
-        if not -len(self) <= number < len(self):
-            raise IndexError(number)
-        batch, row = divmod(number % len(self), _ROWS)
+        batch, row = divmod(range(len(self))[number], _ROWS)
         return lesson_at(self._file.get_batch(batch), row)
 
     def __reduce__(self) -> Any:

@@ -16,6 +16,7 @@ from unprompt.records import student
 from unprompt.stages.weights import Weights
 from unprompt.store.files import replacing
 from unprompt.store.folder import RunDir
+from unprompt.tools.finished import named_round
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedTokenizerBase
@@ -40,13 +41,7 @@ def export(folder: Path, to: Path, round_: str | None, *, merge: bool = True) ->
     """
     files = RunDir(folder)
     proven, recipe = files.report(), recipe_.load(files.recipe)
-    name = round_ or list(recipe.plan)[-1]
-    if name not in recipe.plan:
-        raise UserError(
-            f"there is no round '{name}'",
-            where="--round",
-            fix=f"there are: {', '.join(recipe.plan)}",
-        )
+    name = named_round(recipe, round_)
     adapter = recipe.plan[name].train.adapter
     if not (merge or adapter):
         raise UserError(

@@ -8,7 +8,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from unprompt import recipe as recipe_
 from unprompt.messages import UserError
 from unprompt.recipe import Recipe
 from unprompt.records import Completion, Grade, Lesson, Prompt, as_text
@@ -17,6 +16,7 @@ from unprompt.stages.prompts import Prompts, rendered, sample_ids, several
 from unprompt.stages.questions import key_of
 from unprompt.store.folder import RunDir
 from unprompt.store.tables import read_completions, read_grades, read_lessons
+from unprompt.tools.finished import opened
 
 _TOP = 5
 
@@ -27,12 +27,8 @@ def show(folder: Path, example_id: str | None = None, console: Console | None = 
     Raises:
         UserError: No run, or no such example.
     """
-    console, files = console or Console(), RunDir(folder)
-    if not files.recipe.is_file():
-        raise UserError(
-            "there is no run here", where=str(folder), fix="run `unprompt run RECIPE` first"
-        )
-    recipe = recipe_.load(files.recipe)
+    console = console or Console()
+    files, recipe = opened(folder)
     prompts = rendered(recipe)
     wanted = example_id or next(iter(prompts.inputs.taught.values()))[0].id
     shown = [

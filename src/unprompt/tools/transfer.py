@@ -23,8 +23,8 @@ from unprompt.messages import UserError
 from unprompt.records import Lesson, Messages, Prompt
 from unprompt.stages.prompts import rendered, several
 from unprompt.store.files import replacing
-from unprompt.store.folder import RunDir
 from unprompt.store.tables import read_lessons
+from unprompt.tools.finished import named_round, opened
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -303,19 +303,8 @@ def hand_over(folder: Path, round_: str | None, out: Path | None) -> list[str]:
             where=str(out),
             fix="choose another name with --out",
         )
-    files = RunDir(folder)
-    if not files.recipe.is_file():
-        raise UserError(
-            "there is no run here", where=str(folder), fix="run `unprompt run RECIPE` first"
-        )
-    recipe = recipe_.load(files.recipe)
-    name = round_ or list(recipe.plan)[-1]
-    if name not in recipe.plan:
-        raise UserError(
-            f"there is no round '{name}'",
-            where="--round",
-            fix=f"there are: {', '.join(recipe.plan)}",
-        )
+    files, recipe = opened(folder)
+    name = named_round(recipe, round_)
     source = files.round(name).folder / "lessons.parquet"
     if not source.is_file():
         raise UserError(

@@ -32,42 +32,32 @@ class Instruction:
 
 
 def find(prompts: Sequence[Prompt]) -> list[Instruction]:
-    """The items that stand in every one of the prompts; none of an ensemble's, and none where fewer
-    than two are found.
-    """
+    """Items that stand in each of the prompts; none of an ensemble's, none of fewer than two."""
     if not prompts or prompts[0].others:
         return []
     texts = [_texts(prompt.content) for prompt in prompts]
-    found = []
+    items = []
     for part, first in enumerate(texts[0]):
         for item in dict.fromkeys(_items(first)):
-            if all(len(own) > part and own[part].count(item) == 1 for own in texts):
-                found.append(
-                    Instruction(item.strip(), [_without(prompt, part, item) for prompt in prompts])
-                )
-    return found if len(found) >= _FEWEST else []
+            if all(len(parts) > part and parts[part].count(item) == 1 for parts in texts):
+                without = [_without(prompt, part, item) for prompt in prompts]
+                items.append(Instruction(item.strip(), without))
+    return items if len(items) >= _FEWEST else []
 
 
 def _items(text: str) -> list[str]:
-    """Each item with its line's end, and the lines beneath that are indented deeper than its
-    sign.
-    """
-    lines = text.splitlines(keepends=True)
-    found = []
-    for n, line in enumerate(lines):
-        match = _ITEM.match(line.rstrip("\r\n"))
-        if match is None:
-            continue
-        end = n + 1
-        while (
-            end < len(lines)
-            and lines[end].strip()
-            and _indent(lines[end]) > len(match[1])
-            and not _ITEM.match(lines[end].rstrip("\r\n"))
-        ):
-            end += 1
-        found.append("".join(lines[n:end]))
-    return found
+    """Each item with its line's end, and the lines beneath, indented deeper than its sign."""
+    items: list[str] = []
+    indent = None
+    for line in text.splitlines(keepends=True):
+        if match := _ITEM.match(line.rstrip("\r\n")):
+            items.append(line)
+            indent = len(match[1])
+        elif indent is not None and line.strip() and _indent(line) > indent:
+            items[-1] += line
+        else:
+            indent = None
+    return items
 
 
 def _indent(line: str) -> int:
@@ -105,23 +95,19 @@ def bar(
             nats.
         before: KL(teacher || before) of the same tokens; so `students`, each by name.
     """
-    means = [sum(own) / len(own) for own in removed]
-    mean, low, high = interval(means)
-    taken: dict[str, dict[str, float] | None] = {}
-    for name, values in students.items():
-        gap, left = (_weighted(removed, side) for side in (before, values))
-        matters = mean >= _LEAST and low > 0 and sum(gap) > 0
-        taken[name] = (
-            dict(zip(("value", "low", "high"), gap_closed(gap, left), strict=True))
-            if matters
-            else None
-        )
+    mean, low, high = interval([sum(nats) / len(nats) for nats in removed])
+    gap = _weighted(removed, before)
+    matters = mean >= _LEAST and low > 0 and sum(gap) > 0
+    taken: dict[str, dict[str, float] | None] = dict.fromkeys(students)
+    for name, values in students.items() if matters else ():
+        share = gap_closed(gap, _weighted(removed, values))
+        taken[name] = dict(zip(("value", "low", "high"), share, strict=True))
     return {"text": text, "matters": {"mean": mean, "low": low, "high": high}, "taken_in": taken}
 
 
 def _weighted(weights: Sequence[Sequence[float]], values: Sequence[Sequence[float]]) -> list[float]:
     """Of each answer the sum over its tokens; a weight that the draws put under 0 is 0."""
     return [
-        sum(max(w, 0.0) * v for w, v in zip(own, said, strict=True))
-        for own, said in zip(weights, values, strict=True)
+        sum(max(weight, 0.0) * value for weight, value in zip(*answer, strict=True))
+        for answer in zip(weights, values, strict=True)
     ]

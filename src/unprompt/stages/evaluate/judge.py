@@ -88,14 +88,10 @@ def _texts() -> dict[str, Any]:
 def rubric(settings: Judge, of: Literal["answers", "difficulty"]) -> Rubric:
     """Ours, with the recipe's own criteria and template for answers."""
     ours = _texts()[of]
-    own = settings if of == "answers" else None
-    criteria = (own and own.criteria) or ours["criteria"]
-    return Rubric(
-        ours["low"],
-        ours["high"],
-        dict(criteria),
-        (own and own.template) or Template(text=ours["template"]),
-    )
+    criteria, template = dict(ours["criteria"]), Template(text=ours["template"])
+    if of == "answers":
+        criteria, template = settings.criteria or criteria, settings.template or template
+    return Rubric(ours["low"], ours["high"], dict(criteria), template)
 
 
 def orders(names: Sequence[str], repeats: int, seed: str) -> list[list[str]]:
@@ -103,12 +99,12 @@ def orders(names: Sequence[str], repeats: int, seed: str) -> list[list[str]]:
 
     There must be so many: the recipe's schema sees to that.
     """
-    draw, found = random.Random(seed), list[list[str]]()
-    while len(found) < repeats:
+    draw, chosen = random.Random(seed), list[list[str]]()
+    while len(chosen) < repeats:
         order = draw.sample(list(names), len(names))
-        if order not in found:
-            found.append(order)
-    return found
+        if order not in chosen:
+            chosen.append(order)
+    return chosen
 
 
 def ask(task: _Task, order: Sequence[str], answer: str, reader: Reader) -> Prompt:
@@ -116,14 +112,11 @@ def ask(task: _Task, order: Sequence[str], answer: str, reader: Reader) -> Promp
     plain text becomes a user's message to a chat model. The conversation is what the student was
     asked.
     """
-    rule, asked, example = task.rule, task.asked, task.example
-    turns = (
-        [{"role": "user", "content": asked.content}]
-        if isinstance(asked.content, str)
-        else [dict(turn) for turn in asked.content]
-    )
+    rule, turns, example = task.rule, task.asked.content, task.example
+    if isinstance(turns, str):
+        turns = ({"role": "user", "content": turns},)
     fields = {
-        "turns": turns,
+        "turns": [dict(turn) for turn in turns],
         "answer": answer,
         "low": rule.low,
         "high": rule.high,
@@ -131,12 +124,11 @@ def ask(task: _Task, order: Sequence[str], answer: str, reader: Reader) -> Promp
         "target": example.target,
         "criteria": [{"name": name, "text": rule.criteria[name]} for name in order],
     }
-    found = render(
-        rule.template, f"judge/{task.context}", Example(example.id, fields), None, task.where
-    )
-    if reader.chat and isinstance(found.content, str):
-        return replace(found, content=({"role": "user", "content": found.content},))
-    return found
+    shown = Example(example.id, fields)
+    question = render(rule.template, f"judge/{task.context}", shown, None, task.where)
+    if reader.chat and isinstance(question.content, str):
+        return replace(question, content=({"role": "user", "content": question.content},))
+    return question
 
 
 def read(text: str, stop: str, rule: Rubric) -> dict[str, int | None]:
@@ -154,22 +146,16 @@ def read(text: str, stop: str, rule: Rubric) -> dict[str, int | None]:
     lines = text.splitlines()
     if stop == "length" and lines and not text.endswith("\n"):
         lines.pop()
-    found: dict[str, int | None] = dict.fromkeys(rule.criteria)
+    number = rf"([0-9]{{1,9}})[\s*_`]*(?:(?:/|out of)\s*{rule.high}(?![0-9]))?[^0-9]*"
+    scores: dict[str, int | None] = dict.fromkeys(rule.criteria)
     for name in rule.criteria:
-        begins = re.compile(
-            rf"[\s>#*_`\-•]*{re.escape(name)}[\s*_`]*[:=][\s*_`]*(.*)", re.IGNORECASE
-        )
-        said = [match[1] for line in lines if (match := begins.fullmatch(line))]
-        number = (
-            re.fullmatch(
-                rf"([0-9]{{1,9}})[\s*_`]*(?:(?:/|out of)\s*{rule.high}(?![0-9]))?[^0-9]*", said[-1]
-            )
-            if said
-            else None
-        )
-        if number and rule.low <= int(number[1]) <= rule.high:
-            found[name] = int(number[1])
-    return found
+        begins = rf"[\s>#*_`\-•]*{re.escape(name)}[\s*_`]*[:=][\s*_`]*(.*)"
+        begun = [re.fullmatch(begins, line, re.IGNORECASE) for line in lines]
+        values = [match[1] for match in begun if match]
+        score = re.fullmatch(number, values[-1]) if values else None
+        if score and rule.low <= int(score[1]) <= rule.high:
+            scores[name] = int(score[1])
+    return scores
 
 
 def _tasks(
@@ -178,12 +164,25 @@ def _tasks(
     held_out: Mapping[str, Sequence[Example]],
     asked: Mapping[str, Sequence[Prompt]],
 ) -> Iterator[_Task]:
-    answers, difficulty = rubric(settings, "answers"), rubric(settings, "difficulty")
+    kinds = [("judge.template", rubric(settings, "answers"), False)]
+    if settings.difficulty:
+        kinds.append(("judge.difficulty", rubric(settings, "difficulty"), True))
     for context in recipe.judged:
         for example, prompt in zip(held_out[context], asked[context], strict=True):
-            yield _Task(context, example, prompt, answers, "judge.template", False)
-            if settings.difficulty:
-                yield _Task(context, example, prompt, difficulty, "judge.difficulty", True)
+            for where, rule, difficulty in kinds:
+                yield _Task(context, example, prompt, rule, where, difficulty)
+
+
+def _sizes(
+    recipe: Recipe,
+    held_out: Mapping[str, Sequence[Example]],
+    asked: Mapping[str, Sequence[Prompt]],
+    reader: Reader,
+) -> Iterator[tuple[_Task, int]]:
+    """Each thing to be judged, and the tokens of the prompt with an empty answer."""
+    assert recipe.judge
+    for task in _tasks(recipe, recipe.judge, held_out, asked):
+        yield task, len(_encode(ask(task, list(task.rule.criteria), "", reader), reader))
 
 
 def lengths(
@@ -195,13 +194,8 @@ def lengths(
     """Each thing to be judged: its context, whether that is an input's difficulty, and the tokens
     of the prompt with an empty answer.
     """
-    assert recipe.judge
-    for task in _tasks(recipe, recipe.judge, held_out, asked):
-        yield (
-            task.context,
-            task.difficulty,
-            len(_encode(ask(task, list(task.rule.criteria), "", reader), reader)),
-        )
+    for task, tokens in _sizes(recipe, held_out, asked, reader):
+        yield task.context, task.difficulty, tokens
 
 
 def check(
@@ -225,8 +219,7 @@ def check(
     """
     settings = recipe.judge
     assert settings
-    for task in _tasks(recipe, settings, held_out, asked):
-        tokens = len(_encode(ask(task, list(task.rule.criteria), "", reader), reader))
+    for task, tokens in _sizes(recipe, held_out, asked, reader):
         if _over(tokens, settings, reader):
             raise UserError(
                 f"the judge's prompt on example '{task.example.id}' of context {task.context} has"
@@ -270,51 +263,35 @@ def judge(
         if grade.shots is None:
             answers.setdefault((grade.context, grade.example_id), []).append(grade)
     questions: dict[str, Prompt] = {}
-    wanted: list[tuple[_Task, Verdict, str]] = []
+    wanted: list[tuple[Rubric, Verdict, str]] = []
     for task in _tasks(recipe, settings, held_out, asked):
-        mine, names = answers.get((task.context, task.example.id), []), list(task.rule.criteria)
-        shown = (
-            [(DIFFICULTY, "")]
-            if task.difficulty
-            else [(grade.system, grade.shown) for grade in mine]
-        )
-        seed = f"{recipe.seed}:{task.where}:{task.context}:{task.example.id}"
+        example, names = task.example, list(task.rule.criteria)
+        graded = answers.get((task.context, example.id), [])
+        shown = [(grade.system, grade.shown) for grade in graded]
+        if task.difficulty:
+            shown = [(DIFFICULTY, "")]
+        group = graded[0].group if graded else None
+        seed = f"{recipe.seed}:{task.where}:{task.context}:{example.id}"
         for repeat, order in enumerate(orders(names, settings.repeats, seed)):
             for system, text in shown:
                 question = ask(task, order, text, reader)
                 key = fingerprint(question.example_id, question.context, question.content)
-                questions[key] = question
-                group = mine[0].group if mine else None
-                blank = Verdict(
-                    task.example.id,
-                    task.context,
-                    system,
-                    repeat,
-                    dict.fromkeys(names),
-                    "",
-                    None,
-                    group,
-                )
-                wanted.append((task, blank, key))
+                questions[key], nothing = question, dict.fromkeys(names)
+                blank = Verdict(example.id, task.context, system, repeat, nothing, "", group=group)
+                wanted.append((task.rule, blank, key))
     ids = {key: _encode(question, reader) for key, question in questions.items()}
     fits = [key for key in questions if not _over(len(ids[key]), settings, reader)]
-    completions = (
-        answer([questions[key] for key in fits], [ids[key] for key in fits]) if fits else []
-    )
-    said = dict(zip(fits, completions, strict=True))
-    found = []
-    for task, blank, key in wanted:
-        if key in said:
-            scores = read(said[key].text, said[key].stop, task.rule)
-            found.append(replace(blank, scores=scores, text=said[key].text))
+    completions = answer([questions[k] for k in fits], [ids[k] for k in fits]) if fits else []
+    answered = dict(zip(fits, completions, strict=True))
+    verdicts = []
+    for rule, blank, key in wanted:
+        if key in answered:
+            text, scores = answered[key].text, read(answered[key].text, answered[key].stop, rule)
+            verdicts.append(replace(blank, scores=scores, text=text))
         else:
-            found.append(
-                replace(
-                    blank,
-                    unjudged=f"{len(ids[key])} tokens, over the judge's window of {reader.window}",
-                )
-            )
-    return found
+            why = f"{len(ids[key])} tokens, over the judge's window of {reader.window}"
+            verdicts.append(replace(blank, unjudged=why))
+    return verdicts
 
 
 def _encode(question: Prompt, reader: Reader) -> list[int]:

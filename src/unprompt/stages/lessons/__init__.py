@@ -7,8 +7,6 @@ from unprompt.stages.lessons.build import (
     refuse_too_many_failures,
     replay_size,
     replayed,
-    token_ends,
-    token_span,
     weighted,
 )
 
@@ -19,7 +17,5 @@ __all__ = [
     "refuse_too_many_failures",
     "replay_size",
     "replayed",
-    "token_ends",
-    "token_span",
     "weighted",
 ]

@@ -1,5 +1,8 @@
 """Build the transfer set: the student's prompt, then f(y) token for token with the teacher's
 labels, then the end token.
+
+Lessons of several contexts are joined in one list. Each has its own context's short prompt, so the
+loss of a list is the sum over its contexts: equation 2 of Snell, Klein & Zhong (2022).
 """
 
 from __future__ import annotations
@@ -28,8 +31,7 @@ class Drops:
     failed: dict[str, str] = field(default_factory=dict)
     """Example id -> reason."""
     cut_at_limit: list[str] = field(default_factory=list)
-    """Examples whose answer `max_new_tokens` cut: taught as far as it goes, without the end token.
-    """
+    """Those whose answer `max_new_tokens` cut: taught as far as it goes, with no end token."""
     filtered: dict[str, int] = field(default_factory=dict)
     """What the context's filter said of the completions, ahead of f."""
 
@@ -39,9 +41,7 @@ class Drops:
 
 
 def token_ends(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[int]:
-    """For each token, the number of characters of the decoded text up to its end, shape
-    (len(ids),).
-    """
+    """Of each token, the characters of the decoded text up to its end, shape (len(ids),)."""
     alone = [_decode(tokenizer, [token]) for token in ids]
     if "".join(alone) == _decode(tokenizer, ids):
         return np.cumsum([len(text) for text in alone], dtype=int).tolist()
@@ -61,37 +61,28 @@ def _decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
 def token_span(
     tokenizer: PreTrainedTokenizerBase, completion: Completion, span: extract_.Span
 ) -> tuple[int, int] | str:
-    """The tokens that make up a span of characters, or why no whole tokens do. Blanks at the edges
-    may come along.
-    """
-    text, ends = completion.text, token_ends(tokenizer, completion.token_ids)
-    first, last = span.start, span.end
-    while first < last and text[first].isspace():
-        first += 1
-    while last > first and text[last - 1].isspace():
-        last -= 1
+    """The tokens of a span of characters, blanks beside it included; or why no whole tokens are."""
+    text, ids = completion.text, completion.token_ids
+    ends = token_ends(tokenizer, ids)
+    kept = text[span.start : span.end]
+    first = span.end - len(kept.lstrip())
+    last = first + len(kept.strip())
     begins = [0, *ends]
     start = next((n for n, end in enumerate(ends) if end > first), len(ends))
     # tokens of blanks inside the span belong to it, and so do those that hold the first bytes of
     # its first letter
-
-    def ends_inside_a_letter(n: int) -> bool:
-        return len(_decode(tokenizer, completion.token_ids[: n + 1])) > ends[n]
-
     while start > 0 and (
         begins[start - 1] >= span.start
         or begins[start - 1] == ends[start - 1]
-        or ends_inside_a_letter(start - 1)
+        or len(_decode(tokenizer, ids[:start])) > ends[start - 1]
     ):
         start -= 1
     if not text[last:].strip() and completion.stop != "stop":
         stop = len(ends) - (completion.stop == "end")
     else:
         stop = next((n + 1 for n, end in enumerate(ends) if end >= last), len(ends))
-    outside = text[begins[start] : first] + _decode(tokenizer, completion.token_ids[:stop])[last:]
-    if outside.strip():
-        return "boundary inside a token"
-    return start, stop
+    outside = text[begins[start] : first] + _decode(tokenizer, ids[:stop])[last:]
+    return "boundary inside a token" if outside.strip() else (start, stop)
 
 
 def build(
@@ -125,96 +116,85 @@ def build(
     """
     lessons, drops = [], Drops()
     for prompt, completion in zip(prompts, completions, strict=True):
+        id_ = prompt.example_id
         span = extract_.extract(rule, completion.text, completion.stop, where, modules)
-        tokens = (
-            token_span(writer or tokenizer, completion, span)
-            if isinstance(span, extract_.Span)
-            else span
-        )
-        if isinstance(tokens, str):
-            drops.failed[prompt.example_id] = tokens
+        answer = _answer(tokenizer, completion, span, writer, end_token=end_token)
+        if isinstance(answer, str):
+            drops.failed[id_] = answer
             continue
-        start, stop = tokens
-        assert completion.labels is not None
-        assert isinstance(span, extract_.Span)
-        target, labels = completion.token_ids[start:stop], completion.labels.slice(start, stop)
-        if writer is not None:
-            again = _anew(tokenizer, _decode(writer, target))
-            if isinstance(again, str):
-                drops.failed[prompt.example_id] = again
-                continue
-            target, labels = again, SoftLabels.hard(again)
-        if tokenizer.eos_token_id in target:
-            drops.failed[prompt.example_id] = "the student's end token inside the answer"
-            continue
-        to_the_end = span.end >= len(completion.text.rstrip())
-        if to_the_end and completion.stop == "length":
-            drops.cut_at_limit.append(prompt.example_id)
-        elif end_token:
-            eos = tokenizer.eos_token_id
-            assert isinstance(eos, int)
-            if (
-                writer is None
-                and stop == len(completion.token_ids) - 1
-                and completion.token_ids[stop] == eos
-            ):
-                labels = SoftLabels.concat([labels, completion.labels.slice(stop, stop + 1)])
-            else:
-                labels = labels.then_hard(eos)
-            target = (*target, eos)
+        target, labels, cut = answer
+        if cut:
+            drops.cut_at_limit.append(id_)
         asked = _student_prompt(tokenizer, prompt)
         if window and len(asked) + len(target) > window:
-            drops.failed[prompt.example_id] = "over the student's window in its own tokens"
+            drops.failed[id_] = "over the student's window in its own tokens"
             continue
-        weights = np.concatenate([np.zeros(len(asked)), np.ones(len(target))]).astype(np.float32)
-        lessons.append(
-            Lesson(
-                prompt.example_id, prompt.context, (*asked, *target), len(asked), weights, labels
-            )
-        )
+        weights = np.repeat(np.array([0, 1], np.float32), [len(asked), len(target)])
+        ids = (*asked, *target)
+        lessons.append(Lesson(id_, prompt.context, ids, len(asked), weights, labels))
     return lessons, drops
 
 
-def _anew(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...] | str:
-    """The student's tokens of a text that another tokenizer wrote, or why there are none."""
-    if "�" in text:
-        return "half a character"
-    ids = tuple(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
-    return (
-        ids
-        if _decode(tokenizer, ids).strip() == text.strip()
-        else "the student's tokenizer can't write it"
-    )
+def _answer(
+    tokenizer: PreTrainedTokenizerBase,
+    completion: Completion,
+    span: extract_.Span | str,
+    writer: PreTrainedTokenizerBase | None,
+    *,
+    end_token: bool,
+) -> tuple[tuple[int, ...], SoftLabels, bool] | str:
+    """What is learned of a completion, in the student's tokens: ids, labels, and whether
+    `max_new_tokens` cut it; or why nothing is.
+    """
+    if isinstance(span, str):
+        return span
+    tokens = token_span(writer or tokenizer, completion, span)
+    if isinstance(tokens, str):
+        return tokens
+    start, stop = tokens
+    assert completion.labels is not None
+    ids, labels = completion.token_ids[start:stop], completion.labels.slice(start, stop)
+    if writer is not None:
+        text = _decode(writer, ids)
+        if "�" in text:
+            return "half a character"
+        ids = tuple(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+        if _decode(tokenizer, ids).strip() != text.strip():
+            return "the student's tokenizer can't write it"
+        labels = SoftLabels.hard(ids)
+    eos = tokenizer.eos_token_id
+    if eos in ids:
+        return "the student's end token inside the answer"
+    cut = completion.stop == "length" and span.end >= len(completion.text.rstrip())
+    if cut or not end_token:
+        return ids, labels, cut
+    assert isinstance(eos, int)
+    if writer is None and completion.token_ids[stop:] == (eos,):
+        labels = completion.labels.slice(start, stop + 1)
+    else:
+        labels = labels.then_hard(eos)
+    return (*ids, eos), labels, cut
 
 
 def gold_completions(
     prompts: Sequence[Prompt], texts: Sequence[str], tokenizer: PreTrainedTokenizerBase
 ) -> list[Completion]:
-    """Gold answers in the form of a teacher's: what supervised training on them learns, each token
-    its own label.
-    """
-    eos, found = tokenizer.eos_token_id, []
+    """Gold answers in the form of a teacher's, for supervised training: hard labels."""
+    eos = tokenizer.eos_token_id
     assert isinstance(eos, int)
+    gold = []
     for prompt, text in zip(prompts, texts, strict=True):
-        ids = [*tokenizer(text, add_special_tokens=False, verbose=False).input_ids, eos]
-        found.append(
-            Completion(
-                prompt.example_id,
-                prompt.context,
-                _decode(tokenizer, ids[:-1]),
-                tuple(ids),
-                "end",
-                0,
-                SoftLabels.hard(ids),
-            )
+        ids = tuple(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+        labels = SoftLabels.hard((*ids, eos))
+        text = _decode(tokenizer, ids)
+        gold.append(
+            Completion(prompt.example_id, prompt.context, text, (*ids, eos), "end", 0, labels)
         )
-    return found
+    return gold
 
 
 def weighted(lessons: Sequence[Lesson], weight: float) -> list[Lesson]:
-    """Lessons whose loss counts `weight` times as much in the sum of Snell et al. 2022, equation
-    2.
-    """
+    """Lessons of a context that counts `weight` times as much in the sum of equation 2."""
     return [replace(lesson, weights=lesson.weights * np.float32(weight)) for lesson in lessons]
 
 
@@ -228,9 +208,7 @@ def replay_size(lessons: int, share: float) -> int:
 
 
 def replayed(lessons: Sequence[Lesson], count: int, seed: int) -> list[Lesson]:
-    """`count` of the lessons (all, if there are fewer), drawn without replacement, in their
-    order.
-    """
+    """`count` of the lessons (or all there are), drawn without replacement, in their order."""
     chosen = np.random.default_rng(seed).permutation(len(lessons))[:count]
     return [lessons[n] for n in sorted(chosen)]
 

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from unprompt import metrics
 from unprompt.messages import UserError
+from unprompt.metrics import Metric
 from unprompt.recipe import Extract, Filter
 from unprompt.records import Completion, Example
 from unprompt.stages.lessons import extract as extract_
@@ -56,11 +58,9 @@ def check(
 
 def with_gold(example: Example) -> Example:
     """An input whose gold answer a template may show, as `target`."""
-    return Example(
-        example.id,
-        example.fields if example.target is None else {**example.fields, "target": example.target},
-        example.target,
-    )
+    if example.target is None:
+        return example
+    return replace(example, fields={**example.fields, "target": example.target})
 
 
 def judge(
@@ -86,14 +86,11 @@ def judge(
     """
     where = f"contexts.{name}.filter"
     metric = metrics.find(rule.metric, f"{where}.metric", modules)
-    spans = [
-        extract_.extract(rule.extract or extract, c.text, c.stop, f"{where}.extract", modules)
-        for c in completions
-    ]
-    answers = [
-        c.text[span.start : span.end].strip() if isinstance(span, extract_.Span) else None
-        for c, span in zip(completions, spans, strict=True)
-    ]
+
+    def answer(completion: Completion) -> str | None:
+        text, wanted = completion.text, rule.extract or extract
+        span = extract_.extract(wanted, text, completion.stop, f"{where}.extract", modules)
+        return None if isinstance(span, str) else text[span.start : span.end].strip()
 
     def right(answer: str, example: Example) -> bool:
         try:
@@ -106,55 +103,40 @@ def judge(
                 fix="mend it",
             ) from error
 
-    def usable(answer: str) -> bool:
-        """Whether others can be compared with it, as with a gold answer; `numeric_match`, say,
-        wants a number.
-        """
-        if not metric.refuses_gold:
-            return True
+    verdicts: list[str] = []
+    for n, example in enumerate(examples):
+        answers = [answer(c) for c in completions[n * per_input : (n + 1) * per_input]]
+        if rule.keep == "majority":
+            verdicts += _vote([a if _usable(metric, a) else None for a in answers], example, right)
+            continue
+        for each in answers:
+            verdict = NO_ANSWER if each is None else KEPT if right(each, example) else WRONG
+            verdicts.append(verdict)
+    return verdicts
+
+
+def _usable(metric: Metric, answer: str | None) -> bool:
+    """Whether others can be compared with it; `numeric_match`, say, wants a number."""
+    if answer is not None and metric.refuses_gold:
         try:
             metric.function("", Example("", {}, answer))
         except ValueError:
             return False
-        return True
-
-    found = []
-    for number, example in enumerate(examples):
-        own = answers[number * per_input : (number + 1) * per_input]
-        if rule.keep == "correct":
-            found += [
-                NO_ANSWER if answer is None else KEPT if right(answer, example) else WRONG
-                for answer in own
-            ]
-        else:
-            found += _vote(
-                [answer if answer is not None and usable(answer) else None for answer in own],
-                example,
-                right,
-            )
-    return found
+    return True
 
 
 def _vote(
     answers: Sequence[str | None], example: Example, agree: Callable[[str, Example], bool]
 ) -> list[str]:
-    """Self-consistency (Wang et al. 2022): what most say is kept. Of equals, what was said
-    first.
-    """
+    """Self-consistency (Wang et al. 2022): what most say is kept, of equals the first."""
     sides: list[str] = []
     chosen: list[int | None] = []
     for answer in answers:
         if answer is None:
             chosen.append(None)
             continue
-        side = next(
-            (
-                n
-                for n, other in enumerate(sides)
-                if agree(answer, Example(example.id, example.fields, other))
-            ),
-            len(sides),
-        )
+        same = (n for n, other in enumerate(sides) if agree(answer, replace(example, target=other)))
+        side = next(same, len(sides))
         if side == len(sides):
             sides.append(answer)
         chosen.append(side)
@@ -165,39 +147,30 @@ def _vote(
 
 def unkept(verdicts: Sequence[str], per_input: int) -> list[int]:
     """Numbers of the inputs of which nothing was kept."""
-    return [
-        n
-        for n in range(len(verdicts) // per_input)
-        if KEPT not in verdicts[n * per_input : (n + 1) * per_input]
-    ]
+    count = len(verdicts) // per_input
+    return [n for n in range(count) if KEPT not in verdicts[n * per_input : (n + 1) * per_input]]
 
 
 def counts(rule: Filter, verdicts: Sequence[str], hinted: Sequence[str] | None) -> dict[str, int]:
-    """Completions by what became of them. With a hint (its completions' verdicts, `hinted`), those
-    too.
-    """
-    said, after = Counter(verdicts), Counter(hinted or ())
-    told = {
-        verdict: said[verdict]
-        for verdict in (KEPT, WRONG if rule.keep == "correct" else MINORITY, NO_ANSWER)
-    }
-    return (
-        told
-        if hinted is None
-        else {**told, "asked with the hint": len(hinted), "hinted": after[KEPT]}
-    )
+    """Completions by what became of them; with a hint, its completions' verdicts, too."""
+    times = Counter(verdicts)
+    kinds = (KEPT, WRONG if rule.keep == "correct" else MINORITY, NO_ANSWER)
+    asked_again = {}
+    if hinted is not None:
+        asked_again = {"asked with the hint": len(hinted), "hinted": list(hinted).count(KEPT)}
+    return {kind: times[kind] for kind in kinds} | asked_again
 
 
-def refuse_nothing(kept: int, told: dict[str, int], name: str) -> None:
+def refuse_nothing(kept: int, filtered: dict[str, int], name: str) -> None:
     """Stop ahead of training when a filter lets nothing through.
 
     Raises:
         UserError: With what became of the completions.
     """
     if not kept:
-        said = ", ".join(f"{count} {what}" for what, count in told.items())
+        became = ", ".join(f"{count} {what}" for what, count in filtered.items())
         raise UserError(
-            f"the filter keeps none of the teacher's completions ({said})",
+            f"the filter keeps none of the teacher's completions ({became})",
             where=f"contexts.{name}.filter",
             fix=(
                 "mend its extract, raise sampling.per_input or sampling.max_new_tokens, or add a"

@@ -7,17 +7,18 @@ T_student(x_n) y_n <end>.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from unprompt.messages import UserError
 from unprompt.recipe import Context, Lessons, Recipe, Shots, Template
-from unprompt.records import Example, Lesson, Prompt, SoftLabels
+from unprompt.records import Lesson, Prompt, SoftLabels
 from unprompt.stages import inputs
 from unprompt.stages.prompts import plain
 from unprompt.stages.templates.render import render, render_all
@@ -83,40 +84,36 @@ def pack(
     Raises:
         UserError: Too few inputs have a lesson.
     """
-    by_input: dict[str, list[int]] = {}
-    for n, lesson in enumerate(lessons):
-        by_input.setdefault(input_of[lesson.example_id], []).append(n)
-    refuse_too_few(len(by_input), settings.n, lessons[0].context if lessons else "")
-    eos = tokenizer.eos_token_id
-    assert isinstance(eos, int)
+    ahead = _shots(lessons, texts, input_of, settings, epochs, seed)
     pairs = [
-        _Pair.of(lesson, texts[lesson.example_id], tokenizer, settings.separator, eos)
+        _Pair(
+            lesson,
+            tokenizer(
+                settings.separator + texts[lesson.example_id],
+                add_special_tokens=False,
+                verbose=False,
+            ).input_ids,
+            ends=lesson.input_ids[-1] == tokenizer.eos_token_id,
+        )
         for lesson in lessons
     ]
-    chosen = _chosen(lessons, texts, input_of, by_input, settings, epochs, seed)
-    weights, found = answer_weights(settings), Packed([])
-    for shots_of in chosen:
+    weights, loss_on_all = answer_weights(settings), settings.loss_on == "all"
+    join = functools.partial(_joined, weights=weights, loss_on_all=loss_on_all)
+    packed = Packed([])
+    for shots_of in ahead:
         epoch = []
-        for n, lesson in enumerate(lessons):
-            sequence = [*(pairs[k] for k in shots_of[n]), pairs[n]]
-            whole = len(sequence)
-            while window and len(sequence) > 1 and _length(sequence) > window:
-                sequence = sequence[1:]
-            found.dropped, found.short = (
-                found.dropped + whole - len(sequence),
-                found.short + (whole > len(sequence)),
-            )
-            epoch.append(
-                _joined(
-                    lesson,
-                    sequence,
-                    weights[-len(sequence) :],
-                    everything=settings.loss_on == "all",
-                )
-            )
-        found.epochs.append(epoch)
-        found.sequences += len(epoch)
-    return found
+        for n, pair in enumerate(pairs):
+            sequence = [*(pairs[k] for k in shots_of[n]), pair]
+            dropped, joined = 0, join(sequence)
+            while window and len(joined.input_ids) > window and dropped + 1 < len(sequence):
+                dropped += 1
+                joined = join(sequence[dropped:])
+            packed.dropped += dropped
+            packed.short += dropped > 0
+            epoch.append(joined)
+        packed.epochs.append(epoch)
+        packed.sequences += len(epoch)
+    return packed
 
 
 def refuse_too_few(inputs_: int, n: int, name: str) -> None:
@@ -136,119 +133,92 @@ def refuse_too_few(inputs_: int, n: int, name: str) -> None:
 
 @dataclass(frozen=True)
 class _Pair:
-    """A question and its answer as they stand in a sequence. `first` and `later` are the question's
-    tokens at its front, and behind a separator.
+    """A question and its answer as they stand in a sequence.
+
+    Attributes:
+        later: The question's tokens behind a separator; at the front they are the lesson's own.
+        ends: Whether the answer has an end token, which only a sequence's last one keeps.
     """
 
-    first: list[int]
+    lesson: Lesson
     later: list[int]
-    target: list[int]
-    labels: SoftLabels
     ends: bool
-    weight: float
-
-    @staticmethod
-    def of(
-        lesson: Lesson, text: str, tokenizer: PreTrainedTokenizerBase, separator: str, eos: int
-    ) -> _Pair:
-        target = list(lesson.input_ids[lesson.prompt_length :])
-        later = list(tokenizer(separator + text, add_special_tokens=False, verbose=False).input_ids)
-        first = list(lesson.input_ids[: lesson.prompt_length])
-        return _Pair(
-            first, later, target, lesson.labels, target[-1] == eos, float(lesson.weights[-1])
-        )
 
 
-def _length(sequence: Sequence[_Pair]) -> int:
-    first, *later = sequence
-    return (
-        len(first.first)
-        + sum(len(p.later) for p in later)
-        + sum(len(p.target) - p.ends for p in sequence)
-        + sequence[-1].ends
-    )
-
-
-def _joined(
-    lesson: Lesson, sequence: Sequence[_Pair], weights: Sequence[float], *, everything: bool
-) -> Lesson:
+def _joined(sequence: Sequence[_Pair], weights: Sequence[float], *, loss_on_all: bool) -> Lesson:
     ids: list[int] = []
     token_weights: list[float] = []
     labels: list[SoftLabels] = []
-    for place, (pair, weight) in enumerate(zip(sequence, weights, strict=True)):
-        asked = pair.later if place else pair.first
-        kept = len(pair.target) - (pair.ends and place + 1 < len(sequence))
-        ids += [*asked, *pair.target[:kept]]
-        if everything:
-            free = 0 if place else 1  # nothing predicts the first token
-            token_weights += [0.0] * free + [pair.weight] * (len(asked) - free + kept)
-            labels += [SoftLabels.hard(asked[free:]), pair.labels.slice(0, kept)]
+    last, front = sequence[-1], sequence[0].lesson.prompt_length
+    for pair, weight in zip(sequence, weights[-len(sequence) :], strict=True):
+        lesson = pair.lesson
+        asked = pair.later if ids else lesson.input_ids[:front]
+        target = lesson.input_ids[lesson.prompt_length :]
+        target = target[: len(target) - (pair.ends and pair is not last)]
+        taught, own_weight = lesson.labels.slice(0, len(target)), float(lesson.weights[-1])
+        if loss_on_all:
+            free = 0 if ids else 1  # nothing predicts the first token
+            labels += [SoftLabels.hard(asked[free:]), taught]
+            token_weights += [0.0] * free + [own_weight] * (len(asked) - free + len(target))
         else:
-            token_weights += [0.0] * len(asked) + [weight * pair.weight] * kept
-            labels += [pair.labels.slice(0, kept)] if weight else []
-    prompt_length = 1 if everything else len(sequence[0].first)
-    return Lesson(
-        lesson.example_id,
-        lesson.context,
-        tuple(ids),
-        prompt_length,
-        np.asarray(token_weights, np.float32),
-        SoftLabels.concat(labels),
+            labels += [taught] if weight else []
+            token_weights += [0.0] * len(asked) + [weight * own_weight] * len(target)
+        ids += [*asked, *target]
+    return replace(
+        last.lesson,
+        input_ids=tuple(ids),
+        prompt_length=1 if loss_on_all else front,
+        weights=np.asarray(token_weights, np.float32),
+        labels=SoftLabels.concat(labels),
     )
 
 
-def _chosen(
+def _shots(
     lessons: Sequence[Lesson],
     texts: Mapping[str, str],
     input_of: Mapping[str, str],
-    by_input: Mapping[str, list[int]],
     settings: Lessons,
     epochs: int,
     seed: int,
 ) -> list[list[list[int]]]:
     """Epoch -> lesson -> numbers of the lessons ahead of it, of as many other inputs."""
+    by_input: dict[str, list[int]] = {}
+    for n, lesson in enumerate(lessons):
+        by_input.setdefault(input_of[lesson.example_id], []).append(n)
+    refuse_too_few(len(by_input), settings.n, lessons[0].context if lessons else "")
     others, members = settings.n - 1, list(by_input.values())
-    place = {id_: n for n, id_ in enumerate(by_input)}
-    own = [place[input_of[lesson.example_id]] for lesson in lessons]
+    number = {id_: n for n, id_ in enumerate(by_input)}
+    inputs_ = [number[input_of[lesson.example_id]] for lesson in lessons]
     if not others:
         return [[[] for _ in lessons]]
     if settings.select == "fixed":
-        return [[[members[m][0] for m in range(settings.n) if m != mine][:others] for mine in own]]
+        return [[[members[m][0] for m in range(others + 1) if m != n][:others] for n in inputs_]]
     if settings.select == "nearest":
         near = _nearest([texts[lessons[first].example_id] for first, *_ in members], others)
-        return [[[members[m][0] for m in near[mine]] for mine in own]]
-    found = []
-    for epoch in range(epochs):
-        drawn = []
-        for lesson, mine in zip(lessons, own, strict=True):
-            random = np.random.default_rng(
-                _number(f"{seed}:{epoch}:{lesson.context}:{lesson.example_id}")
-            )
-            picked = random.choice(len(members) - 1, others, replace=False)
-            drawn.append(
-                [
-                    members[m][random.integers(len(members[m]))]
-                    for m in (int(p) + (p >= mine) for p in picked)
-                ]
-            )
-        found.append(drawn)
-    return found
+        return [[[members[m][0] for m in near[n]] for n in inputs_]]
 
+    def drawn(epoch: int, lesson: Lesson, itself: int) -> list[int]:
+        key = f"{seed}:{epoch}:{lesson.context}:{lesson.example_id}"
+        digest = hashlib.sha256(key.encode()).digest()
+        random = np.random.default_rng(int.from_bytes(digest[:8]))
+        picked = random.choice(len(members) - 1, others, replace=False).tolist()
+        chosen = [members[m + (m >= itself)] for m in picked]
+        return [member[random.integers(len(member))] for member in chosen]
 
-def _number(key: str) -> int:
-    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8])
+    each = list(zip(lessons, inputs_, strict=True))
+    return [[drawn(epoch, lesson, n) for lesson, n in each] for epoch in range(epochs)]
 
 
 def _nearest(texts: Sequence[str], count: int) -> list[list[int]]:
     """The `count` texts nearest to each by the cosine of TF-IDF weights, the nearest last, beside
     the question; of equals, the earlier ones.
     """
-    words, found = _words(texts), []
+    words, nearest = _words(texts), []
     for n in range(len(texts)):
         likeness = (words[n] @ words.T).toarray()[0]
         likeness[n] = -np.inf
-        found.append(np.argsort(-likeness, kind="stable")[:count][::-1].tolist())
-    return found
+        nearest.append(np.argsort(-likeness, kind="stable")[:count][::-1].tolist())
+    return nearest
 
 
 def _words(texts: Sequence[str]) -> Any:
@@ -269,14 +239,9 @@ def _words(texts: Sequence[str]) -> Any:
 
 
 def draws(settings: Shots) -> list[tuple[int, int]]:
-    """(shots, number of the draw) of everything that is measured; without shots there is nothing to
-    draw.
-    """
-    return [
-        (count, draw)
-        for count in settings.counts
-        for draw in range(1, (settings.draws if count else 1) + 1)
-    ]
+    """(shots, number of the draw) of all that is measured; without shots nothing is drawn."""
+    numbers = range(1, settings.draws + 1)
+    return [(count, draw) for count in settings.counts for draw in (numbers if count else (1,))]
 
 
 def questions(
@@ -307,16 +272,19 @@ def questions(
     refuse_chat(context.student, name, where)
     rows = inputs.load(settings.pool, f"{where}.pool", modules)
     shown = render_all(name, context.student, "student", rows, [pool])
-    answers = [_answer(settings.answer, name, row, f"{where}.answer") for row in rows]
-    pieces = [
-        f"{prompt.content}{answer}{settings.separator}"
-        for prompt, answer in zip(shown, answers, strict=True)
-    ]
-    texts = [plain(prompt) for prompt in shown]
-    found = {}
+    texts, pieces = [plain(prompt) for prompt in shown], []
+    for row, prompt in zip(rows, shown, strict=True):
+        answer = render(Template(text=settings.answer), name, row, None, f"{where}.answer").content
+        if not str(answer).strip():
+            raise UserError(
+                f"the answer of shot '{row.id}' is empty",
+                where=f"{where}.answer",
+                fix="mend the template or the pool",
+            )
+        pieces.append(f"{prompt.content}{answer}{settings.separator}")
+    behind: dict[tuple[int, int], list[Prompt]] = {}
     for count, draw in draws(settings):
-        order = np.random.default_rng([seed, draw]).permutation(len(rows))
-        found[count, draw] = []
+        order, prompts = np.random.default_rng([seed, draw]).permutation(len(rows)), []
         for prompt in asked:
             itself = plain(prompt)
             chosen = list(itertools.islice((n for n in order if texts[n] != itself), count))
@@ -328,8 +296,9 @@ def questions(
                     fix="give a bigger pool, or lower counts",
                 )
             text = "".join(pieces[n] for n in chosen) + str(prompt.content)
-            found[count, draw].append(Prompt(prompt.example_id, prompt.context, text))
-    return found
+            prompts.append(Prompt(prompt.example_id, prompt.context, text))
+        behind[count, draw] = prompts
+    return behind
 
 
 def refuse_chat(template: Template, name: str, where: str) -> None:
@@ -371,14 +340,3 @@ def check(recipe: Recipe, asked: Mapping[str, Sequence[Prompt]], *, encoder_deco
             refuse_too_few(len(asked[name]), plan.lessons.n, name)
             if plan.lessons.select == "nearest":
                 _words([str(prompt.content) for prompt in asked[name]])
-
-
-def _answer(source: str, name: str, row: Example, where: str) -> str:
-    text = str(render(Template(text=source), name, row, None, where).content)
-    if not text.strip():
-        raise UserError(
-            f"the answer of shot '{row.id}' is empty",
-            where=where,
-            fix="mend the template or the pool",
-        )
-    return text

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from unprompt.records import Lesson
-from unprompt.stages.train.loss import batch_kl, collate
+from unprompt.stages.train.loss import batch_kl, collator
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -26,19 +26,17 @@ def token_kl(
     progress: Callable[[int], object] = lambda n: None,
 ) -> list[list[float]]:
     """KL(label || model) of each weighted token of each lesson, in nats (see `loss.label_loss`)."""
-    pad = tokenizer.pad_token_id
-    assert isinstance(pad, int)
-    decoder_start = model.config.decoder_start_token_id if model.config.is_encoder_decoder else None
+    collated = collator(model, tokenizer)
     model.eval()
     order = sorted(range(len(lessons)), key=lambda i: len(lessons[i].input_ids))
-    found: list[list[float]] = [[] for _ in lessons]
+    nats: list[list[float]] = [[] for _ in lessons]
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        batch = collate([lessons[i] for i in chosen], pad, decoder_start).to(model.device)
+        batch = collated([lessons[i] for i in chosen]).to(model.device)
         for row, value in zip(batch.row_N.tolist(), batch_kl(model, batch).tolist(), strict=True):
-            found[chosen[row]].append(value)
+            nats[chosen[row]].append(value)
         progress(len(chosen))
-    return found
+    return nats
 
 
 def pieces(tokenizer: PreTrainedTokenizerBase, lesson: Lesson) -> list[str]:
@@ -46,19 +44,17 @@ def pieces(tokenizer: PreTrainedTokenizerBase, lesson: Lesson) -> list[str]:
     first of them, the others are empty.
     """
     ids = [id_ for id_, weight in zip(lesson.input_ids, lesson.weights, strict=True) if weight]
-    found: list[str] = []
-    at = 0
-    while at < len(ids):
-        text, taken = "", 1
-        for taken in range(1, min(_LONGEST_CHARACTER, len(ids) - at) + 1):
+    texts: list[str] = []
+    while len(texts) < len(ids):
+        rest, text, count = ids[len(texts) :][:_LONGEST_CHARACTER], "", 1
+        for count in range(1, len(rest) + 1):
             text = tokenizer.decode(
-                ids[at : at + taken], skip_special_tokens=False, clean_up_tokenization_spaces=False
+                rest[:count], skip_special_tokens=False, clean_up_tokenization_spaces=False
             )
             assert isinstance(text, str)
             if "�" not in text:
                 break
         else:
-            taken = 1
-        found += [text, *[""] * (taken - 1)]
-        at += taken
-    return found
+            count = 1
+        texts += [text, *[""] * (count - 1)]
+    return texts

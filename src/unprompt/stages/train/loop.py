@@ -8,15 +8,12 @@ import json
 import math
 import pickle
 import shutil
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
-from torch.utils.data import Dataset, Sampler
 from transformers import (
     PreTrainedTokenizerBase,
     PrinterCallback,
@@ -29,19 +26,19 @@ from transformers.integrations.integration_utils import TensorBoardCallback
 from unprompt.engines import models
 from unprompt.messages import UserError, bar, say
 from unprompt.recipe import Train
-from unprompt.records import Lesson, SoftLabels
+from unprompt.records import Lesson
 from unprompt.stages import processes
 from unprompt.stages.train import fast
-from unprompt.stages.train.loss import Batch, batch_kl, collate
-from unprompt.store.files import file_digest, read_json, replacing, writing
+from unprompt.stages.train.checkpoints import Clock, resumable
+from unprompt.stages.train.epochs import Epochs, Follow, SharedOrder
+from unprompt.stages.train.loss import Batch, batch_kl, collator
+from unprompt.store.files import replacing, writing
 from unprompt.store.folder import RunDir
 
-_FILES = "files.json"
-"""In a checkpoint: what it is made of."""
-_READ_AGAIN = 2**30
 _TRIED = 256
 """Lessons among which the shortest are looked for, to try the fast step on."""
 _MEND_TRAINER = "use arguments of transformers.TrainingArguments, and install what they need"
+_say_once = functools.cache(say)
 
 
 class LessonTrainer(Trainer):
@@ -53,28 +50,30 @@ class LessonTrainer(Trainer):
     step: fast.Step | None = None
     """The same loss, faster; None where the student or the trainer's settings can't."""
 
+    @property
+    def sharded(self) -> bool:
+        """Whether no process has the whole student."""
+        return self.is_fsdp_enabled or self.is_deepspeed_enabled
+
     def _get_num_items_in_batch(
         self, batch_samples: list[Any], device: torch.device
     ) -> torch.Tensor:
-        total = (
-            torch.stack([batch["batch"].weight_N.sum() for batch in batch_samples]).sum().to(device)
-        )
+        total = torch.stack([each["batch"].weight_N.sum() for each in batch_samples]).sum()
+        total = total.to(device)
         everywhere: Any = self.accelerator.gather(total) if self.args.world_size > 1 else total
         return everywhere.sum()
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        if self.args.world_size == 1 or self.args.train_sampling_strategy != "random":
+        args = self.args
+        if args.world_size == 1 or args.train_sampling_strategy != "random":
             return super()._get_train_sampler(train_dataset)
         taught: Any = self.train_dataset if train_dataset is None else train_dataset
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return _SharedOrder(
-            taught, seed, self.args.per_device_train_batch_size * self.args.world_size
-        )
+        seed = args.seed if args.data_seed is None else args.data_seed
+        return SharedOrder(taught, seed, args.per_device_train_batch_size * args.world_size)
 
     def _prepare_input(self, data: Any) -> Any:
-        return (
-            data.to(self.args.device) if isinstance(data, Batch) else super()._prepare_input(data)
-        )
+        ours = isinstance(data, Batch)
+        return data.to(self.args.device) if ours else super()._prepare_input(data)
 
     def compute_loss(
         self,
@@ -87,33 +86,30 @@ class LessonTrainer(Trainer):
         processes, since gradients are averaged over them).
         """
         batch: Batch = inputs["batch"]
-        if self.step is not None:
-            loss = (
-                self.step(batch) if self.args.world_size == 1 else model(fast_batch=batch)
-            )  # DDP averages what goes through it
-        else:
+        if self.step is None:
             loss = (batch_kl(model, batch) * batch.weight_N).sum()
+        elif self.args.world_size == 1:
+            loss = self.step(batch)
+        else:
+            loss = model(fast_batch=batch)  # DDP averages what goes through it
         return loss / num_items_in_batch * self.args.world_size
 
 
 def attach_adapter(model: Any, train: Train, seed: int) -> Any:
     """The student before training: the model with a fresh LoRA adapter, or the model itself."""
-    if train.adapter is None:
+    adapter: Any = train.adapter
+    if adapter is None:
         return model.requires_grad_(True)
     from peft import LoraConfig, get_peft_model
 
-    adapter: Any
-    adapter, kind = (
-        train.adapter,
-        "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM",
-    )
-    targets = adapter.targets if isinstance(adapter.targets, str) else list(adapter.targets)
     config = LoraConfig(
         r=adapter.rank,
         lora_alpha=adapter.alpha or 2 * adapter.rank,
         lora_dropout=adapter.dropout,
-        target_modules=targets,
-        task_type=kind,
+        target_modules=adapter.targets
+        if isinstance(adapter.targets, str)
+        else list(adapter.targets),
+        task_type="SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM",
     )
     transformers.set_seed(seed)
     try:
@@ -157,40 +153,52 @@ def train(
             of which each epoch trains on its own.
         watch: Looks on.
     """
-    values = arguments(settings, folder.checkpoints, seed)
-    taught = _Epochs(lessons, variants)
+    values, taught = arguments(settings, folder.checkpoints, seed), Epochs(lessons, variants)
     steps = math.ceil(math.ceil(len(taught) / settings.batch_size) * settings.epochs)
     values.logging_steps = min(values.logging_steps, steps)  # a short training logs its end, too
-    kept, values.save_total_limit = (
-        values.save_total_limit,
-        None,
-    )  # the trainer's own goes by the clock, which may jump
+    kept = values.save_total_limit
+    values.save_total_limit = None  # the trainer's own goes by the clock, which may jump
     mark = made_from if processes.count() == 1 else f"{made_from} in {processes.count()} processes"
-    start = processes.from_first(lambda: _resumable(folder.checkpoints, mark))
-    pad = tokenizer.pad_token_id
-    assert isinstance(pad, int)
-    decoder_start = (
-        student.config.decoder_start_token_id if student.config.is_encoder_decoder else None
-    )
+    start = processes.from_first(lambda: resumable(folder.checkpoints, mark))
     transformers.set_seed(seed)
+    collated = collator(student, tokenizer)
+    inputs = functools.partial(_inputs, collated)
+    trainer = _trainer(student, values, taught, inputs, settings, folder)
+    clock = Clock(start, kept)
+    trainer.add_callback(clock)
+    with contextlib.ExitStack() as undo, bar("training, in steps", steps) as progress:
+        if settings.fast:
+            shortest = sorted(lessons[:_TRIED], key=lambda lesson: len(lesson.input_ids))
+            probe = collated([shortest[0], *shortest[:2]]).to(values.device)
+            trainer.step = _fast_step(trainer, student, probe, undo)
+        trainer.add_callback(Follow(taught, progress))
+        if watch is not None and trainer.sharded:
+            say(
+                "held-out inputs are not looked at while the student trains: no process has all"
+                " of it"
+            )
+        elif watch is not None:
+            trainer.add_callback(watch)
+        with _refusals(start, folder), writing(folder.checkpoints), models.quiet():
+            trainer.train(resume_from_checkpoint=start)
+    _save(trainer, student, tokenizer, folder, clock)
+
+
+def _trainer(
+    student: Any,
+    values: TrainingArguments,
+    taught: Epochs,
+    inputs: Callable[[list[Lesson]], dict[str, Batch]],
+    settings: Train,
+    folder: RunDir,
+) -> LessonTrainer:
     try:
-        trainer = LessonTrainer(
-            student,
-            values,
-            train_dataset=taught,
-            data_collator=functools.partial(_as_inputs, pad=pad, decoder_start=decoder_start),
-        )
-    except (
-        RuntimeError,
-        ValueError,
-        ImportError,
-    ) as error:  # a tracker or a launcher that is not there
-        started = processes.count() > 1 or "fsdp" not in settings.trainer
-        fix = (
-            _MEND_TRAINER
-            if started
-            else "start it with `torchrun --nproc-per-node 8 -m unprompt run RECIPE`"
-        )
+        trainer = LessonTrainer(student, values, train_dataset=taught, data_collator=inputs)
+    except (RuntimeError, ValueError, ImportError) as error:
+        # a tracker or a launcher that is not there
+        fix = _MEND_TRAINER
+        if processes.count() == 1 and "fsdp" in settings.trainer:
+            fix = "start it with `torchrun --nproc-per-node 8 -m unprompt run RECIPE`"
         raise UserError(str(error)[:300], where="train.trainer", fix=fix) from None
     if values.fsdp and not trainer.is_fsdp_enabled:
         raise UserError(
@@ -201,76 +209,34 @@ def train(
     trainer.remove_callback(PrinterCallback)
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
-            callback.logging_dir = str(
-                folder.folder / "tensorboard"
-            )  # its own default goes with the checkpoints
-    clock = _Clock(start, kept)
-    trainer.add_callback(clock)
-    with contextlib.ExitStack() as undo, bar("training, in steps", steps) as progress:
-        if settings.fast:
-            shortest = sorted(lessons[:_TRIED], key=lambda lesson: len(lesson.input_ids))
-            probe = collate([shortest[0], *shortest[:2]], pad, decoder_start).to(values.device)
-            reason = _plain_only(trainer) or undo.enter_context(fast.enabled(student, probe))
-            if isinstance(reason, str):
-                _say_once(f"training takes the plain path: {reason}")
-            else:
-                trainer.step = reason
-                if processes.count() > 1:
-                    undo.enter_context(fast.called_through(student, reason))
-        trainer.add_callback(_Progress(progress))
-        trainer.add_callback(_NextEpoch(taught))
-        sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
-        if watch is not None and sharded:
-            say(
-                "held-out inputs are not looked at while the student trains: no process has all"
-                " of it"
-            )
-        elif watch is not None:
-            trainer.add_callback(watch)
-        try:
-            with writing(folder.checkpoints), models.quiet():
-                trainer.train(resume_from_checkpoint=start)
-        except (
-            pickle.UnpicklingError
-        ):  # PyTorch reads tensors and plain values only, and says so with this
-            raise UserError(
-                "holds what no training of ours writes, and was not read",
-                where=str(start),
-                fix=f"remove {folder.checkpoints}, and run again",
-            ) from None
-        except torch.OutOfMemoryError:
-            fix = "lower it and run again: the student is the same whatever it is"
-            raise UserError(
-                "the GPU's memory is full", where="train.micro_batch_size", fix=fix
-            ) from None
-    whole = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
-    processes.wait_for_all()  # nobody writes into the checkpoints any more
-    if processes.number():
-        return
-    student.eval()
-    if values.gradient_checkpointing:
-        student.gradient_checkpointing_disable()
-    losses = [
-        {key: entry[key] for key in ("step", "loss", "learning_rate", "grad_norm")}
-        for entry in trainer.state.log_history
-        if "loss" in entry
-    ]
-    with replacing(folder.student) as partial:
-        partial.mkdir()
-        with models.quiet():
-            student.save_pretrained(partial, **({"state_dict": whole} if sharded else {}))
-            tokenizer.save_pretrained(partial)
-    folder.write_text("train_seconds.json", json.dumps(clock.seconds()))
-    folder.write_text(
-        "train_log.json", json.dumps({"steps": trainer.state.global_step, "losses": losses})
-    )
-    shutil.rmtree(folder.checkpoints, ignore_errors=True)
+            # its own default goes with the checkpoints
+            callback.logging_dir = str(folder.folder / "tensorboard")
+    return trainer
 
 
-def _plain_only(trainer: Trainer) -> str | None:
+def _inputs(
+    collated: Callable[[Sequence[Lesson]], Batch], lessons: list[Lesson]
+) -> dict[str, Batch]:
+    return {"batch": collated(lessons)}
+
+
+def _fast_step(
+    trainer: LessonTrainer, student: Any, probe: Batch, undo: contextlib.ExitStack
+) -> fast.Step | None:
+    """The fast step, until `undo` is closed; or it is said why there is none."""
+    step = _plain_only(trainer) or undo.enter_context(fast.enabled(student, probe))
+    if isinstance(step, str):
+        _say_once(f"training takes the plain path: {step}")
+        return None
+    if processes.count() > 1:
+        undo.enter_context(fast.called_through(student, step))
+    return step
+
+
+def _plain_only(trainer: LessonTrainer) -> str | None:
     """Why the trainer has to call the student itself; None if it need not."""
     args = trainer.args
-    if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
+    if trainer.sharded:
         return "FSDP or DeepSpeed shards the student"
     if args.n_gpu > 1:
         return "one process has several GPUs (start one for each with torchrun)"
@@ -279,114 +245,57 @@ def _plain_only(trainer: Trainer) -> str | None:
     return "train.trainer asks for torch.compile" if args.torch_compile else None
 
 
-_say_once = functools.cache(say)
+@contextlib.contextmanager
+def _refusals(start: str | None, folder: RunDir) -> Iterator[None]:
+    """What stops a training and can be mended, in one line.
 
-
-class _Epochs(Dataset[Lesson]):
-    """The lessons of the epoch that the training is in."""
-
-    def __init__(self, lessons: Sequence[Lesson], variants: int) -> None:
-        self._lessons, self._variants, self.epoch = lessons, variants, 0
-
-    def __len__(self) -> int:
-        return len(self._lessons) // self._variants
-
-    def __getitem__(self, number: int) -> Lesson:
-        if number == _NOTHING:
-            return Lesson("", "", (0,), 1, np.zeros(1, np.float32), SoftLabels.hard([]))
-        return self._lessons[self.epoch % self._variants * len(self) + number]
-
-
-_NOTHING = -1
-"""Number of a lesson that teaches nothing."""
-
-
-class _SharedOrder(Sampler[int]):
-    """The lessons in the order in which one process takes them, then lessons that teach nothing, so
-    that every process gets as many micro-batches.
-
-    accelerate deals the micro-batches out in turns, so that a step's are dealt to all processes; it
-    would fill up with lessons from the front, which would count twice.
-
-    Args:
-        whole: Lessons in one micro-batch of all processes.
+    Raises:
+        UserError: A checkpoint that is not ours, or a GPU's memory that is full.
     """
-
-    def __init__(self, taught: _Epochs, seed: int, whole: int) -> None:
-        self._taught, self._seed, self._whole = taught, seed, whole
-
-    def __len__(self) -> int:
-        return math.ceil(len(self._taught) / self._whole) * self._whole
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(
-            self._seed + self._taught.epoch
-        )  # as accelerate's SeedableRandomSampler
-        yield from torch.randperm(len(self._taught), generator=generator).tolist()
-        yield from [_NOTHING] * (len(self) - len(self._taught))
-
-
-class _NextEpoch(TrainerCallback):
-    """Tells the lessons which epoch it is, after a resumption in the middle of one, too."""
-
-    def __init__(self, lessons: _Epochs) -> None:
-        self._taught = lessons
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._taught.epoch = math.floor((state.epoch or 0) + 1e-6)
+    try:
+        yield
+    except pickle.UnpicklingError:
+        # PyTorch reads tensors and plain values only, and says so with this
+        raise UserError(
+            "holds what no training of ours writes, and was not read",
+            where=str(start),
+            fix=f"remove {folder.checkpoints}, and run again",
+        ) from None
+    except torch.OutOfMemoryError:
+        raise UserError(
+            "the GPU's memory is full",
+            where="train.micro_batch_size",
+            fix="lower it and run again: the student is the same whatever it is",
+        ) from None
 
 
-class _Progress(TrainerCallback):
-    """Moves our bar instead of the trainer's."""
-
-    def __init__(self, advance: Callable[[int], None]) -> None:
-        self._advance, self._seen = advance, 0
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._advance(state.global_step - self._seen)
-        self._seen = state.global_step
-
-
-class _Clock(TrainerCallback):
-    """Seconds of training over all restarts: each checkpoint keeps those until then. What a kill
-    undid is not counted. And the newest checkpoints are kept, with a list of their files.
-    """
-
-    def __init__(self, checkpoint: str | None, kept: int | None = None) -> None:
-        self._before: float | None = 0.0
-        self._kept = kept
-        if checkpoint:
-            try:
-                self._before = json.loads(Path(checkpoint, "seconds.json").read_text())
-            except (OSError, ValueError):
-                self._before = None  # killed just before it was written: nobody knows
-        self._began = time.perf_counter()
-
-    def seconds(self) -> float | None:
-        return None if self._before is None else self._before + time.perf_counter() - self._began
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        processes.wait_for_all()  # each writes its random state
-        if state.is_world_process_zero:
-            checkpoint = Path(args.output_dir, f"checkpoint-{state.global_step}")
-            (checkpoint / "seconds.json").write_text(json.dumps(self.seconds()))
-            with replacing(
-                checkpoint / _FILES
-            ) as partial:  # last: it says that the checkpoint is whole
-                files = (
-                    file
-                    for file in checkpoint.rglob("*")
-                    if file.is_file() and not file.name.startswith(".")
-                )
-                partial.write_text(
-                    json.dumps({str(file.relative_to(checkpoint)): _stamp(file) for file in files})
-                )
-            for older in _newest_first(checkpoint.parent)[self._kept :] if self._kept else ():
-                shutil.rmtree(older)
-
-
-def _as_inputs(lessons: list[Lesson], pad: int, decoder_start: int | None) -> dict[str, Batch]:
-    return {"batch": collate(lessons, pad, decoder_start)}
+def _save(
+    trainer: LessonTrainer,
+    student: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: RunDir,
+    clock: Clock,
+) -> None:
+    """By the first process: the student, its log and its seconds."""
+    whole: dict[str, Any] = {}
+    if trainer.sharded:
+        whole["state_dict"] = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    processes.wait_for_all()  # nobody writes into the checkpoints any more
+    if processes.number():
+        return
+    student.eval()
+    if trainer.args.gradient_checkpointing:
+        student.gradient_checkpointing_disable()
+    with replacing(folder.student) as partial, models.quiet():
+        partial.mkdir()
+        student.save_pretrained(partial, **whole)
+        tokenizer.save_pretrained(partial)
+    folder.write_text("train_seconds.json", json.dumps(clock.seconds()))
+    keys = ("step", "loss", "learning_rate", "grad_norm")
+    losses = [{k: row[k] for k in keys} for row in trainer.state.log_history if "loss" in row]
+    log = {"steps": trainer.state.global_step, "losses": losses}
+    folder.write_text("train_log.json", json.dumps(log))
+    shutil.rmtree(folder.checkpoints, ignore_errors=True)
 
 
 def shares(settings: Train, count: int) -> tuple[int, int]:
@@ -396,9 +305,9 @@ def shares(settings: Train, count: int) -> tuple[int, int]:
     Raises:
         UserError: The batch can't be divided so.
     """
-    own, rest = divmod(settings.batch_size, count)
-    micro = min(settings.micro_batch_size or own, own)
-    if rest or own % micro:
+    share, rest = divmod(settings.batch_size, count)
+    micro = min(settings.micro_batch_size or share, share)
+    if rest or share % micro:
         what = f"micro-batches of {micro} lessons in " if micro and not rest else ""
         raise UserError(
             f"a batch of {settings.batch_size} lessons can't be divided into {what}{count}"
@@ -406,7 +315,7 @@ def shares(settings: Train, count: int) -> tuple[int, int]:
             where="train.batch_size",
             fix="give a multiple, or start another number of processes",
         )
-    return micro, own // micro
+    return micro, share // micro
 
 
 def arguments(settings: Train, folder: Path, seed: int) -> TrainingArguments:
@@ -416,24 +325,22 @@ def arguments(settings: Train, folder: Path, seed: int) -> TrainingArguments:
         UserError: `train.trainer` says what `TrainingArguments` does not know.
     """
     micro, times = shares(settings, processes.count())
+    constant = settings.schedule == "constant"
     values: dict[str, Any] = {
         "output_dir": str(folder),
         "num_train_epochs": settings.epochs,
         "per_device_train_batch_size": micro,
         "gradient_accumulation_steps": times,
         "learning_rate": settings.learning_rate,
-        "lr_scheduler_type": (
-            settings.schedule if settings.schedule != "constant" else "constant_with_warmup"
-        ),
+        "lr_scheduler_type": "constant_with_warmup" if constant else settings.schedule,
         "warmup_steps": settings.warmup,
         "weight_decay": settings.weight_decay,
         "max_grad_norm": settings.max_grad_norm,
         "save_strategy": "steps",
         "save_steps": settings.save_every,
         "save_total_limit": 2,
-        "logging_steps": math.gcd(
-            5, settings.save_every
-        ),  # so that a training which goes on from a checkpoint logs the same means
+        # so that a training which goes on from a checkpoint logs the same means
+        "logging_steps": math.gcd(5, settings.save_every),
         "report_to": "none",
         "remove_unused_columns": False,
         "seed": seed,
@@ -441,68 +348,15 @@ def arguments(settings: Train, folder: Path, seed: int) -> TrainingArguments:
         "dataloader_pin_memory": torch.cuda.is_available(),
         "log_level": "error",
         "disable_tqdm": True,
-        **(
-            {"use_cpu": True}
-            if processes.count() > 1 and not torch.accelerator.is_available()
-            else {}
-        ),  # it would not see the others
-        **(
-            {
-                "gradient_checkpointing": True,
-                "gradient_checkpointing_kwargs": {"use_reentrant": False},
-            }
-            if settings.checkpointing
-            else {}
-        ),
-        **settings.trainer,
-        "logging_first_step": True,  # so that the log is never empty, however few the steps are
     }
+    if processes.count() > 1 and not torch.accelerator.is_available():
+        values["use_cpu"] = True  # it would not see the others
+    if settings.checkpointing:
+        values["gradient_checkpointing"] = True
+        values["gradient_checkpointing_kwargs"] = {"use_reentrant": False}
+    # so that the log is never empty, however few the steps are
+    values |= {**settings.trainer, "logging_first_step": True}
     try:
         return TrainingArguments(**values)
     except (TypeError, ValueError, ImportError) as error:
         raise UserError(str(error)[:300], where="train.trainer", fix=_MEND_TRAINER) from None
-
-
-def _resumable(folder: Path, made_from: str) -> str | None:
-    """The newest whole checkpoint made from the same lessons and settings; everything else there is
-    removed.
-    """
-    mark = folder / "made_from.txt"
-    if not mark.is_file() or mark.read_text() != made_from:
-        if _newest_first(folder):
-            say(
-                f"the checkpoints in {folder} are of other lessons or settings, or of another"
-                " number of processes: training begins anew"
-            )
-        shutil.rmtree(folder, ignore_errors=True)
-        with replacing(mark) as partial:
-            partial.write_text(made_from)
-        return None
-    for checkpoint in _newest_first(folder):
-        listed = read_json(checkpoint / _FILES)
-        if isinstance(listed, dict) and "trainer_state.json" in listed:
-            broken = [
-                name
-                for name, stamp in listed.items()
-                if not (checkpoint / name).exists() or _stamp(checkpoint / name) != stamp
-            ]
-            if not broken:
-                return str(checkpoint)
-            say(
-                f"BROKEN FILE: {checkpoint / broken[0]} is not as it was written; training goes on"
-                " from the checkpoint before"
-            )
-        shutil.rmtree(checkpoint)
-    return None
-
-
-def _newest_first(folder: Path) -> list[Path]:
-    return sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.split("-")[1]))
-
-
-def _stamp(file: Path) -> list[Any]:
-    """A file's size, and what it holds, unless it is so big that reading it again would take longer
-    than training it anew.
-    """
-    size = file.stat().st_size
-    return [size, file_digest(file) if size <= _READ_AGAIN else ""]

@@ -31,39 +31,24 @@ class Watch(TrainerCallback):
         times: int,
         batch_size: int,
     ) -> None:
-        self._path, self._tokenizer, self._held, self._times, self._batch_size = (
-            path,
-            tokenizer,
-            held,
-            times,
-            batch_size,
-        )
+        self._path, self._tokenizer, self._held = path, tokenizer, held
+        self._times, self._batch_size = times, batch_size
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Measure, if it is time."""
-        due = {
-            round(state.max_steps * k / self._times) for k in range(1, self._times)
-        }  # the end is the student's own row in the table
-        if state.global_step not in due:
+        now, model = state.global_step, kwargs["model"]
+        # the end is the student's own row in the table
+        if now not in {round(state.max_steps * k / self._times) for k in range(1, self._times)}:
             return
-        found: dict[str, Any] = read_json(self._path) or {}
-        model = kwargs["model"]
+        curves: dict[str, Any] = read_json(self._path) or {}
         training = model.training
-        for context, lessons in self._held.items():
-            with fast.paused(model):
-                values = [
-                    sum(own) / len(own)
-                    for own in token_kl(model, self._tokenizer, lessons, self._batch_size)
-                ]
-            kept = {
-                step: value
-                for step, value in found.get(context, {}).get("steps", {}).items()
-                if int(step) < state.global_step
-            }
-            found[context] = {
-                "inputs": len(lessons),
-                "steps": {**kept, str(state.global_step): sum(values) / len(values)},
-            }
+        with fast.paused(model):
+            for context, lessons in self._held.items():
+                nats = token_kl(model, self._tokenizer, lessons, self._batch_size)
+                mean = sum(sum(each) / len(each) for each in nats) / len(nats)
+                steps = curves.get(context, {}).get("steps", {})
+                steps = {step: kl for step, kl in steps.items() if int(step) < now}
+                curves[context] = {"inputs": len(lessons), "steps": {**steps, str(now): mean}}
         model.train(training)
         with replacing(self._path) as partial:
-            partial.write_text(json.dumps(found))
+            partial.write_text(json.dumps(curves))

@@ -12,6 +12,8 @@ Shapes: S tokens, I inputs, O outputs, R ranks of all layers of a group.
 from __future__ import annotations
 
 import contextlib
+import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -40,21 +42,17 @@ def fused(student: torch.nn.Module, run: Callable[[], object]) -> Iterator[None]
 
 
 def _plain(module: torch.nn.Module) -> bool:
-    """Whether it is a LoRA layer of one adapter on a frozen `torch.nn.Linear`, without dropout and
-    variants.
-    """
+    """A LoRA layer of one adapter on a frozen plain `Linear`, without dropout and variants."""
     from peft.tuners.lora import Linear
 
-    if (
-        not isinstance(module, Linear)
-        or type(module.base_layer) is not torch.nn.Linear
-        or module.merged
-        or module.disable_adapters
-    ):
+    if not isinstance(module, Linear):
         return False
     names = list(module.lora_A)
     return (
-        len(names) == 1
+        type(module.base_layer) is torch.nn.Linear
+        and not module.merged
+        and not module.disable_adapters
+        and len(names) == 1
         and list(module.active_adapters) == names
         and not module.lora_variant
         and isinstance(module.lora_dropout[names[0]], torch.nn.Identity)
@@ -76,34 +74,25 @@ def _groups(student: torch.nn.Module, run: Callable[[], object]) -> list[_Group]
     finally:
         for hook in hooks:
             hook.remove()
-    times: dict[int, int] = {}
-    for layer, _ in read:
-        times[id(layer)] = times.get(id(layer), 0) + 1
-    found: list[tuple[torch.Tensor, list[Any]]] = []
-    for layer, x in read:
-        if times[id(layer)] > 1:  # it stands in several places: nobody knows beside whom
-            continue
-        if found and found[-1][0] is x:
-            found[-1][1].append(layer)
-        else:
-            found.append((x, [layer]))
-    return [_Group(members) for _, members in found]
+    times = Counter(layer for layer, _ in read)
+    # of one that stands in several places nobody knows beside whom
+    once = [(layer, x) for layer, x in read if times[layer] == 1]
+    runs = itertools.groupby(once, key=lambda pair: id(pair[1]))
+    return [_Group([layer for layer, _ in members]) for _, members in runs]
 
 
 class _Group:
-    """Layers that read the same input. The first one called computes all; the others' outputs wait
-    for their calls.
-    """
+    """Layers that read one input. The first that is called computes all; their outputs wait."""
 
     def __init__(self, layers: Sequence[Any]) -> None:
         self.layers = layers
-        names = [next(iter(layer.lora_A)) for layer in layers]
-        self._scales = [layer.scaling[name] for layer, name in zip(layers, names, strict=True)]
+        named = [(layer, next(iter(layer.lora_A))) for layer in layers]
+        self._scales = [layer.scaling[name] for layer, name in named]
         self._tensors = (
             *(layer.base_layer.weight for layer in layers),
             *(layer.base_layer.bias for layer in layers),
-            *(layer.lora_A[name].weight for layer, name in zip(layers, names, strict=True)),
-            *(layer.lora_B[name].weight for layer, name in zip(layers, names, strict=True)),
+            *(layer.lora_A[name].weight for layer, name in named),
+            *(layer.lora_B[name].weight for layer, name in named),
         )
         self._x: torch.Tensor | None = None
         self._waiting: dict[int, torch.Tensor] = {}
@@ -130,13 +119,10 @@ class _Products(torch.autograd.Function):
         dtype = product_dtype(weights[0])
         x_SI = x.reshape(-1, x.shape[-1]).to(dtype)
         low_SR = x_SI @ _joined(downs, dtype).T
-        outs = []
-        for weight, bias, low, up, scale in zip(
-            weights, biases, low_SR.split([len(a) for a in downs], 1), ups, scales, strict=True
-        ):
-            y_SO = torch.nn.functional.linear(
-                x_SI, weight.to(dtype), None if bias is None else bias.to(dtype)
-            )
+        lows, outs = low_SR.split([len(a) for a in downs], 1), []
+        for weight, bias, low, up, scale in zip(weights, biases, lows, ups, scales, strict=True):
+            bias_O = None if bias is None else bias.to(dtype)
+            y_SO = torch.nn.functional.linear(x_SI, weight.to(dtype), bias_O)
             y_SO.addmm_(low, up.to(dtype).T, alpha=scale)
             outs.append(y_SO.to(x.dtype).view(*x.shape[:-1], -1))
         ctx.save_for_backward(x, low_SR, *tensors)
@@ -151,13 +137,8 @@ class _Products(torch.autograd.Function):
         x_SI = x.reshape(-1, x.shape[-1]).to(dtype)
         lows = low_SR.split([len(a) for a in downs], 1)
         grads = tuple(grad.reshape(-1, grad.shape[-1]).to(dtype) for grad in grads)
-        back_SR = torch.cat(
-            [
-                grad @ up.to(dtype) * scale
-                for grad, up, scale in zip(grads, ups, ctx.scales, strict=True)
-            ],
-            1,
-        )
+        scaled = zip(grads, ups, ctx.scales, strict=True)
+        back_SR = torch.cat([grad @ up.to(dtype) * scale for grad, up, scale in scaled], 1)
         grad_x = None
         if ctx.needs_input_grad[0]:
             grad_SI = grads[0] @ weights[0].to(dtype)

@@ -12,22 +12,15 @@ def product_dtype(tensor: torch.Tensor) -> torch.dtype:
     processor that has no bf16 or fp16 products (there they take 8 to 40 times as long as float32
     ones).
     """
-    half = tensor.dtype in (torch.bfloat16, torch.float16)
-    return (
-        torch.float32
-        if half and tensor.device.type == "cpu" and not _cpu_has_half(tensor.dtype)
-        else tensor.dtype
-    )
+    dtype = tensor.dtype
+    half = dtype in (torch.bfloat16, torch.float16) and tensor.device.type == "cpu"
+    return torch.float32 if half and not _cpu_has_half(dtype) else dtype
 
 
 @functools.cache
 def _cpu_has_half(dtype: torch.dtype) -> bool:
-    """Asked of the processor and not measured, so that a training that goes on after a stop
-    computes the same.
-    """
-    names = (
-        ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-        if dtype == torch.bfloat16
-        else ("_is_amx_fp16_supported",)
-    )
+    """Asked and not measured, so that a training that goes on after a stop computes the same."""
+    names = ["_is_amx_fp16_supported"]
+    if dtype == torch.bfloat16:
+        names = ["_is_avx512_bf16_supported", "_is_amx_tile_supported"]
     return any(getattr(torch.cpu, name, bool)() for name in names)

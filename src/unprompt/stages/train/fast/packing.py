@@ -34,22 +34,18 @@ class Row(NamedTuple):
 
 
 def pack(batch: Batch) -> Row:
-    """A batch of a decoder without its padding."""
-    given = batch.inputs
-    mask_BT = given["attention_mask"].bool()
-    length_B = mask_BT.sum(1)
-    order_B = length_B.argsort(stable=True)
-    sorted_B = length_B[order_B]
-    start_B = torch.empty_like(length_B).index_copy(0, order_B, sorted_B.cumsum(0) - sorted_B)
-    mask_BT = mask_BT[order_B]
-    column_N = (
-        given["logits_to_keep"][batch.keep_N] - (mask_BT.shape[1] - length_B)[batch.row_N]
-    )  # padding stands on the left
+    """A batch of a decoder, sorted by length."""
+    read, places_T = batch.ids_S.split(batch.lengths), torch.arange(max(batch.lengths))
+    places_T = places_T.to(batch.ids_S.device)
+    order = sorted(range(len(read)), key=batch.lengths.__getitem__)
+    lengths = [batch.lengths[n] for n in order]
+    start = dict(zip(order, itertools.accumulate(lengths, initial=0), strict=False))
+    start_B = batch.row_N.new_tensor([start[n] for n in range(len(read))])
     return Row(
-        given["input_ids"][order_B][mask_BT],
-        given["position_ids"][order_B][mask_BT],
-        sorted_B.tolist(),
-        start_B[batch.row_N] + column_N,
+        torch.cat([read[n] for n in order]),
+        torch.cat([places_T[:length] for length in lengths]),
+        lengths,
+        start_B[batch.row_N] + batch.place_N,
     )
 
 
@@ -76,35 +72,27 @@ def forward(
     """
     if lesson_lengths is None:
         raise ValueError("it does not pass the lengths of lessons on to its attention")
-    kind, dtype = query.dtype, product_dtype(query)
-    query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
-    found, start = [], 0
+    dtype, outs, start = product_dtype(query), list[torch.Tensor](), 0
     for length, run in itertools.groupby(lesson_lengths):
         count = len(list(run))
+        stop = start + count * length
         q, k, v = (
-            t[0, :, start : start + count * length].unflatten(1, (count, length)).transpose(0, 1)
+            t[0, :, start:stop].to(dtype).unflatten(1, (count, length)).transpose(0, 1)
             for t in (query, key, value)
         )
         band = None
         if sliding_window and length > sliding_window:
-            band = (
-                torch.ones(length, length, dtype=torch.bool, device=q.device)
-                .tril()
-                .triu(1 - sliding_window)
-            )
+            band = torch.ones(length, length, dtype=torch.bool, device=q.device)
+            band = band.tril().triu(1 - sliding_window)
         out_BHTD = torch.nn.functional.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            band,
-            dropout,
+            *(q, k, v, band, dropout),
             is_causal=band is None,
             scale=scaling,
             enable_gqa=q.shape[1] != k.shape[1],
         )
-        found.append(out_BHTD.transpose(1, 2).reshape(count * length, q.shape[1], -1))
-        start += count * length
-    return torch.cat(found)[None].to(kind), None
+        outs.append(out_BHTD.transpose(1, 2).reshape(count * length, q.shape[1], -1))
+        start = stop
+    return torch.cat(outs)[None].to(query.dtype), None
 
 
 def _no_mask(*args: Any, **kwargs: Any) -> None:

@@ -1,6 +1,4 @@
-"""The fast training step of one student: switched on, tried against the plain path, switched
-off.
-"""
+"""The fast training step of a student: switched on, tried against the plain one, off."""
 
 from __future__ import annotations
 
@@ -18,12 +16,10 @@ _LAYERS = {"full_attention", "sliding_attention"}
 
 
 class Step:
-    """The loss of a student on batches of lessons, same as `(batch_kl(student, batch) *
-    batch.weight_N).sum()`.
-    """
+    """A student's loss on a batch: `(batch_kl(student, batch) * batch.weight_N).sum()`."""
 
     def __init__(self, student: Any) -> None:
-        model = student.get_base_model() if hasattr(student, "peft_config") else student
+        model = _model(student)
         self._body, self._head = model.base_model, model.get_output_embeddings()
         self._cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
 
@@ -39,6 +35,11 @@ class Step:
         return head.weighted_loss(hidden_1SH[0, row.at_N], self._head, self._cap, batch)
 
 
+def _model(student: Any) -> Any:
+    """The model itself, of a student with an adapter, too."""
+    return student.get_base_model() if hasattr(student, "peft_config") else student
+
+
 @contextlib.contextmanager
 def enabled(student: Any, probe: Batch) -> Iterator[Step | str]:
     """The fast step while the student is set up for it; or, in one line, why there is none.
@@ -48,10 +49,10 @@ def enabled(student: Any, probe: Batch) -> Iterator[Step | str]:
             16 bits, relative).
     """
     with contextlib.ExitStack() as undo:
-        found = _switched_on(student, probe, undo)
-        if isinstance(found, str):
+        step = _switched_on(student, probe, undo)
+        if isinstance(step, str):
             undo.close()
-        yield found
+        yield step
 
 
 @contextlib.contextmanager
@@ -73,10 +74,8 @@ def called_through(student: Any, step: Step) -> Iterator[None]:
 
 @contextlib.contextmanager
 def paused(student: Any) -> Iterator[None]:
-    """The student in the middle of a fast training, able to read padded rows as on the plain
-    path.
-    """
-    model = student.get_base_model() if hasattr(student, "peft_config") else student
+    """The student in the middle of a fast training, reading padded rows as on the plain path."""
+    model = _model(student)
     attention = model.config.get_text_config()._attn_implementation
     if attention != packing.NAME:
         yield
@@ -90,10 +89,9 @@ def paused(student: Any) -> Iterator[None]:
 
 @torch.no_grad()
 def _switched_on(student: Any, probe: Batch, undo: contextlib.ExitStack) -> Step | str:
-    model = student.get_base_model() if hasattr(student, "peft_config") else student
+    model = _model(student)
     config = model.config.get_text_config()
-    reason = _unknown(model, config)
-    if reason is not None:
+    if reason := _unknown(model, config):
         return reason
     near = 1e-4 if model.dtype == torch.float32 else 5e-2
     training = student.training
