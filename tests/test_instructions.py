@@ -10,9 +10,9 @@ import torch
 
 import unprompt
 from conftest import byte_tokenizer
-from unprompt import pipeline
 from unprompt.recipe import Labels, parse
 from unprompt.records import Prompt
+from unprompt.stages import plan
 from unprompt.stages.evaluate import instructions
 
 PROMPT = """Answer the customer.
@@ -135,7 +135,7 @@ def test_one_instruction_changes_the_output_and_another_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        pipeline, "_EVALUATION_LABELS", Labels(kind="top_k", k=259)
+        plan, "EVALUATION_LABELS", Labels(kind="top_k", k=259)
     )  # so that KL is exact
     model, tokenizer = z_model(), byte_tokenizer()
     model.save_pretrained(tmp_path / "model")

@@ -21,7 +21,7 @@ from unprompt import pipeline
 from unprompt.engines.hf.engine import HFEngine
 from unprompt.recipe import Data, Labels, Recipe, Sampling, parse
 from unprompt.records import Example, Prompt
-from unprompt.stages import check
+from unprompt.stages import check, plan
 from unprompt.stages.inputs import draw
 from unprompt.store.folder import RunDir
 
@@ -289,7 +289,7 @@ def kl_by_hand(base: Any, student: Any, prompt: list[int], answer: list[int]) ->
 def test_drift_is_the_kl_from_base_to_student(
     decoder_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "_EVALUATION_LABELS", EVERYTHING)  # so that KL is exact
+    monkeypatch.setattr(plan, "EVALUATION_LABELS", EVERYTHING)  # so that KL is exact
     drift = {
         "inputs": [{"text": "one two"}, {"text": "three"}],
         "template": "Count: {{ text }}",

@@ -37,7 +37,7 @@ def write(
     answers: Mapping[Ask, Answers],
     measured: Measured,
     servers: dict[str, dict[str, Any]],
-) -> dict[str, Any]:
+) -> None:
     """Write report.html, report.json, report.md, the model cards, and the records behind them.
 
     Args:
@@ -82,7 +82,6 @@ def write(
         RunDir(files.round(name).student).write_text("README.md", model_card(report, name))
     files.write_text("report.md", markdown(report))
     files.write_text("report.html", page(report, shown, measured.grades))
-    return report
 
 
 def _shown(prompts: Prompts, measured: Measured) -> list[HeldOut]:

@@ -134,7 +134,7 @@ class RunDir:
             state["student"] = digests
         self.write_text("state.json", json.dumps(state, indent=1))
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> Any:
         """The finished report.
 
         Raises:

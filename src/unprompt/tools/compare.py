@@ -18,7 +18,7 @@ def compare(folders: Sequence[Path], out: Path) -> Path:
     Raises:
         UserError: One is no finished run, or an older version made it.
     """
-    reports: dict[str, dict[str, Any]] = {}
+    reports: dict[str, Any] = {}
     for folder in folders:
         numbers = RunDir(folder).report()
         if numbers["schema"] != report.SCHEMA:
