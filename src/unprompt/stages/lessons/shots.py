@@ -155,14 +155,14 @@ def _joined(sequence: Sequence[_Pair], weights: Sequence[float], *, loss_on_all:
         asked = pair.later if ids else lesson.input_ids[:front]
         target = lesson.input_ids[lesson.prompt_length :]
         target = target[: len(target) - (pair.ends and pair is not last)]
-        taught, own_weight = lesson.labels.slice(0, len(target)), float(lesson.weights[-1])
+        taught, lesson_weight = lesson.labels.slice(0, len(target)), float(lesson.weights[-1])
         if loss_on_all:
             free = 0 if ids else 1  # nothing predicts the first token
             labels += [SoftLabels.hard(asked[free:]), taught]
-            token_weights += [0.0] * free + [own_weight] * (len(asked) - free + len(target))
+            token_weights += [0.0] * free + [lesson_weight] * (len(asked) - free + len(target))
         else:
             labels += [taught] if weight else []
-            token_weights += [0.0] * len(asked) + [weight * own_weight] * len(target)
+            token_weights += [0.0] * len(asked) + [weight * lesson_weight] * len(target)
         ids += [*asked, *target]
     return replace(
         last.lesson,
