@@ -53,7 +53,7 @@ def render(
         UserError: The template is not Jinja2, names a field the input lacks, or fails while
             rendering.
     """
-    variables = example.fields if examples is None else {"examples": examples, **example.fields}
+    variables = _variables(example, examples, where)
     if template.text is not None:
         return Prompt(example.id, context, _rendered(template.text, variables, example, where))
     messages: list[dict[str, str]] = []
@@ -69,6 +69,23 @@ def render(
     return Prompt(example.id, context, tuple(messages))
 
 
+def _variables(
+    example: Example, examples: Sequence[dict[str, Any]] | None, where: str
+) -> Mapping[str, Any]:
+    """What a template may name: the fields, the few-shot pool, and, unless a field is called so,
+    `input` for all fields, of which some may have names that are no words.
+    """
+    if examples is not None and "examples" in example.fields:
+        raise UserError(
+            f"input '{example.id}' has a field 'examples', and the context's few-shot examples are"
+            " called so, too",
+            where=where,
+            fix="rename that field of the data",
+        )
+    pool = {} if examples is None else {"examples": examples}
+    return {"input": example.fields, **example.fields, **pool}
+
+
 def variables(template: Template) -> list[str]:
     """Fields of an input that a template names, in the order in which they stand there; `examples`
     is among them if it is named.
@@ -79,8 +96,17 @@ def variables(template: Template) -> list[str]:
     for source in [template.text] if template.text is not None else sources:
         tree = _JINJA.parse(source)
         fields = jinja2.meta.find_undeclared_variables(tree) - _JINJA.globals.keys()
-        named += [node.name for node in tree.find_all(jinja2.nodes.Name) if node.name in fields]
+        for node in tree.find_all((jinja2.nodes.Name, jinja2.nodes.Getitem)):
+            if isinstance(node, jinja2.nodes.Name) and node.name in fields:
+                named.append(node.name)
+            elif isinstance(node, jinja2.nodes.Getitem) and _is_input(node.node):
+                named += [node.arg.value] if isinstance(node.arg, jinja2.nodes.Const) else []
+                fields -= {"input"}  # it is no field, but holds them
     return list(dict.fromkeys(named))
+
+
+def _is_input(node: jinja2.nodes.Node) -> bool:
+    return isinstance(node, jinja2.nodes.Name) and node.name == "input"
 
 
 def value(expression: str, example: Example, where: str) -> Any:
@@ -89,7 +115,7 @@ def value(expression: str, example: Example, where: str) -> Any:
     Raises:
         UserError: There is no such field, or the expression is none.
     """
-    return _value(expression, example.fields, example, where)
+    return _value(expression, _variables(example, None, where), example, where)
 
 
 def _turns(
@@ -101,6 +127,13 @@ def _turns(
         texts = [turn.get("role"), turn.get("content")] if isinstance(turn, dict) else [None]
         if not all(isinstance(text, str) for text in texts):
             wrong = wrong or f"turn {number} is {str(turn)[:40]!r}"
+        elif more := [key for key in turn if key not in ("role", "content") and turn[key]]:
+            raise UserError(
+                f"turn {number} of input '{example.id}' has {', '.join(map(str, more))}, and of a"
+                " turn only role and content come into the prompt",
+                where=f"{where}.turns",
+                fix="take that out of the data, or write it into the content",
+            )
     if wrong:
         raise UserError(
             f"'{expression}' of input '{example.id}' is no list of turns: {wrong}",
@@ -127,15 +160,23 @@ def _rendered(source: str, variables: Mapping[str, Any], example: Example, where
 def _explained(variables: Mapping[str, Any], example: Example, where: str) -> Iterator[None]:
     """What a template raises, in one line."""
     fix = "mend the template"
+    odd = [name for name in example.fields if not name.isidentifier()]
+    reach = f' (one that is no word is written input["{odd[0]}"])' if odd else ""
     try:
         yield
         return
     except jinja2.TemplateSyntaxError as error:
         what, where = f"not a Jinja2 template: {error.message}", f"{where}, line {error.lineno}"
-        fix = "mend the braces"
+        fix = f"mend the braces{reach}"
     except jinja2.UndefinedError as error:
         what = f"{error.message} in input '{example.id}'"
-        fix = f"the data has: {', '.join(sorted(variables))}"
+        names = sorted(variables.keys() - ({"input"} - example.fields.keys()))
+        fix = f"the data has: {', '.join(names)}{reach}"
+    except sandbox.NoText as error:
+        nulls = [name for name, each in example.fields.items() if each is None]
+        what = f"{error} would stand in the prompt of input '{example.id}'"
+        what += f" (null there: {', '.join(nulls)})" if nulls else ""
+        fix = f'write {{{{ {nulls[0] if nulls else "field"} or "" }}}}, or leave such rows out'
     except MemoryError:
         what = f"takes too much memory on input '{example.id}'"
     except Exception as error:  # whatever the template's own expressions raise, and the sandbox

@@ -1,6 +1,9 @@
 """Jinja2's sandbox with limits: a template reaches no attribute of Python's and no file, and can't
 run for ever or fill the memory.
 
+A value stands in a prompt as a person would write it: text as it is, numbers in digits, what JSON
+calls an object or a list as JSON. What can't stand there (a null, bytes, a method) is refused.
+
 Loops and macros count their turns, products and powers are measured ahead, the text is measured
 while it is written, and (on Linux) the process may take only so much more address space while a
 template is rendered. A limit that is hit raises `SecurityError`.
@@ -9,6 +12,11 @@ template is rendered. A limit that is hit raises `SecurityError`.
 from __future__ import annotations
 
 import contextlib
+import datetime
+import decimal
+import functools
+import json
+import math
 import resource
 import threading
 import time
@@ -32,19 +40,110 @@ _ROOM = 2**30
 """Bytes of address space that rendering may take."""
 
 
+class NoText(ValueError):
+    """A value that can't stand in a prompt."""
+
+
+def shown(value: Any) -> str:
+    """A value as it stands in a prompt.
+
+    Raises:
+        NoText: It is null, no number, or no data at all.
+        jinja2.UndefinedError: There is no such value.
+    """
+    if isinstance(value, str | jinja2.Undefined):
+        return str(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise NoText(f"{value} is no number")
+        return repr(value)
+    if isinstance(value, decimal.Decimal):
+        if not value.is_finite():
+            raise NoText(f"{value} is no number")
+        return f"{value:f}"
+    if isinstance(value, datetime.date | datetime.time | datetime.timedelta):
+        return str(value)
+    if isinstance(value, dict | list | tuple):
+        return as_json(value)
+    if value is None:
+        raise NoText("a null")
+    raise NoText(f"a value of type {type(value).__name__}")
+
+
+def as_json(value: Any, indent: int | None = None) -> str:
+    """JSON with every letter as it is, and keys in the order of the data.
+
+    Raises:
+        NoText: It holds what JSON can't.
+    """
+    try:
+        return json.dumps(
+            value, ensure_ascii=False, allow_nan=False, indent=indent, default=_in_json
+        )
+    except (TypeError, ValueError) as error:
+        raise NoText(f"what JSON can't hold ({error})") from None
+
+
+def _in_json(value: Any) -> str:
+    if value is None or isinstance(value, jinja2.Undefined) or callable(value):
+        raise TypeError(type(value).__name__)
+    return shown(value)
+
+
+_OF_TEXT = (
+    *("capitalize", "center", "escape", "e", "format", "forceescape", "indent", "lower"),
+    *("replace", "string", "striptags", "title", "trim", "truncate", "upper", "urlize"),
+    *("wordcount", "wordwrap"),
+)
+"""Filters that make text of whatever they get."""
+
+
+def _of_text(filter_: Any) -> Any:
+    """A filter that gets the text of a value, and refuses what has none."""
+
+    @functools.wraps(filter_)
+    def checked(*args: Any, **more: Any) -> Any:
+        place = 0 if not hasattr(filter_, "jinja_pass_arg") else 1
+        return filter_(*args[:place], shown(args[place]), *map(_text, args[place + 1 :]), **more)
+
+    return checked
+
+
+def _text(value: Any) -> Any:
+    """An argument of such a filter: text, or a setting."""
+    return shown(value) if value is None else value
+
+
+def _join(value: Any, d: str = "", attribute: str | int | None = None) -> str:
+    """The filter `join`."""
+    parts = value if attribute is None else [part[attribute] for part in value]
+    return d.join(map(shown, parts))
+
+
 class Sandbox(ImmutableSandboxedEnvironment):
     """Where templates are compiled."""
 
-    intercepted_binops = frozenset(["*", "**"])
+    intercepted_binops = frozenset(["*", "**", "%"])
 
     def __init__(self) -> None:
-        super().__init__(undefined=jinja2.StrictUndefined, autoescape=False)
+        super().__init__(undefined=jinja2.StrictUndefined, autoescape=False, finalize=shown)
+        self.filters |= {name: _of_text(self.filters[name]) for name in _OF_TEXT}
+        self.filters |= {"tojson": as_json, "join": _join}
         del self.globals["lipsum"]  # a loop that counts no turns, as the filter slice is
         del self.filters["slice"]
         self._here = threading.local()
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree = super()._parse(source, name, filename)
+        for node in tree.find_all(nodes.Concat):  # `~` makes text of whatever it gets
+            node.nodes = [
+                nodes.Call(nodes.EnvironmentAttribute("shown"), [part], [], None, None)
+                for part in node.nodes
+            ]
         for node in tree.find_all((nodes.For, nodes.Macro, nodes.CallBlock)):
             node.body.insert(
                 0,
@@ -55,6 +154,21 @@ class Sandbox(ImmutableSandboxedEnvironment):
             )
         tree.set_environment(self)
         return tree
+
+    shown = staticmethod(shown)
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """A field of the data, whatever else is called so; then what the sandbox lets out."""
+        if isinstance(obj, Mapping) and attribute in obj:
+            return obj[attribute]
+        return super().getattr(obj, attribute)
+
+    def call(self, context: Any, obj: Any, /, *args: Any, **more: Any) -> Any:  # pyright: ignore
+        """A call, of which a method of text makes no text of a null."""
+        if isinstance(getattr(obj, "__self__", None), str):
+            for each in (*args, *more.values()):
+                _text(each)
+        return super().call(context, obj, *args, **more)
 
     def turn(self) -> None:
         """Called by each turn of a loop."""
@@ -68,7 +182,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
             raise SecurityError(f"it took over {SECONDS:g} s")
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """A product or a power, unless it would be huge."""
+        """A product or a power, unless it would be huge; `%` that makes no text of a null."""
+        if operator == "%" and isinstance(left, str):
+            for each in right if isinstance(right, tuple) else (right,):
+                _text(each)
         for one, other in ((left, right), (right, left)):
             if (
                 operator == "*"
