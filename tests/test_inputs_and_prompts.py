@@ -123,6 +123,25 @@ def test_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == [("someone/colours", {"split": "test", "name": "en"})]
 
 
+def test_what_rows_depend_on(tmp_path: Path) -> None:
+    """Files, those of a mixture and of seeds among them, rules, and paths that rules are given."""
+    texts = {name: tmp_path / name for name in ("a.jsonl", "b.csv", "mine.py", "words.txt")}
+    for path in texts.values():
+        path.write_text("")
+    rule = Data(rule="mine:rows", args={"words": "words.txt", "count": 3})
+    seeds = {"seeds": {"file": str(texts["b.csv"])}, "template": "x", "count": 1}
+    mixed = {"mix": [{"data": str(texts["a.jsonl"]), "share": 1}, {"data": rule, "share": 1}]}
+    data = Data.model_validate(
+        {"mix": [{"data": mixed, "share": 1}, {"data": {"sample": seeds}, "share": 1}]}
+    )
+    seen = [inputs.digests(data, str(tmp_path))]
+    for path in texts.values():
+        path.write_text("changed")
+        seen.append(inputs.digests(data, str(tmp_path)))
+        assert seen[-1] not in seen[:-1], path
+    assert inputs.digests(Data(rows=({"text": "a"},)), str(tmp_path)) == []
+
+
 def test_a_file_in_a_package() -> None:
     assert local_path("pkg:yaml/loader.py", "inputs") == Path(yaml.__file__).with_name("loader.py")
 
@@ -458,6 +477,27 @@ def test_set(override: str, tmp_path: Path) -> None:
             load(tmp_path / "recipe.yaml", [override])
     else:
         assert OVERRIDES[override](load(tmp_path / "recipe.yaml", [override]))
+
+
+@pytest.mark.parametrize(
+    ("given", "written"),
+    [
+        ({}, (0.0, 1.0, 9, ("END",))),
+        ({"temperature": 0.5, "top_p": 0.9}, (0.5, 0.9, 9, ("END",))),
+        ({"max_new_tokens": 3, "stop": []}, (0.0, 1.0, 3, ())),
+        ({"max_new_tokens": None, "stop": None}, (0.0, 1.0, 9, ("END",))),
+    ],
+)
+def test_graded_answers_are_written_as_the_evaluation_says(given: Any, written: Any) -> None:
+    words = tiny_recipe(Path("/models/tiny"))
+    words["sampling"] = {"top_p": 0.7, "max_new_tokens": 9, "stop": ["END"], "per_input": 2}
+    words["evaluate"] = {**words["evaluate"], **given}
+    recipe = parse(words)
+    sampling = recipe.sampling_of(recipe.evaluate)
+    assert tuple(sampling.settings.values()) == written
+    assert sampling.per_input == 1
+    assert recipe.sampling_of(None).settings == recipe.sampling.settings
+    assert parse(yaml.safe_load(recipe.to_yaml())) == recipe
 
 
 def test_later_overrides_win(tmp_path: Path) -> None:

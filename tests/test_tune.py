@@ -232,13 +232,14 @@ def test_tpe_finds_what_is_better(
 def test_the_student_may_be_tuned(tmp_path: Path, wanted: Make) -> None:
     parts = {
         "who": "student",
-        "settings": {"evaluate.temperature": [0, 1]},
+        "settings": {"evaluate.temperature": [0, 1], "evaluate.stop": [["\n"], []]},
         "variants": {"own": None, "long": "The colour {{ text }}:"},
     }
     found = tune.tune(wanted(**parts), tmp_path / "out").report
     chosen = unprompt.load(tmp_path / "out" / "tune" / "chosen.yaml")
     assert chosen.evaluate
     assert chosen.evaluate.temperature == found["chosen"]["settings"]["evaluate.temperature"]
+    assert list(chosen.evaluate.stop or ()) == found["chosen"]["settings"]["evaluate.stop"]
     assert chosen.contexts["colours"].student.text == (
         parts["variants"][found["chosen"]["variant"]] or "{{ text }}:"
     )

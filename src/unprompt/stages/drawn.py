@@ -88,12 +88,7 @@ def _draw(
     answers: list[tuple[Question, Answers]],
 ) -> tuple[list[dict[str, object]], dict[str, int]]:
     recipe = weights.recipe
-    sampling = Sampling(
-        temperature=sample.temperature,
-        top_p=sample.top_p,
-        max_new_tokens=sample.max_new_tokens,
-        stop=sample.stop,
-    )
+    sampling = Sampling(**sample.settings)
 
     def answer(asked: list[Prompt]) -> Sequence[Completion]:
         side = Side(asked, [len(str(prompt.content)) for prompt in asked], (0,))

@@ -1,5 +1,5 @@
 """D: raw inputs of a context."""
 
-from unprompt.stages.inputs.load import load, subsets
+from unprompt.stages.inputs.load import digests, load, subsets
 
-__all__ = ["load", "subsets"]
+__all__ = ["digests", "load", "subsets"]

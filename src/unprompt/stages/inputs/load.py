@@ -118,7 +118,7 @@ def _jsonl(path: Path) -> Iterator[Any]:
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, 1):
             if line.strip():
-                yield _parsed(line, number, "mend or remove that line")
+                yield _parsed(line.rstrip("\n"), number, "mend or remove that line")
 
 
 def _json(path: Path) -> Iterator[Any]:
