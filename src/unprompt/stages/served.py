@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from unprompt.engines import models
-from unprompt.engines.server import http, requests
+from unprompt.engines.server import engine as server_, http
 from unprompt.engines.tokens import Reader
 from unprompt.messages import UserError
 from unprompt.recipe import Model, Recipe, Server, prices
@@ -65,7 +65,7 @@ def refuse_forms(server: Server, asked: Sequence[Prompt], where: str) -> None:
         UserError: There is one.
     """
     for prompt in asked:
-        requests.refuse_content(server, prompt.content, where)
+        server_.refuse_content(server, prompt.content, where)
 
 
 def describe(role: str, server: Server) -> list[str]:
