@@ -18,14 +18,14 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
 
 from conftest import byte_tokenizer, decoder, tiny_recipe
-from unprompt.engines import Engine, models
+from unprompt.engines import Engine, kinds, models
 from unprompt.engines.hf.engine import HFEngine
 from unprompt.engines.server.engine import ServerEngine
 from unprompt.engines.vllm.engine import VLLMEngine
@@ -454,6 +454,11 @@ def test_a_run_with_vllm_has_the_numbers_of_one_without(
     # the teacher's answers are kept apart, the untrained model's are not; those of students whose
     # labels differ in their last bits are, too
     assert 1 <= len(hf & vllm) <= len(hf) - 2
+
+
+def test_every_engine_of_the_recipe_is_there() -> None:
+    named = {*get_args(Model.model_fields["engine"].annotation), "server"}
+    assert kinds.ENGINES.keys() == named
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
 
+from unprompt.engines import Can
 from unprompt.engines.drawing import Book, Draws, pick, write_labels
+from unprompt.engines.labels import KINDS, decided_by, refuse, token_bytes
+from unprompt.messages import UserError
 from unprompt.recipe import Labels
 from unprompt.records import SoftLabels
 
@@ -107,3 +112,32 @@ def test_labels_go_to_their_owners() -> None:
         write_labels(logp(len(rows)), token_N, Labels(kind="hard"), draw, rows, book)
     assert [x.ids.tolist() for x in book.of(4)] == [[0, 1], [10, 11], [21, 22], []]
     assert [x.offsets.tolist() for x in book.of(4)] == [[0, 1, 2]] * 3 + [[0]]
+
+
+def test_every_kind_of_the_recipe_is_there() -> None:
+    assert KINDS.keys() == set(get_args(Labels.model_fields["kind"].annotation))
+
+
+@pytest.mark.parametrize(
+    ("labels", "decided", "size"),
+    [
+        (Labels(kind="sampled", draws=7, k=3), ["sampled", 7], 24),
+        (Labels(kind="top_k", tail=3), ["top_k", 50], 250),
+        (Labels(kind="top_k_tail", k=5, tail=3), ["top_k_tail", 5, 3], 40),
+        (Labels(kind="hard", draws=7), ["hard"], 4),
+    ],
+    ids=lambda x: x.kind if isinstance(x, Labels) else "",
+)
+def test_what_decides_a_label(labels: Labels, decided: list[object], size: int) -> None:
+    """These stand in the addresses of stored answers: they may not change."""
+    assert (decided_by(labels), token_bytes(labels)) == (decided, size)
+
+
+def test_what_an_engine_does_not_see_is_refused() -> None:
+    server = Can("a server", sees="top")
+    refuse(Labels(kind="hard"), server)
+    refuse(Labels(kind="top_k"), server)
+    refuse(Labels(kind="sampled"), Can("all"))
+    for kind in ("sampled", "top_k_tail"):
+        with pytest.raises(UserError, match=f"a server tells at most .* can't give {kind} labels"):
+            refuse(Labels(kind=kind), server)  # pyright: ignore[reportArgumentType]

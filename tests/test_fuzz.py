@@ -18,7 +18,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from conftest import byte_tokenizer, tiny_recipe
-from unprompt.engines.server import replies, requests, written
+from unprompt.engines.server import replies
 from unprompt.engines.server.engine import ServerEngine
 from unprompt.engines.server.ledger import Ledger
 from unprompt.messages import UserError
@@ -126,7 +126,7 @@ def _places(data: Any) -> Any:
 def test_server_replies(reply: Any) -> None:
     found = only_user_errors(lambda: replies.read(reply, "m", 8))
     if found and found.tokens:
-        vocabulary = written.Vocabulary(byte_tokenizer())
+        vocabulary = replies.Vocabulary(byte_tokenizer())
         assert all(
             id_ is None or 0 <= id_ < 259
             for piece, _ in found.tokens
@@ -471,7 +471,7 @@ def test_replies_become_completions_or_one_line(
     )
     engine = _ENGINES.setdefault(0, ServerEngine(server, "teacher_model", byte_tokenizer()))
     prompt = Prompt("i", "c", "ask")
-    asked = requests.request(server, engine._reader, prompt, SAMPLING, labels, 0)
+    asked = engine._request(prompt, SAMPLING, labels, 0)
     found = only_user_errors(lambda: engine._completion(asked, reply, SAMPLING, labels))
     if found and labels:
         assert len(found.labels) == len(found.token_ids)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from unprompt.engines import models
 from unprompt.recipe import Data, Extract, Recipe, prices
-from unprompt.recipe.names import local_path
+from unprompt.stages import inputs
 from unprompt.stages.evaluate import judge
-from unprompt.store.files import file_digest, module_digest, path_digest
+from unprompt.store.files import file_digest, module_digest
 
 
 def digests(recipe: Recipe) -> list[str]:
@@ -25,15 +25,10 @@ def digests(recipe: Recipe) -> list[str]:
         digests.append(_file(prices.OURS))
         if recipe.cost.prices:
             digests.append(_file(Path(recipe.cost.prices)))
-    named = list(_functions(recipe))
     for source in _sources(recipe):
-        if source.file:
-            digests.append(_file(local_path(source.file, "inputs")))
-        if source.rule:
-            named.append(source.rule)
-            paths = [value for value in source.args.values() if isinstance(value, str) and value]
-            digests += [path_digest(Path(recipe.modules, path)) for path in paths]
-    return [*digests, *(module_digest(name, recipe.modules) for name in named if ":" in name)]
+        digests += inputs.digests(source, recipe.modules)
+    named = [name for name in _functions(recipe) if ":" in name]
+    return [*digests, *(module_digest(name, recipe.modules) for name in named)]
 
 
 def _file(path: Path) -> str:
@@ -55,14 +50,10 @@ def _functions(recipe: Recipe) -> Iterator[str]:
 
 
 def _sources(recipe: Recipe) -> Iterator[Data]:
-    """All data that the recipe names, and what those sources are made of."""
+    """All data that the recipe names."""
     sources: list[Data | None] = [recipe.drift and recipe.drift.inputs]
     for name, context in recipe.contexts.items():
         sources += [context.inputs, context.examples and context.examples.pool]
         if evaluation := recipe.evaluation(name):
             sources += [evaluation.data, evaluation.shots and evaluation.shots.pool]
-    while sources:
-        if source := sources.pop():
-            yield source
-            sources += [part.data for part in source.mix or ()]
-            sources += [source.sample.seeds] if source.sample else []
+    yield from filter(None, sources)

@@ -19,9 +19,8 @@ import psutil
 import torch
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from unprompt.engines import Options, drawing, models, text
+from unprompt.engines import Options, drawing, models, tokens
 from unprompt.engines.hf import sequences
-from unprompt.engines.tokens import common_prefix
 from unprompt.messages import UserError, say
 from unprompt.recipe import Labels, Sampling
 from unprompt.records import Completion, Prompt, SoftLabels
@@ -75,7 +74,7 @@ class HFEngine:
         while len(completions) < len(prompts):
             left = [n for n in range(len(prompts)) if n not in completions]
             answers, book = {n: _Answer() for n in left}, drawing.Book()
-            draw = drawing.Draws(text.keys(prompts, options.get("seed", 0)))
+            draw = drawing.Draws(tokens.keys(prompts, options.get("seed", 0)))
             choose = functools.partial(
                 drawing.next_tokens, sampling=sampling, labels=labels, draw=draw, book=book
             )
@@ -106,7 +105,7 @@ class HFEngine:
     ) -> None:
         """Write answers to prompts, `size` at once; `choose` gives their next tokens."""
         heard, progress = options.get("heard"), options.get("progress")
-        stops = text.Stops(self._decode, sampling.stop)
+        stops = tokens.Stops(self._decode, sampling.stop)
         waiting, running, logits_BV = list(answers), list[int](), torch.zeros(0)
         while running or waiting:
             free = size - len(running)
@@ -136,7 +135,7 @@ class HFEngine:
                 logits_BV = together.step(next_B[rows])
 
     def _ended(
-        self, ids: list[int], stops: text.Stops, sampling: Sampling
+        self, ids: list[int], stops: tokens.Stops, sampling: Sampling
     ) -> tuple[str | None, str]:
         """An answer's text and why it ended; no text while it goes on."""
         if ids[-1] in self._ends:
@@ -164,7 +163,7 @@ class HFEngine:
             batch = slice(len(scored), len(scored) + size)
             with self._halving(len(prompts[batch])):
                 together = self._sequences(ids, options.get("prefix_tokens"))
-                draw = drawing.Draws(text.keys(prompts[batch], options.get("seed", 0)))
+                draw = drawing.Draws(tokens.keys(prompts[batch], options.get("seed", 0)))
                 scored += self._scored(together, ids[batch], completions[batch], labels, draw)
                 if progress := options.get("progress"):
                     progress(len(prompts[batch]))
@@ -194,10 +193,10 @@ class HFEngine:
     # -- prompts -----------------------------------------------------------------------------------
 
     def _encode(self, prompts: Sequence[Prompt], answers: Sequence[int]) -> _Ids:
-        return text.encoded(self.tokenizer, prompts, answers, models.positions(self.model.config))
+        return tokens.encoded(self.tokenizer, prompts, answers, models.positions(self.model.config))
 
     def _decode(self, ids: Sequence[int]) -> str:
-        return text.decoded(self.tokenizer, ids)
+        return tokens.decoded(self.tokenizer, ids)
 
     # -- the model ---------------------------------------------------------------------------------
 
@@ -275,7 +274,9 @@ class HFEngine:
         if self.model.config.is_encoder_decoder:
             return sequences.Waves(self.model, None)
         made = sequences.Slots if self._shares_prefix() else sequences.Waves
-        shared = min(common_prefix(ids), len(ids[0]) if prefix_tokens is None else prefix_tokens)
+        shared = min(
+            tokens.common_prefix(ids), len(ids[0]) if prefix_tokens is None else prefix_tokens
+        )
         whole = made is sequences.Slots
         if not shared or (not whole and sequences.is_windowed(self.model)):
             return made(self.model, None)

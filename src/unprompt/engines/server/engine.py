@@ -12,26 +12,35 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import functools
+import hashlib
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 from unprompt.engines import Options, Unfinished
-from unprompt.engines.server import CAN, http, refuse_labels, replies, written
+from unprompt.engines.labels import KINDS
+from unprompt.engines.server import CAN, http, refuse_labels, replies
 from unprompt.engines.server.http import Endpoint
 from unprompt.engines.server.ledger import Asked, Ledger, Room
-from unprompt.engines.server.requests import Request, kept, request
-from unprompt.engines.text import place
-from unprompt.engines.tokens import Reader
+from unprompt.engines.tokens import Reader, keys, place, refuse_length
 from unprompt.messages import UserError, say
 from unprompt.recipe import Labels, Sampling, Server
 from unprompt.recipe.prices import Price
-from unprompt.records import Completion, Prompt, SoftLabels
+from unprompt.records import Completion, Messages, Prompt, SoftLabels
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _Answers = tuple[dict[int, Completion], UserError | None]
 """Place of a prompt -> its completion; what stopped the rest, if something did."""
+
+
+class _Request(NamedTuple):
+    """One prompt on its way."""
+
+    prompt: Prompt
+    body: dict[str, Any]
+    tokens: int
+    """Of the prompt; estimated where the tokenizer is not the server's."""
 
 
 class ServerEngine:
@@ -65,8 +74,8 @@ class ServerEngine:
         self._noted = False
 
     @functools.cached_property
-    def _vocabulary(self) -> written.Vocabulary:
-        return written.Vocabulary(self._tokenizer)
+    def _vocabulary(self) -> replies.Vocabulary:
+        return replies.Vocabulary(self._tokenizer)
 
     def generate(
         self,
@@ -81,16 +90,9 @@ class ServerEngine:
         """
         if labels:
             refuse_labels(self._server, labels, self._role)
-        for prompt in prompts:
-            if prompt.others:
-                CAN.one_prompt(place(prompt), "show all examples in one prompt")
-        seed, heard = options.get("seed", 0), options.get("heard")
-        requests = [
-            request(self._server, self._reader, prompt, sampling, labels, seed)
-            for prompt in prompts
-        ]
-        before = self.ledger.total
-        progress = options.get("progress", lambda n: None)
+        seed = options.get("seed", 0)
+        requests = [self._request(prompt, sampling, labels, seed) for prompt in prompts]
+        before, progress = self.ledger.total, options.get("progress", lambda n: None)
         answered, stopped = _finished(self._ask(requests, sampling, labels, progress))
         named = self.ledger.total - before
         if named.unmapped:
@@ -100,7 +102,7 @@ class ServerEngine:
             )
         if stopped:
             raise Unfinished(stopped, answered)
-        if heard:
+        if heard := options.get("heard"):
             for n, answer in answered.items():
                 heard(n, answer.text)
         return [answered[n] for n in range(len(prompts))]
@@ -120,9 +122,43 @@ class ServerEngine:
         CAN.given(self._where, "use a model whose weights are here")
         return []
 
+    def _request(
+        self, prompt: Prompt, sampling: Sampling, labels: Labels | None, seed: int
+    ) -> _Request:
+        """What is sent for a prompt.
+
+        Raises:
+            UserError: It has no tokens, or a form that the endpoint can't be asked.
+        """
+        server, content, where = self._server, prompt.content, place(prompt)
+        if prompt.others:
+            CAN.one_prompt(where, "show all examples in one prompt")
+        ids = self._reader.encode(content, where)
+        refuse_length("the prompt", len(ids), 0, None, where)
+        refuse_content(server, content, where)
+        [key] = keys([prompt], seed)
+        body: dict[str, Any] = {
+            "model": server.model,
+            server.limit: sampling.max_new_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "seed": int.from_bytes(hashlib.sha256(key.encode()).digest()[:4]) >> 1,
+        }
+        if sampling.stop:
+            body["stop"] = list(sampling.stop)
+        top = _kept(labels)
+        if server.api == "chat":
+            body["messages"] = list(content)
+            body |= {"logprobs": True, "top_logprobs": top} if top else {}
+        else:
+            # messages are rendered here; as text the server might put another BOS ahead
+            body["prompt"] = content if isinstance(content, str) else ids
+            body |= {"logprobs": top} if top else {}
+        return _Request(prompt, body | server.extra, len(ids))
+
     async def _ask(
         self,
-        requests: Sequence[Request],
+        requests: Sequence[_Request],
         sampling: Sampling,
         labels: Labels | None,
         progress: Callable[[int], object],
@@ -157,19 +193,19 @@ class ServerEngine:
         return answered, stopped[0] if stopped else None
 
     def _completion(
-        self, asked: Request, body: Any, sampling: Sampling, labels: Labels | None
+        self, asked: _Request, body: Any, sampling: Sampling, labels: Labels | None
     ) -> Completion:
         """A reply as a completion, and its cost in the ledger, whatever is wrong with it."""
-        cost, prompt, top = Asked(), asked.prompt, kept(labels)
+        cost, prompt, top = Asked(), asked.prompt, _kept(labels)
         try:
             reply = replies.read(body, self._server.model, sampling.max_new_tokens)
             cost = Asked(1, *(reply.usage or (asked.tokens, 0)))
             if top:
-                answer = written.from_tokens(
+                answer = replies.from_tokens(
                     reply, sampling.stop, self._tokenizer, self._vocabulary, top
                 )
             else:
-                answer = written.from_text(reply, sampling.stop, self._tokenizer)
+                answer = replies.from_text(reply, sampling.stop, self._tokenizer)
             cost.entries, cost.unmapped = answer.entries, answer.unmapped
             if reply.usage is None:
                 cost.completion_tokens = len(answer.ids)
@@ -200,6 +236,43 @@ class ServerEngine:
                 f"note: {self._where} does not count tokens; they are counted with the tokenizer"
                 " here"
             )
+
+
+def _kept(labels: Labels | None) -> int | None:
+    """How many of the most probable tokens labels need; None: none."""
+    return labels.kept if labels and KINDS[labels.kind].needs == "top" else None
+
+
+def refuse_content(server: Server, content: str | Messages, where: str) -> None:
+    """A prompt of a form that the endpoint can't be asked.
+
+    Raises:
+        UserError: It is.
+    """
+    if server.api == "chat" and isinstance(content, str):
+        raise UserError(
+            "a chat endpoint takes messages, not plain text",
+            where=where,
+            fix="write [{role: user, content: ...}], or api: completions",
+        )
+    if isinstance(content, str):
+        return
+    goes_on = server.extra.get("continue_final_message")
+    if server.api == "chat" and content[-1]["role"] == "assistant" and not goes_on:
+        raise UserError(
+            "a chat endpoint does not go on with an assistant's message",
+            where=where,
+            fix=(
+                "end with a user's message, or with vLLM write extra: {continue_final_message:"
+                " true, add_generation_prompt: false}"
+            ),
+        )
+    if server.api == "completions" and not server.tokenizer:
+        raise UserError(
+            "messages have to be rendered for this endpoint",
+            where=where,
+            fix="name server.tokenizer, or write api: chat",
+        )
 
 
 def _finished(work: Coroutine[Any, Any, _Answers]) -> _Answers:

@@ -2,10 +2,10 @@
 several GPUs.
 
 vLLM schedules and runs the model; tokens and labels are drawn in its workers by the functions of
-`drawing.py`, from the logits at hand (`vllm_worker.py`). So all label kinds are those of `hf.py`,
-nothing but the labels is brought back, and the same seed draws the same up to rounding. Given
-answers are scored by writing them: each of their tokens is the only one possible, so the shared
-prefix comes from vLLM's cache (its `prompt_logprobs` would leave that aside).
+`drawing.py`, from the logits at hand (`worker.py`). So all label kinds are those of `hf/`, nothing
+but the labels is brought back, and the same seed draws the same up to rounding. Given answers are
+scored by writing them: each of their tokens is the only one possible, so the shared prefix comes
+from vLLM's cache (its `prompt_logprobs` would leave that aside).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pickle
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
-from unprompt.engines import Options, Unfinished, models, text
+from unprompt.engines import Options, Unfinished, models, tokens
 from unprompt.engines.vllm import CAN
 from unprompt.messages import UserError, say
 from unprompt.recipe import Labels, Model, Sampling
@@ -79,11 +79,11 @@ class VLLMEngine:
             "stop_token_ids": sorted(self._ends),
             "stop": list(sampling.stop),
         }
-        job = sampling, labels, text.keys(prompts, options.get("seed", 0)), None
+        job = sampling, labels, tokens.keys(prompts, options.get("seed", 0)), None
         answers, written = self._run(job, ids, [settings] * len(prompts), options)
         return [
-            self._completion(prompt, len(tokens), answer, sampling, label if labels else None)
-            for prompt, tokens, answer, label in zip(prompts, ids, answers, written, strict=True)
+            self._completion(prompt, len(read), answer, sampling, label if labels else None)
+            for prompt, read, answer, label in zip(prompts, ids, answers, written, strict=True)
         ]
 
     def score(
@@ -96,7 +96,7 @@ class VLLMEngine:
         """See `Engine.score`."""
         ids = self._encode(prompts, [len(given) for given in completions])
         some = [n for n, given in enumerate(completions) if given]
-        keys = text.keys([prompts[n] for n in some], options.get("seed", 0))
+        keys = tokens.keys([prompts[n] for n in some], options.get("seed", 0))
         job = Sampling(), labels, keys, [list(completions[n]) for n in some]
         settings = [{"max_tokens": len(completions[n])} for n in some]
         _, written = self._run(job, [ids[n] for n in some], settings, options)
@@ -120,8 +120,8 @@ class VLLMEngine:
     def _encode(self, prompts: Sequence[Prompt], answers: Sequence[int]) -> list[list[int]]:
         for prompt in prompts:
             if prompt.others:
-                CAN.one_prompt(text.place(prompt), "show all examples in one prompt")
-        return [ids for [ids] in text.encoded(self._tokenizer, prompts, answers, self._window)]
+                CAN.one_prompt(tokens.place(prompt), "show all examples in one prompt")
+        return [ids for [ids] in tokens.encoded(self._tokenizer, prompts, answers, self._window)]
 
     def _run(
         self,
@@ -170,7 +170,7 @@ class VLLMEngine:
         """Give vLLM its requests; `aloud`: it tells what it has so far."""
         vllm = importlib.import_module("vllm")
         kinds = importlib.import_module("vllm.sampling_params").RequestOutputKind
-        for (name, n), tokens, setting in zip(names.items(), ids, settings, strict=True):
+        for (name, n), prompt, setting in zip(names.items(), ids, settings, strict=True):
             asked = vllm.SamplingParams(
                 temperature=0,
                 ignore_eos=True,
@@ -180,7 +180,7 @@ class VLLMEngine:
                 extra_args={"row": n},
                 **setting,
             )
-            self._llm.llm_engine.add_request(name, {"prompt_token_ids": tokens}, asked)
+            self._llm.llm_engine.add_request(name, {"prompt_token_ids": prompt}, asked)
 
     def _listen(
         self, names: dict[str, int], answers: dict[int, list[int]], options: Options
@@ -199,7 +199,7 @@ class VLLMEngine:
                     if progress:
                         progress(1)
                 elif heard:
-                    heard(n, text.decoded(self._tokenizer, answer))
+                    heard(n, tokens.decoded(self._tokenizer, answer))
 
     def _completion(
         self,
@@ -211,8 +211,8 @@ class VLLMEngine:
     ) -> Completion:
         """An answer, its end read from its tokens as `hf/engine.py` does."""
         ended = answer[-1] in self._ends
-        words = text.decoded(self._tokenizer, answer[:-1] if ended else answer)
-        before = None if ended else text.before_stop(words, sampling.stop)
+        words = tokens.decoded(self._tokenizer, answer[:-1] if ended else answer)
+        before = None if ended else tokens.before_stop(words, sampling.stop)
         stop = "end" if ended else "length" if before is None else "stop"
         shown = words if before is None else before
         at = prompt.example_id, prompt.context

@@ -1,8 +1,8 @@
 """What runs inside vLLM's workers: the next token of each sequence and its label, from the logits
-at hand, by the functions that `hf.py` uses.
+at hand, by the functions that `hf/` uses.
 
 vLLM's own log-probabilities would have to bring the whole vocabulary of every token back for labels
-that are drawn. Here they are drawn where the logits are, so they cost no more than in `hf.py`, and
+that are drawn. Here they are drawn where the logits are, so they cost no more than in `hf/`, and
 the same seed draws the same. A logits processor is vLLM's documented place for it: it leaves one
 token possible.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from unprompt.engines import models, vocabulary
-from unprompt.engines.server.requests import refuse_content
+from unprompt.engines.server.engine import refuse_content
 from unprompt.engines.tokens import Reader, common_prefix, refuse_length
 from unprompt.messages import UserError
 from unprompt.recipe import Model, Recipe
