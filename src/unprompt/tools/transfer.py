@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -336,18 +336,21 @@ def hand_over(folder: Path, round_: str | None, out: Path | None) -> list[str]:
     validate(text, target.name)
     with replacing(target) as partial:
         partial.write_text(text, "utf-8")
-    lines = summary(found.chats, tokenizer)
+    return [*summary(found.chats, tokenizer), *_left(found), f"written: {target}"]
+
+
+def _left(found: Exported) -> Iterator[str]:
+    """What the file does not hold."""
     if found.cut:
-        lines.append(
+        yield (
             f"note: {found.cut} lessons are left out: max_new_tokens cut their answers, and every"
             " trainer would teach to stop there"
         )
     if found.weighted:
-        lines.append(
+        yield (
             f"note: the weights of {found.weighted} lessons are not in the file: it has no place"
             " for them"
         )
-    return [*lines, f"written: {target}"]
 
 
 def check_file(path: Path, model: str | None) -> list[str]:

@@ -121,7 +121,7 @@ def value(expression: str, example: Example, where: str) -> Any:
 def _turns(
     expression: str, variables: Mapping[str, Any], example: Example, where: str
 ) -> list[dict[str, str]]:
-    turns = _value(expression, variables, example, f"{where}.turns")
+    turns: Any = _value(expression, variables, example, f"{where}.turns")
     wrong = None if isinstance(turns, (list, tuple)) else f"it is {type(turns).__name__}"
     for number, turn in enumerate(() if wrong else turns, 1):
         texts = [turn.get("role"), turn.get("content")] if isinstance(turn, dict) else [None]
