@@ -121,26 +121,27 @@ def value(expression: str, example: Example, where: str) -> Any:
 def _turns(
     expression: str, variables: Mapping[str, Any], example: Example, where: str
 ) -> list[dict[str, str]]:
-    turns: Any = _value(expression, variables, example, f"{where}.turns")
-    wrong = None if isinstance(turns, (list, tuple)) else f"it is {type(turns).__name__}"
-    for number, turn in enumerate(() if wrong else turns, 1):
-        texts = [turn.get("role"), turn.get("content")] if isinstance(turn, dict) else [None]
-        if not all(isinstance(text, str) for text in texts):
-            wrong = wrong or f"turn {number} is {str(turn)[:40]!r}"
-        elif more := [key for key in turn if key not in ("role", "content") and turn[key]]:
+    turns = _value(expression, variables, example, f"{where}.turns")
+    listed: Sequence[Any] = turns if isinstance(turns, list | tuple) else ()
+    wrong = "" if turns == listed else f"it is {type(turns).__name__}"
+    for number, turn in enumerate(listed, 1):
+        fields = turn if isinstance(turn, dict) else {}
+        if more := [key for key in fields if key not in ("role", "content") and fields[key]]:
             raise UserError(
                 f"turn {number} of input '{example.id}' has {', '.join(map(str, more))}, and of a"
                 " turn only role and content come into the prompt",
                 where=f"{where}.turns",
                 fix="take that out of the data, or write it into the content",
             )
+        if not all(isinstance(fields.get(key), str) for key in ("role", "content")):
+            wrong = wrong or f"turn {number} is {str(turn)[:40]!r}"
     if wrong:
         raise UserError(
             f"'{expression}' of input '{example.id}' is no list of turns: {wrong}",
             where=f"{where}.turns",
             fix='write [{"role": "user", "content": "..."}, ...], or [] where there are none',
         )
-    return [{"role": turn["role"], "content": turn["content"]} for turn in turns]
+    return [{"role": turn["role"], "content": turn["content"]} for turn in listed]
 
 
 def _value(expression: str, variables: Mapping[str, Any], example: Example, where: str) -> Any:
