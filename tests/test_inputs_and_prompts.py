@@ -8,6 +8,8 @@ import random
 import sys
 import types
 from collections.abc import Callable
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -620,3 +622,99 @@ def test_random_tokens_are_a_rule(decoder_folder: Path) -> None:
     assert found == inputs.load(
         Data(rule="unprompt.stages.inputs.draw:random_tokens", args=args), "inputs"
     )
+
+
+# -- values as a person would write them -----------------------------------------------------------
+
+
+def prompt_of(template: Any, **fields: Any) -> str:
+    """What a template makes of a row."""
+    made = Template.model_validate(template)
+    return as_text(render(made, "c", Example("r7", fields), None, "contexts.c.student").content)
+
+
+@pytest.mark.parametrize(
+    ("template", "fields", "text"),
+    [
+        ("{{ e.copy }} {{ e.values }}", {"e": {"copy": "yes", "values": 3}}, "yes 3"),
+        ("{{ order.items }}", {"order": {"items": "two cups"}}, "two cups"),
+        ("{% for k, v in e.items() %}{{ k }}={{ v }};{% endfor %}", {"e": {"a": 1}}, "a=1;"),
+        (
+            "{{ e | tojson }}",
+            {"e": {"b": "Søn's <b>", "a": None}},
+            '{"b": "Søn\'s <b>", "a": null}',
+        ),
+        ("{{ e }}", {"e": {"b": ["東京", True]}}, '{"b": ["東京", true]}'),
+        ("{{ e }}", {"e": [1, "two", 2.5]}, '[1, "two", 2.5]'),
+        ("{{ e }}", {"e": True}, "true"),
+        ("{{ e }}", {"e": 0.1}, "0.1"),
+        ("{{ e }}", {"e": Decimal("1E+2")}, "100"),
+        ("{{ e }}", {"e": date(2026, 3, 1)}, "2026-03-01"),
+        ("{{ e | tojson }}", {"e": {"on": date(2026, 3, 1)}}, '{"on": "2026-03-01"}'),
+        ("{{ e or '-' }}", {"e": None}, "-"),
+        ("{{ e | default('-', true) }}", {"e": None}, "-"),
+        ('{{ input["Customer message"] }}', {"Customer message": "Hi"}, "Hi"),
+        ('{{ input["order-id"] }}/{{ a }}', {"order-id": 7, "a": "x"}, "7/x"),
+        ("{{ input }}", {"input": "a column of that name"}, "a column of that name"),
+        ("{{ range }} {{ dict }}", {"range": "5 km", "dict": "word"}, "5 km word"),
+        ("{{ e | join('; ') }}", {"e": ["a", 2]}, "a; 2"),
+    ],
+)
+def test_a_value_stands_as_a_person_would_write_it(
+    template: str, fields: dict[str, Any], text: str
+) -> None:
+    assert prompt_of(template, **fields) == text
+
+
+@pytest.mark.parametrize(
+    ("template", "fields", "said"),
+    [
+        (
+            "{{ note }}",
+            {"note": None},
+            r"a null would stand in the prompt of input 'r7' \(null there: note\)",
+        ),
+        ("{{ note | upper }}", {"note": None}, "a null"),
+        ("{{ 'a ' ~ note }}", {"note": None}, "a null"),
+        ("{{ 'a %s' % note }}", {"note": None}, "a null"),
+        ("{{ 'a {}'.format(note) }}", {"note": None}, "a null"),
+        ("{{ notes | join(', ') }}", {"notes": ["a", None]}, "a null"),
+        ("{{ e.copy }}", {"e": {}}, "builtin_function_or_method"),
+        ("{{ text.upper }}", {"text": "a"}, "builtin_function_or_method"),
+        ("{{ self }}", {"self": "mine"}, "TemplateReference"),
+        ("{{ e }}", {"e": b"\x00"}, "bytes"),
+        ("{{ e }}", {"e": float("nan")}, "nan is no number"),
+        ("{{ e }}", {"e": {"a": float("inf")}}, "what JSON can't hold"),
+        ("{{ Customer message }}", {"Customer message": "Hi"}, r'input\["Customer message"\]'),
+        ("{{ order-id }}", {"order-id": 7}, r'input\["order-id"\]'),
+    ],
+)
+def test_what_nobody_would_write_is_refused_with_its_row(
+    template: str, fields: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        prompt_of(template, **fields)
+
+
+def test_a_field_called_as_the_few_shot_examples_is_refused() -> None:
+    row = Example("r7", {"examples": "mine", "text": "a"})
+    with pytest.raises(UserError, match="a field 'examples'"):
+        render(Template(text="{{ text }}"), "c", row, [{"text": "b"}], "contexts.c.teacher")
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "look"}}]},
+        {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "look"}}]},
+        {"role": "tool", "content": "21", "tool_call_id": "call_1"},
+        {"role": "user", "content": "Hi", "name": "Ann"},
+        {"role": "assistant", "content": "Hi", "reasoning_content": "They greet."},
+    ],
+)
+def test_turns_lose_nothing_without_a_word(turn: dict[str, Any]) -> None:
+    more = next(key for key in turn if key not in ("role", "content"))
+    with pytest.raises(UserError, match=f"turn 2 of input 'r7' has {more}"):
+        prompt_of([{"turns": "turns"}], turns=[{"role": "user", "content": "?"}, turn])
+    empty = {"role": "user", "content": "Hi", "name": None, "tool_calls": []}
+    assert prompt_of([{"turns": "turns"}], turns=[empty]) == "[user] Hi"

@@ -118,6 +118,18 @@ def _text(value: Any) -> Any:
     return shown(value) if value is None else value
 
 
+def _without_nulls(method: Any) -> Any:
+    """A text's `format`, which makes no text of a null."""
+
+    @functools.wraps(method)
+    def checked(*args: Any, **more: Any) -> Any:
+        for each in (*args, *more.values()):
+            _text(each)
+        return method(*args, **more)
+
+    return checked
+
+
 def _join(value: Any, d: str = "", attribute: str | int | None = None) -> str:
     """The filter `join`."""
     parts = value if attribute is None else [part[attribute] for part in value]
@@ -161,14 +173,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
         """A field of the data, whatever else is called so; then what the sandbox lets out."""
         if isinstance(obj, Mapping) and attribute in obj:
             return obj[attribute]
-        return super().getattr(obj, attribute)
-
-    def call(self, context: Any, obj: Any, /, *args: Any, **more: Any) -> Any:  # pyright: ignore
-        """A call, of which a method of text makes no text of a null."""
-        if isinstance(getattr(obj, "__self__", None), str):
-            for each in (*args, *more.values()):
-                _text(each)
-        return super().call(context, obj, *args, **more)
+        found = super().getattr(obj, attribute)
+        makes_text = isinstance(obj, str) and attribute == "format"
+        return _without_nulls(found) if makes_text else found
 
     def turn(self) -> None:
         """Called by each turn of a loop."""
