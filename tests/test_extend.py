@@ -1,5 +1,8 @@
 """What an addition costs: each worked diff of docs/extend.md applies to the package as it is,
 touches as many files as its heading says, keeps the style, and does its work in a run.
+
+Where the package has moved on beneath a diff, make the addition again by hand, and put what
+`git diff -U2` says into the page.
 """
 
 from __future__ import annotations
