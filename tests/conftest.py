@@ -43,6 +43,7 @@ LONGEST = (
     "test_recipes.py",
     "test_ray.py",
     "test_processes.py",
+    "test_extend.py",
 )
 """Where the longest tests are."""
 

@@ -160,7 +160,7 @@ def answering(recipe: Recipe, who: Who) -> Who:
     """
     if who == JUDGE and not (recipe.judge and recipe.judge.model):
         who = TEACHER
-    own_engine = recipe.teacher_model or recipe.model.engine == "vllm"
+    own_engine = recipe.teacher_model or recipe.model.engine != "hf"
     return BASE if who == TEACHER and not own_engine else who
 
 

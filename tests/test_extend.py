@@ -1,0 +1,96 @@
+"""What an addition costs: each worked diff of docs/extend.md applies to the package as it is,
+touches as many files as its heading says, keeps the style, and does its work in a run.
+
+Where the package has moved on beneath a diff, make the addition again by hand, and put what
+`git diff -U2` says into the page.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import additions
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "src" / "unprompt"
+FILES = {"metric": 2, "label": 2, "section": 2, "source": 2, "engine": 3}
+ADDITION = re.compile(
+    r"^### An? (\w+)[^\n]*: (\d) files\n.*?^```diff\n(.*?)^```$", re.MULTILINE | re.DOTALL
+)
+LIST = re.compile(r"^## To add an? (\w+).*?\n\n(.*?)(?=^## )", re.MULTILINE | re.DOTALL)
+
+
+def worked() -> dict[str, tuple[int, str]]:
+    """Addition -> the files that it costs by its heading, and its diff."""
+    page = (ROOT / "docs" / "extend.md").read_text("utf-8")
+    chapter = page.partition("## Five worked additions\n")[2]
+    return {name: (int(files), diff) for name, files, diff in ADDITION.findall(chapter)}
+
+
+def lists() -> dict[str, str]:
+    """Addition -> the lines of CONTRIBUTING.md on it."""
+    return dict(LIST.findall((ROOT / "CONTRIBUTING.md").read_text("utf-8")))
+
+
+def sources(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+def checked(*command: str | Path, cwd: Path, given: str = "", **environment: str) -> None:
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        input=given,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+
+
+def test_the_headings_say_what_additions_may_cost() -> None:
+    assert {name: files for name, (files, _) in worked().items()} == FILES
+    assert additions.USES.keys() == FILES.keys()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_list_for_contributors_has_five_lines_and_names_the_files(name: str) -> None:
+    steps = lists()[name].splitlines()
+    assert [line[:3] for line in steps if line] == ["1. ", "2. ", "3. ", "4. ", "5. "]
+    diff = worked()[name][1]
+    files = re.findall(r"^--- (\S+)\n\+\+\+ b/src/unprompt/(\S+)", diff, re.MULTILINE)
+    assert len(files) == FILES[name]
+    for before, after in files:
+        sought = after if before != "/dev/null" else f"{Path(after).parent}/"
+        assert f"`{sought}`" in lists()[name], sought
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_an_addition_works(name: str, decoder_folder: Path, tmp_path: Path) -> None:
+    package = tmp_path / "src" / "unprompt"
+    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    # no repository that the temporary folder may lie in is asked
+    alone = {"GIT_CEILING_DIRECTORIES": str(tmp_path.parent)}
+    checked("git", "apply", "-", cwd=tmp_path, given=worked()[name][1], **alone)
+    before, after = sources(PACKAGE), sources(package)
+    touched = [path for path in after if after[path] != before.get(path)]
+    assert before.keys() <= after.keys()
+    assert len(touched) == FILES[name], touched
+    ruff, rules = Path(sys.executable).with_name("ruff"), ROOT / "pyproject.toml"
+    changed = [package / path for path in touched]
+    checked(ruff, "check", "--no-cache", "--config", rules, *changed, cwd=tmp_path)
+    checked(ruff, "format", "--no-cache", "--check", "--config", rules, *changed, cwd=tmp_path)
+    script = [sys.executable, additions.__file__, name, decoder_folder, tmp_path]
+    checked(*script, cwd=tmp_path, PYTHONPATH=str(tmp_path / "src"))
