@@ -20,6 +20,8 @@ from unprompt.records import Example, Prompt
 from unprompt.stages.templates import sandbox
 
 _JINJA = sandbox.Sandbox()
+_NAMED = 8
+"""Fields that a message names at most."""
 
 
 @functools.lru_cache(maxsize=256)
@@ -162,7 +164,8 @@ def _explained(variables: Mapping[str, Any], example: Example, where: str) -> It
     """What a template raises, in one line."""
     fix = "mend the template"
     odd = [name for name in example.fields if not name.isidentifier()]
-    reach = f' (one that is no word is written input["{odd[0]}"])' if odd else ""
+    written = ", ".join(f'input["{name}"]' for name in odd[:_NAMED])
+    reach = f" (names that are no words are written {written})" if odd else ""
     try:
         yield
         return
