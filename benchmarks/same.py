@@ -250,8 +250,8 @@ def _digests(run: Path, pattern: str) -> dict[str, str]:
 
 
 def _grades(run: Path, renamed: dict[str, str]) -> dict[str, Any]:
-    """Column by column. Up to 0.1 a system behind shots was called as `after@4/2`; now the number of
-    shots and of the draw are columns.
+    """Column by column. Up to 0.1 a system behind shots was called as `after@4/2`; now shots and draw
+    are columns.
     """
     rows = pq.read_table(run / "grades.parquet").to_pylist()
     for row in rows:
