@@ -250,7 +250,7 @@ def _digests(run: Path, pattern: str) -> dict[str, str]:
 
 
 def _grades(run: Path, renamed: dict[str, str]) -> dict[str, Any]:
-    """Column by column. Up to 0.1 a system behind shots was called as `after@4/2`; now shots and draw
+    """Column by column. What stood behind shots was called as `after@4/2` up to version 0.1; now they
     are columns.
     """
     rows = pq.read_table(run / "grades.parquet").to_pylist()
