@@ -250,9 +250,7 @@ def _digests(run: Path, pattern: str) -> dict[str, str]:
 
 
 def _grades(run: Path, renamed: dict[str, str]) -> dict[str, Any]:
-    """Column by column. What stood behind shots was called as `after@4/2` up to version 0.1; now they
-    are columns.
-    """
+    """Column by column. Behind shots a system was called `after@4/2` up to 0.1; now by columns."""
     rows = pq.read_table(run / "grades.parquet").to_pylist()
     for row in rows:
         shots, draw = row.pop("shots", None), row.pop("draw", None)
