@@ -29,9 +29,11 @@ def stage(run: Path) -> str:
         return "report"
     if (run / "train_log.json").exists():
         return "kl and report" if list(run.glob("kl/*.tokens.json")) else "evaluate"
-    if list(run.glob("checkpoints/checkpoint-*")) or (run / "lessons.parquet").exists():
+    if list(run.glob("checkpoints/checkpoint-*")) or (run / "lessons.arrow").exists():
         return "train"
-    return {0: "check", 1: "collect"}.get(len(list(run.glob("completions/*"))), "held-out")
+    if (run / "lessons.parquet").exists():
+        return "held-out"
+    return "collect" if list(run.glob("completions/*")) else "check"
 
 
 def moment(draw: random.Random, number: int, left: int, whole: Whole) -> dict[str, Any]:
