@@ -617,6 +617,54 @@ MISTAKES: dict[str, Mistake] = {
         "'text' of input 'i0' is no list of turns: it is str",
         'write [{"role": "user"',
     ),
+    "turns that call tools": (
+        lambda b: b.fails(
+            "check",
+            b.context(
+                inputs=[
+                    {"id": "i0", "turns": [{"role": "tool", "content": "21", "tool_call_id": "c1"}]}
+                ],
+                teacher=[{"turns": "turns"}],
+                student="Say it.",
+            ),
+        ),
+        "contexts.colours.teacher.turns",
+        "turn 1 of input 'i0' has tool_call_id",
+        "take that out of the data",
+    ),
+    "a null": (
+        lambda b: b.fails(
+            "check",
+            b.context(
+                inputs=[{"id": "i0", "text": "a", "note": None}], teacher="{{ text }} {{ note }}"
+            ),
+        ),
+        "contexts.colours.teacher",
+        "a null would stand in the prompt of input 'i0' (null there: note)",
+        'write {{ note or "" }}',
+    ),
+    "a column whose name is no word": (
+        lambda b: b.fails(
+            "check",
+            b.context(
+                inputs=[{"id": "i0", "text": "a", "Ticket No": 7}], teacher="{{ Ticket No }}"
+            ),
+        ),
+        "contexts.colours.teacher, line 1",
+        "not a Jinja2 template",
+        'input["Ticket No"]',
+    ),
+    "a field called examples": (
+        lambda b: b.fails(
+            "check",
+            b.context(
+                inputs=[{"id": "i0", "text": "a", "examples": "b"}], examples=[{"text": "c"}]
+            ),
+        ),
+        "contexts.colours.teacher",
+        "input 'i0' has a field 'examples'",
+        "rename that field",
+    ),
     "turns that are not there": (
         lambda b: b.fails("check", b.context(teacher=[{"turns": "history"}])),
         "contexts.colours.teacher.turns",
