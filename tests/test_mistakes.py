@@ -568,6 +568,12 @@ MISTAKES: dict[str, Mistake] = {
         "'train.trainer': weight_decay has a field of its own",
         "write train.weight_decay",
     ),
+    "trainer argument without effect": (
+        lambda b: b.fails("check", b.recipe(train={"trainer": {"label_smoothing_factor": 0.1}})),
+        "recipe.yaml",
+        "'train.trainer': label_smoothing_factor has no effect: the loss is Unprompt's own",
+        "leave it out",
+    ),
     "rule not there": (
         lambda b: b.fails("check", b.context(inputs={"rule": "colours_rule:make"})),
         "contexts.colours.inputs",

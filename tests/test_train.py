@@ -4,6 +4,7 @@ prompt.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import TrainingArguments
 
 from conftest import decoder, seq2seq, tiny_recipe
-from unprompt import pipeline, recipe
+from unprompt import UserError, pipeline, recipe
 from unprompt.recipe import Recipe, Train, parse
+from unprompt.recipe.training import _WITHOUT_EFFECT
 from unprompt.records import Lesson, SoftLabels
 from unprompt.stages import train
 from unprompt.stages.train.loss import batch_kl, collate
@@ -244,3 +247,16 @@ def test_a_tracker_gets_the_losses(tiny: Callable[..., Recipe], tmp_path: Path) 
         for entry in run.report["rounds"]["after"]["log"]
     ]
     assert len(losses) == 2
+
+
+@pytest.mark.parametrize("name", ["eval_strategy", "label_names", "length_column_name"])
+def test_arguments_of_the_trainer_that_change_nothing_are_refused(
+    tiny: Callable[..., Recipe], name: str
+) -> None:
+    with pytest.raises(UserError, match=f"{name} has no effect"):
+        tiny(train={"trainer": {name: "x"}})
+
+
+def test_arguments_without_effect_are_transformers_own() -> None:
+    known = {field.name for field in dataclasses.fields(TrainingArguments)}
+    assert {name for names in _WITHOUT_EFFECT.values() for name in names} <= known

@@ -167,6 +167,21 @@ _SCHEDULES = {
 """The same of `lr_scheduler_type`; its other values have no field."""
 
 
+_WITHOUT_EFFECT = {
+    "the loss is Unprompt's own": ("label_smoothing_factor", "label_names", "use_liger_kernel"),
+    "lessons have an order of their own": ("train_sampling_strategy", "length_column_name"),
+    "nothing is evaluated by the trainer": (
+        *("do_eval", "do_predict", "do_train", "eval_strategy", "eval_steps", "eval_delay"),
+        *("eval_on_start", "eval_accumulation_steps", "eval_do_concat_batches"),
+        *("eval_use_gather_object", "per_device_eval_batch_size", "prediction_loss_only"),
+        *("bf16_full_eval", "fp16_full_eval", "batch_eval_metrics", "include_for_metrics"),
+        *("load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
+    ),
+    "a run goes on from its own checkpoints": ("resume_from_checkpoint", "output_dir"),
+}
+"""Why -> arguments of `transformers.TrainingArguments` that would change nothing."""
+
+
 def _field(name: str, value: Any) -> str | None:
     """What of `train` says the same as an argument of the trainer; None: nothing does."""
     if name == "lr_scheduler_type":
@@ -211,7 +226,7 @@ class Train(Section):
     about a third more time."""
     trainer: dict[str, Any] = Field(default_factory=dict)
     """Anything else for `transformers.TrainingArguments`, as it is (trackers, FSDP, DeepSpeed,
-    ...). What has a field here is refused there."""
+    ...). What has a field here is refused there, and what would change nothing."""
 
     @field_validator("trainer")
     @classmethod
@@ -220,6 +235,9 @@ class Train(Section):
         for key, value in values.items():
             if field := _field(key, value):
                 raise ValueError(f"{key} has a field of its own -> write train.{field}")
+            for why, names in _WITHOUT_EFFECT.items():
+                if key in names:
+                    raise ValueError(f"{key} has no effect: {why} -> leave it out")
         return values
 
     def _wrong(self) -> Iterator[str]:
