@@ -22,6 +22,7 @@ from unprompt.store.tables import read_grades, read_lessons, read_rows
 
 if TYPE_CHECKING:
     from unprompt.report import Examples
+    from unprompt.stages import drawn
     from unprompt.stages.asks import Ask
     from unprompt.stages.check import Checked
     from unprompt.stages.cluster import Workers
@@ -99,28 +100,24 @@ def run(recipe: Recipe, folder: str | Path | None = None) -> Run:
         everything = fingerprint(
             FORMAT, recipe.model_dump(mode="json"), sources.digests(recipe), str(files.folder)
         )
-        done = files.finished("report", everything) and all(
-            files.round(name).student.exists() for name in recipe.plan
-        )
-        if not (done and read_json(files.folder / "report.json")):
+        students = [files.round(name).student for name in recipe.plan]
+        done = files.finished("report", everything) and all(each.exists() for each in students)
+        done = done and read_json(files.folder / "report.json") is not None
+        if not done:
             _distil(recipe, files)
             files.finish("report", everything)
         _refuse_drift(recipe, files.report())
-        return Run(files.folder, files.report(), unchanged=bool(done))
+        return Run(files.folder, files.report(), unchanged=done)
 
 
 def _distil(recipe: Recipe, files: RunDir) -> None:
     """All stages of a run, one behind the other; what is there of one is not done again."""
     from unprompt.report.write import write
-    from unprompt.stages import check, drawn
     from unprompt.stages.evaluate import closeness, measured
     from unprompt.stages.lessons import transfer_set
     from unprompt.stages.train import student as training
 
-    checked = _checked(recipe, files)
-    weights = Weights(recipe, files, checked.prompts.readers.student.tokenizer)
-    recipe, draws = drawn.draw_inputs(weights, checked.prompts.inputs)
-    checked = check.check(recipe) if draws else checked
+    recipe, checked, weights, draws = _begun(recipe, files)
     prompts, plan = checked.prompts, checked.plan
     answers: dict[Ask, Answers] = {}
 
@@ -134,7 +131,8 @@ def _distil(recipe: Recipe, files: RunDir) -> None:
 
     # what untrained weights teach comes ahead of all training: what can't be extracted is known
     # before time is spent
-    ready = {name: lessons(name) for name in recipe.plan if not _waits(recipe, name)}
+    at_once = [name for name in recipe.plan if not any(w.round for w in recipe.teachers_in(name))]
+    ready = {name: lessons(name) for name in at_once}
     for name in recipe.plan:
         if name not in ready and recipe.teacher_of(name) == TEACHER:  # it replays a student
             transfer_set.taught(recipe, prompts, name, weights.collect)
@@ -155,22 +153,18 @@ def _distil(recipe: Recipe, files: RunDir) -> None:
     weights.forget_engines()
 
 
-def _waits(recipe: Recipe, round_: str) -> bool:
-    """Whether a round learns from an earlier round's student."""
-    replay = recipe.plan[round_].replay
-    teachers = [recipe.teacher_of(round_), *([recipe.start_of(round_)] if replay else [])]
-    return any(who.round for who in teachers)
-
-
-def _checked(recipe: Recipe, files: RunDir) -> Checked:
-    """The check ahead of a run, told to the terminal."""
-    from unprompt.stages import check
+def _begun(
+    recipe: Recipe, files: RunDir
+) -> tuple[Recipe, Checked, Weights, dict[str, drawn.Drawn]]:
+    """The check ahead of a run, told to the terminal; and D, where a model writes it."""
+    from unprompt.stages import check, drawn
 
     files.write_text("recipe.yaml", recipe.to_yaml())
     checked = check.check(recipe)
-    for line in [*checked.lines, *of_an_older_version(files.stores(recipe.store))]:
-        say(line)
-    return checked
+    say(*checked.lines, *of_an_older_version(files.stores(recipe.store)))
+    weights = Weights(recipe, files, checked.prompts.readers.student.tokenizer)
+    recipe, draws = drawn.draw_inputs(weights, checked.prompts.inputs)
+    return recipe, check.check(recipe) if draws else checked, weights, draws
 
 
 def collect(
@@ -197,13 +191,9 @@ def collect(
     with files.locked(), workers.joined() if workers else contextlib.nullcontext():
         search(recipe.modules)
 
-        from unprompt.stages import check, drawn
         from unprompt.stages.lessons import transfer_set
 
-        checked = _checked(recipe, files)
-        weights = Weights(recipe, files, checked.prompts.readers.student.tokenizer)
-        recipe, draws = drawn.draw_inputs(weights, checked.prompts.inputs)
-        checked = check.check(recipe) if draws else checked
+        recipe, checked, weights, _ = _begun(recipe, files)
         if workers:
             gpu = models.device(recipe.teacher_model or recipe.model).type == "cuda"
             weights.spread = lambda engine: workers.ask(engine, gpu=gpu)

@@ -157,6 +157,13 @@ class Recipe(Section):
         """Who teaches in a round: `TEACHER`, or an earlier round's student."""
         return self._earlier(name, self.plan[name].teacher, TEACHER)
 
+    def teachers_in(self, name: str) -> list[Who]:
+        """Whose answers a round's student learns: its teacher's, and those replayed, of the weights
+        that it starts from.
+        """
+        replayed = [self.start_of(name)] if self.plan[name].replay else []
+        return [self.teacher_of(name), *replayed]
+
     def taught_by(self, context: str) -> list[Who]:
         """Whose answers a context's teacher prompts get, the first teacher first."""
         rounds = [name for name, round_ in self.plan.items() if context in round_.contexts]
