@@ -56,10 +56,6 @@ class Prompts:
         """The continuations that are scored, in the tokens of these weights."""
         return self.choices[context, who.role == "teacher"]
 
-    def behind(self, context: str) -> Side | None:
-        """The student's prompts of a context: for its inputs, or else for its held-out ones."""
-        return self.student.get(context) or self.held_student.get(context)
-
 
 def rendered(recipe: Recipe, inputs: Inputs | None = None) -> Prompts:
     """Render and measure what the recipe says.
