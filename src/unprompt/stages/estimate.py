@@ -38,7 +38,7 @@ def estimate(
         work += sizes.get(who.role, weights) * (side.read + longest * len(side.prompts))
     taught = _taught(recipe, prompts)
     work += 3 * weights * taught
-    collected = sum(ask.size.answer_tokens for ask in plan.of("lessons"))
+    collected = sum(ask.size.answer_tokens for ask in plan.of("lessons", "hint"))
     stored = token_bytes(recipe.labels) * collected
     seconds = 2 * work / _speed(models.device(recipe.model), models.dtype(recipe.model))
     both = f"{weights / 1e6:.0f}M weights" + (
