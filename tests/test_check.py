@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -176,3 +177,46 @@ def test_the_estimate_counts_what_only_the_report_asks(tiny: Callable[..., Recip
     lengths = [len(items + f"{text}:") for text in ("grey", "violet")]  # a token a byte
     assert read(instructions=2) == without + 3 * sum(lengths)
     assert read(instructions=0, self_agreement=1) > without
+
+
+def test_a_gguf_file_is_told_by_what_it_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model.gguf"
+    model = Model(gguf=str(path))
+
+    def holding(data: bytes, changed: int) -> str:
+        path.write_bytes(data)
+        os.utime(path, ns=(changed, changed))
+        return models.identity(model, "model")
+
+    one = bytes(range(256)) * 40
+    for whole in (2**28, 0):  # read as a whole, and in pieces
+        monkeypatch.setattr(models, "_WHOLE", whole)
+        monkeypatch.setattr(models, "_PIECE", 64)
+        first = holding(one, 1)
+        assert holding(one, 2) == first, "a copy of it"
+        for at in (0, len(one) // 2, len(one) - 1):
+            other = bytearray(one)
+            other[at] ^= 1
+            assert holding(bytes(other), 3 + at) != first
+        models._contents.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("file", "decides"),
+    [
+        ("chat_template.jinja", True),
+        ("tokenizer_config.json", True),
+        ("vocab.txt", True),
+        ("tokenizer.model", True),
+        ("README.md", False),
+    ],
+)
+def test_a_folder_is_told_by_what_decides_its_answers(
+    tmp_path: Path, file: str, decides: bool
+) -> None:
+    (tmp_path / file).write_text("one")
+    before = models.identity(Model(name=str(tmp_path)), "model")
+    (tmp_path / file).write_text("another")
+    assert (models.identity(Model(name=str(tmp_path)), "model") != before) == decides

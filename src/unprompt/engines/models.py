@@ -16,13 +16,20 @@ from typing import TYPE_CHECKING, Any
 from unprompt.messages import UserError, say
 from unprompt.recipe import Model
 from unprompt.recipe.names import function, local_path
-from unprompt.store.files import module_digest, replacing
+from unprompt.store.files import file_digest, module_digest, replacing
 
 if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_DECIDING = (".safetensors", ".json", ".jinja", ".model", ".txt", ".tiktoken")
+"""Files of a model's folder that decide its answers: weights, settings, chat template, tokenizer.
+"""
+_WHOLE, _PIECES, _PIECE = 2**28, 256, 2**18
+"""Bytes of a GGUF file up to which all of it is read for its identity; of a longer one so many
+pieces of so many bytes, from its beginning (names, settings, vocabulary) to its end.
+"""
 
 
 def cache_dir() -> Path:
@@ -32,8 +39,9 @@ def cache_dir() -> Path:
 
 
 def identity(model: Model, where: str) -> str:
-    """A string that changes when the weights do: path, sizes and times of local files, or hub id
-    and revision; of a server, its address and what it is asked for. Reads no weights.
+    """A string that changes when the answers may: of a GGUF file what it holds, of a folder its
+    files' sizes and times (chat template and tokenizer among them), or hub id and revision; of a
+    server, its address and what it is asked for.
     """
     if server := model.server:
         tokenizer = server.tokenizer
@@ -46,7 +54,8 @@ def identity(model: Model, where: str) -> str:
             raise UserError(
                 "there is no such model file", where=f"{where} ({model.gguf})", fix="check the path"
             )
-        return f"{model.gguf}:{path.stat().st_size}"
+        stat = path.stat()
+        return f"{model.gguf}:{_contents(path, stat.st_size, stat.st_mtime_ns)}"
     if model.rule is not None:
         source = module_digest(model.rule, "")
         return f"{model.rule}:{source}:{json.dumps(model.args, sort_keys=True)}"
@@ -54,9 +63,22 @@ def identity(model: Model, where: str) -> str:
     folder = Path(model.name)
     if not folder.is_dir():
         return f"{model.name}@{model.revision}"
-    files = sorted(file for file in folder.iterdir() if file.suffix in (".safetensors", ".json"))
+    files = sorted(file for file in folder.iterdir() if file.suffix in _DECIDING)
     listing = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return f"{folder}:{hashlib.sha256(repr(listing).encode()).hexdigest()[:16]}"
+
+
+@functools.lru_cache(maxsize=16)
+def _contents(path: Path, size: int, changed: int) -> str:
+    """Digest of a big file's bytes."""
+    if size <= _WHOLE:
+        return file_digest(path)[:16]
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        for n in range(_PIECES):
+            file.seek((size - _PIECE) * n // (_PIECES - 1))
+            digest.update(file.read(_PIECE))
+    return digest.hexdigest()[:16]
 
 
 def folder_of(model: Model, where: str) -> str:
