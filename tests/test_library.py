@@ -290,7 +290,7 @@ def test_turns_stand_where_the_template_says() -> None:
     empty = render(template, "c", Example("a", {"history": [], "text": "Hi"}), None, "t").content
     assert [m["role"] for m in empty if isinstance(m, dict)] == ["system", "user"]
     turns = [
-        {"role": "user", "content": "{{ text }}", "name": "Ann"},
+        {"role": "user", "content": "{{ text }}", "name": None},
         {"role": "assistant", "content": "b"},
     ]
     content = render(
