@@ -13,6 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -649,6 +650,12 @@ def prompt_of(template: Any, **fields: Any) -> str:
         ("{{ e }}", {"e": True}, "true"),
         ("{{ e }}", {"e": 0.1}, "0.1"),
         ("{{ e }}", {"e": Decimal("1E+2")}, "100"),
+        (
+            "{{ e }} {{ f }} {{ g }}",
+            {"e": np.int64(7), "f": np.float32(0.1), "g": np.bool_(1)},
+            "7 0.1 true",
+        ),
+        ("{{ e }}", {"e": {"n": np.int64(7), "x": np.float32(0.1)}}, '{"n": 7, "x": 0.1}'),
         ("{{ e }}", {"e": date(2026, 3, 1)}, "2026-03-01"),
         ("{{ e | tojson }}", {"e": {"on": date(2026, 3, 1)}}, '{"on": "2026-03-01"}'),
         ("{{ e or '-' }}", {"e": None}, "-"),
@@ -684,6 +691,7 @@ def test_a_value_stands_as_a_person_would_write_it(
         ("{{ self }}", {"self": "mine"}, "TemplateReference"),
         ("{{ e }}", {"e": b"\x00"}, "bytes"),
         ("{{ e }}", {"e": float("nan")}, "nan is no number"),
+        ("{{ e }}", {"e": np.float32("nan")}, "nan is no number"),
         ("{{ e }}", {"e": {"a": float("inf")}}, "what JSON can't hold"),
         ("{{ Customer message }}", {"Customer message": "Hi"}, r'input\["Customer message"\]'),
         ("{{ order-id }}", {"order-id": 7}, r'input\["order-id"\]'),

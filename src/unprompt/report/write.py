@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unprompt.recipe import Recipe
-from unprompt.records import TEACHER, Grade
+from unprompt.records import TEACHER, Grade, Who
 from unprompt.report import cost
 from unprompt.report.card import model_card
 from unprompt.report.evidence import Evidence
@@ -48,7 +48,7 @@ def write(
     """
     prompts, contexts = checked.prompts, dict[str, dict[str, Any]]()
     for name in recipe.contexts:
-        contexts[name] = _taught(name, transfers.values(), checked, drawn)
+        contexts[name] = _taught(name, transfers, checked, drawn)
         if reason := measured.kl_left_out.get(name):
             contexts[name]["kl_left_out"] = reason
     spending = None
@@ -99,12 +99,12 @@ def _shown(prompts: Prompts, measured: Measured) -> list[HeldOut]:
     ]
 
 
-def _first(transfers: Sequence[TransferSet], context: str) -> list[tuple[Taught, int]]:
+def _by_teacher(transfers: Mapping[str, TransferSet], context: str) -> list[tuple[Taught, int]]:
     """What each teacher taught in a context, the recipe's own first; rounds that build their
     lessons otherwise were taught by the same answers.
     """
-    by_teacher: dict[Any, tuple[Taught, int]] = {}
-    for transfer in transfers:
+    by_teacher: dict[Who, tuple[Taught, int]] = {}
+    for transfer in transfers.values():
         for taught, count in transfer.taught:
             if taught.context == context:
                 by_teacher.setdefault(taught.who, (taught, count))
@@ -112,12 +112,15 @@ def _first(transfers: Sequence[TransferSet], context: str) -> list[tuple[Taught,
 
 
 def _taught(
-    name: str, transfers: Any, checked: Checked, drawn: Mapping[str, Drawn]
+    name: str,
+    transfers: Mapping[str, TransferSet],
+    checked: Checked,
+    drawn: Mapping[str, Drawn],
 ) -> dict[str, Any]:
     """Counts of a context's lessons, and what became of the other answers; nothing of one that is
     only evaluated.
     """
-    taught = _first(list(transfers), name)
+    taught = _by_teacher(transfers, name)
     if not taught:
         return {}
     drops = [each.drops for each, _ in taught]
@@ -170,7 +173,7 @@ def _spending(
     for name in recipe.contexts:
         spent[name] = {
             str(taught.who): [cost.usage(*each) for each in taught.answers]
-            for taught, _ in _first(list(transfers.values()), name)
+            for taught, _ in _by_teacher(transfers, name)
         }
     for where, each in drawn.items():
         of_context = spent[where.split(".")[1]].setdefault("inputs", [])

@@ -37,6 +37,8 @@ class Size(NamedTuple):
 
 
 NOTHING = Size(0, 0, 0, 0)
+Sizes = dict[Who, tuple[Size, bool]]
+"""Whose weights -> what they are asked at most, and whether that is exact."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,21 +104,15 @@ class Plan:
     passes: list[Pass]
     notes: list[str] = field(default_factory=list)
 
-    def of(
-        self, *purposes: Purpose, who: Who | None = None, context: str | None = None
-    ) -> list[Ask]:
-        """What is asked for these purposes, of these weights, in this context."""
-        return [
-            ask
-            for ask in self.asks
-            if ask.purpose in purposes and who in (None, ask.who) and context in (None, ask.context)
-        ]
+    def of(self, *purposes: Purpose, who: Who | None = None) -> list[Ask]:
+        """What is asked for these purposes, of these weights."""
+        return [ask for ask in self.asks if ask.purpose in purposes and who in (None, ask.who)]
 
     def measured(self, who: Who) -> list[Ask]:
         """What these weights are asked so that they can be measured, or others by them."""
         return self.of("held-out", "self-agreement", "association", "drift", who=who)
 
-    def sizes(self, recipe: Recipe) -> dict[Who, tuple[Size, bool]]:
+    def sizes(self, recipe: Recipe) -> Sizes:
         """Whose weights -> what they are asked at most, equal questions once; and whether that is
         exact.
         """
@@ -125,7 +121,7 @@ class Plan:
             who = answering(recipe, ask.who)
             decided = ask.question.decided_by([], recipe.seed) if ask.question else id(ask)
             alike.setdefault((who, json.dumps(decided)), []).append(ask)
-        sums: dict[Who, tuple[Size, bool]] = {}
+        sums: Sizes = {}
         for (who, _), asks in alike.items():
             size, exact = sums.get(who, (NOTHING, True))
             for more in [asks[0].size] if len(asks) == 1 else _distinct(asks):

@@ -89,9 +89,10 @@ def check(recipe: Recipe, *, estimate: bool = True) -> Checked:
         weights = _count(skeleton)
         teachers = _count_of(recipe.teacher_model, "teacher_model", weights)
         judges = _count_of(recipe.judge and recipe.judge.model, "judge.model", teachers)
-        lines.append(estimated.answers(recipe, plan))
-        lines.append(estimated.estimate(recipe, prompts, plan, weights, teachers, judges))
-        lines += estimated.most(recipe, plan, prompts.readers)
+        asked = plan.sizes(recipe)
+        lines.append(estimated.answers(asked))
+        lines.append(estimated.estimate(recipe, prompts, plan, asked, weights, teachers, judges))
+        lines += estimated.most(recipe, asked, prompts.readers)
     return Checked(prompts, plan, overlap, lines, priced)
 
 

@@ -11,17 +11,24 @@ from unprompt.engines.labels import token_bytes
 from unprompt.recipe import Recipe, Server, prices
 from unprompt.recipe.prices import Price
 from unprompt.records import JUDGE, TEACHER
-from unprompt.stages.asks import NOTHING, Plan, answering
+from unprompt.stages.asks import NOTHING, Plan, Sizes, answering
 from unprompt.stages.prompts import Prompts, Readers
 
 
 def estimate(
-    recipe: Recipe, prompts: Prompts, plan: Plan, weights: int, teachers: int, judges: int
+    recipe: Recipe,
+    prompts: Prompts,
+    plan: Plan,
+    asked: Sizes,
+    weights: int,
+    teachers: int,
+    judges: int,
 ) -> str:
     """Tokens, label storage and time, from the models' sizes and a short matrix product on this
     machine.
 
     Args:
+        asked: What `plan.sizes` says.
         weights: Of the student.
         teachers: Of the teacher; 0 of one behind a server, whose time is not counted. So `judges`.
     """
@@ -29,7 +36,7 @@ def estimate(
     """Weights times tokens, a token that is trained on counted thrice."""
     sizes = {"teacher": teachers, "judge": judges}
     read = 0
-    for who, (size, _) in plan.sizes(recipe).items():
+    for who, (size, _) in asked.items():
         read += size.read
         work += sizes.get(who.role, weights) * (size.read + size.answer_tokens)
     longest = recipe.sampling.max_new_tokens
@@ -65,12 +72,11 @@ def _taught(recipe: Recipe, prompts: Prompts) -> float:
     return taught
 
 
-def answers(recipe: Recipe, plan: Plan) -> str:
+def answers(asked: Sizes) -> str:
     """Whose answers are asked for, and how many."""
-    sizes = plan.sizes(recipe)
     counts = ", ".join(
         f"{'' if exact else 'at most '}{size.calls:,} by {who}"
-        for who, (size, exact) in sizes.items()
+        for who, (size, exact) in asked.items()
     )
     return f"answers, if none is stored: {counts}"
 
@@ -82,16 +88,16 @@ def price(recipe: Recipe, server: Server) -> Price | None:
     return prices.load(recipe.cost.prices if recipe.cost else None).get(server.model)
 
 
-def most(recipe: Recipe, plan: Plan, readers: Readers) -> list[str]:
+def most(recipe: Recipe, asked: Sizes, readers: Readers) -> list[str]:
     """What each server will be asked at most, nothing of it answered yet: calls, tokens (whole
     prompts, longest answers), and dollars if prices are known.
     """
-    lines, sizes = [], plan.sizes(recipe)
+    lines = []
     for who in (TEACHER, JUDGE):
         server = readers.of(who).server
         if server is None or answering(recipe, who) != who:
             continue
-        size = sizes.get(who, (NOTHING, True))[0]
+        size = asked.get(who, (NOTHING, True))[0]
         dollars = ", dollars unknown (no server.price)"
         if known := price(recipe, server):
             spent = size.prompt_tokens * known.input + size.answer_tokens * known.output

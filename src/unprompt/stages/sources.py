@@ -1,4 +1,4 @@
-"""Digests of everything outside the recipe that a run depends on. No torch, no weights read."""
+"""Digests of everything outside the recipe that a run depends on. No torch."""
 
 from __future__ import annotations
 

@@ -138,10 +138,8 @@ def of_instructions(
     """
     recipe, bars_of = weights.recipe, dict[str, dict[str, Any]]()
     for name, systems in kl.items():
-        prompted, teacher = (
-            prompts.held_teacher[name].prompts,
-            of_system(list(answers), name, "teacher"),
-        )
+        prompted = prompts.held_teacher[name].prompts
+        teacher = of_system(list(answers), name, "teacher")
         items = instructions.find(prompted) if recipe.report.instructions else []
         if not items or teacher is None:
             continue

@@ -148,7 +148,8 @@ def of_context(
             where=f"contexts.{name}.extract",
             fix="mend it, or raise sampling.max_new_tokens; the answers are kept",
         )
-    inputs = {_input_of(recipe, prompts, name)[lesson.example_id] for lesson in lessons}
+    input_of = _input_of(recipe, prompts, name)
+    inputs = {input_of[lesson.example_id] for lesson in lessons}
     if counts:
         without = len(prompts.inputs.taught[name]) - len(inputs)
         drops.filtered = {**counts, "inputs without a lesson": without}

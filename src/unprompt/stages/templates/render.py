@@ -163,19 +163,16 @@ def _rendered(source: str, variables: Mapping[str, Any], example: Example, where
 def _explained(variables: Mapping[str, Any], example: Example, where: str) -> Iterator[None]:
     """What a template raises, in one line."""
     fix = "mend the template"
-    odd = [name for name in example.fields if not name.isidentifier()]
-    written = ", ".join(f'input["{name}"]' for name in odd[:_NAMED])
-    reach = f" (names that are no words are written {written})" if odd else ""
     try:
         yield
         return
     except jinja2.TemplateSyntaxError as error:
         what, where = f"not a Jinja2 template: {error.message}", f"{where}, line {error.lineno}"
-        fix = f"mend the braces{reach}"
+        fix = f"mend the braces{_odd_names(example)}"
     except jinja2.UndefinedError as error:
         what = f"{error.message} in input '{example.id}'"
         names = sorted(variables.keys() - ({"input"} - example.fields.keys()))
-        fix = f"the data has: {', '.join(names)}{reach}"
+        fix = f"the data has: {', '.join(names)}{_odd_names(example)}"
     except sandbox.NoText as error:
         nulls = [name for name, each in example.fields.items() if each is None]
         what = f"{error} would stand in the prompt of input '{example.id}'"
@@ -186,6 +183,13 @@ def _explained(variables: Mapping[str, Any], example: Example, where: str) -> It
     except Exception as error:  # whatever the template's own expressions raise, and the sandbox
         what = f"failed on input '{example.id}': {type(error).__name__}: {error}"
     raise UserError(what, where=where, fix=fix)
+
+
+def _odd_names(example: Example) -> str:
+    """How fields are reached whose names can't stand in braces as they are."""
+    odd = [name for name in example.fields if not name.isidentifier()]
+    written = ", ".join(f'input["{name}"]' for name in odd[:_NAMED])
+    return f" (names that are no words are written {written})" if odd else ""
 
 
 def render_all(

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jinja2
+import numpy as np
 import psutil
 from jinja2 import nodes
 from jinja2.exceptions import SecurityError
@@ -53,19 +54,19 @@ def shown(value: Any) -> str:
     """
     if isinstance(value, str | jinja2.Undefined):
         return str(value)
+    if isinstance(value, np.generic):
+        return shown(_number(value))
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
         return str(value)
-    if isinstance(value, float):
+    if isinstance(value, float | decimal.Decimal):
         if not math.isfinite(value):
             raise NoText(f"{value} is no number")
-        return repr(value)
-    if isinstance(value, decimal.Decimal):
-        if not value.is_finite():
-            raise NoText(f"{value} is no number")
-        return f"{value:f}"
+        return repr(value) if isinstance(value, float) else f"{value:f}"
     if isinstance(value, datetime.date | datetime.time | datetime.timedelta):
+        if value != value:  # pandas' NaT
+            raise NoText(f"{value} is no time")
         return str(value)
     if isinstance(value, dict | list | tuple):
         return as_json(value)
@@ -88,10 +89,14 @@ def as_json(value: Any, indent: int | None = None) -> str:
         raise NoText(f"what JSON can't hold ({error})") from None
 
 
-def _in_json(value: Any) -> str:
-    if value is None or isinstance(value, jinja2.Undefined) or callable(value):
-        raise TypeError(type(value).__name__)
-    return shown(value)
+def _in_json(value: Any) -> Any:
+    """What JSON has no word for: a number of NumPy's is a number, the rest is text."""
+    return _number(value) if isinstance(value, np.generic) else shown(value)
+
+
+def _number(value: np.generic) -> Any:
+    """A value of NumPy's as Python's; of 32 bits, the digits that tell it."""
+    return float(str(value)) if isinstance(value, np.floating) else value.item()
 
 
 _OF_TEXT = (
