@@ -15,6 +15,7 @@ from unprompt.engines.hf.engine import HFEngine
 from unprompt.recipe import Labels, Recipe, Sampling
 from unprompt.records import BASE, TEACHER, Prompt
 from unprompt.stages.evaluate import closeness
+from unprompt.stages.lessons import transfer_set
 from unprompt.stages.prompts import Side
 from unprompt.stages.questions import Question, address, key_of
 from unprompt.stages.weights import Weights
@@ -142,3 +143,20 @@ def test_a_broken_note_of_seconds_is_no_trouble(
     (tmp_path / "run" / "report.json").unlink()
     systems = pipeline.run(tiny(), tmp_path / "run").report["contexts"]["colours"]["systems"]
     assert {values["seconds_per_call"] for values in systems.values()} == {None}
+
+
+def test_work_grows_with_lessons_and_not_with_their_square(
+    tiny: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A context's inputs are listed once for all its lessons, not once for each."""
+    listed: Counter[str] = Counter()
+    input_of = transfer_set._input_of
+
+    def counting(recipe: Recipe, prompts: Any, name: str) -> dict[str, str]:
+        listed[name] += 1
+        return input_of(recipe, prompts, name)
+
+    monkeypatch.setattr(transfer_set, "_input_of", counting)
+    run = pipeline.run(tiny(), tmp_path / "run")
+    assert len(run.lessons()) == 8
+    assert listed == {"colours": 1}

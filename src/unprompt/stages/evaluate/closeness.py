@@ -150,11 +150,12 @@ def of_instructions(
         ids = systems["before"].example_ids[: recipe.report.instructions]
         place = {id_: n for n, id_ in enumerate(ids)}
         asked = [n for n, prompt in enumerate(prompted) if prompt.example_id in place]
+        completions = [answers[teacher][n] for n in asked]
         bars = []
         for number, item in enumerate(items, 1):
             built, _ = lessons.build(
                 [item.without[n] for n in asked],
-                [answers[teacher][n] for n in asked],
+                completions,
                 tokenizer,
                 recipe.contexts[name].extract,
                 end_token=False,
