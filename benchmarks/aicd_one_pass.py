@@ -21,6 +21,7 @@ from collections.abc import Sequence
 import torch
 
 from unprompt.engines import models
+from unprompt.engines.tokens import Reader, end_ids
 from unprompt.recipe import Extract, Lessons, Model, Train
 from unprompt.records import Lesson, Prompt
 from unprompt.stages import lessons as lessons_
@@ -80,7 +81,8 @@ def main() -> None:
     problems = [problem(number) for number in range(max(SIZES))]
     asked = [Prompt(str(n), "pens", question) for n, (question, _) in enumerate(problems)]
     completions = lessons_.gold_completions(asked, [said for _, said in problems], tokenizer)
-    single, _ = lessons_.build(asked, completions, tokenizer, Extract(), end_token=False)
+    reader = Reader(tokenizer, False, None, frozenset(end_ids(tokenizer)))
+    single, _ = lessons_.build(asked, completions, reader, Extract(), end_token=False)
     texts = {prompt.example_id: str(prompt.content) for prompt in asked}
 
     def sequence(n: int, weights: Sequence[float]) -> Lesson:
@@ -92,9 +94,8 @@ def main() -> None:
             single[:n],
             texts,
             {id_: id_ for id_ in texts},
-            tokenizer,
+            reader,
             settings,
-            window=None,
             epochs=1,
             seed=0,
         )

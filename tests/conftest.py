@@ -27,6 +27,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from unprompt.engines.tokens import Reader, end_ids
 from unprompt.recipe import Recipe, parse
 
 CHAT = (
@@ -85,6 +86,11 @@ def beside_recipes(name: str) -> Any:
     sys.modules[name] = module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def reads(tokenizer: Any) -> Reader:
+    """A decoder without a limit, which ends its answers as its tokenizer says."""
+    return Reader(tokenizer, False, None, frozenset(end_ids(tokenizer)))
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:

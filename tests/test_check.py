@@ -33,7 +33,7 @@ def test_no_weights_are_loaded(
     monkeypatch.setattr(models, "load_weights", refuse)
     said = "\n".join(check.check(tiny()).lines)
     assert "8 inputs, 3 held out" in said
-    assert "window 512, vocabulary 259, end token '<|end|>' (1), chat template" in said
+    assert "window 512, vocabulary 259, no start token, end token '<|end|>' (1), chat template" in said
     assert "overlap: none" in said
     assert "estimate: " in said
 
@@ -54,12 +54,12 @@ def test_padded_vocabulary(tiny: Callable[..., Recipe], tmp_path: Path) -> None:
         check.check(tiny(model=saved(tmp_path / "short", vocab_size=200)))
 
 
-def test_a_chat_template_that_does_not_end_with_the_end_token_is_noted(
+def test_a_chat_template_that_ends_an_answer_with_text_is_noted(
     tiny: Callable[..., Recipe], tmp_path: Path
 ) -> None:
     tokenizer = byte_tokenizer()
     assert isinstance(tokenizer.chat_template, str)
-    tokenizer.chat_template = tokenizer.chat_template.replace("<|end|>", "<|begin|>")
+    tokenizer.chat_template = tokenizer.chat_template.replace("<|end|>", "#")
     chat = {
         "inputs": [{"text": "red"}],
         "teacher": [{"role": "user", "content": "{{ text }}"}],
@@ -69,7 +69,7 @@ def test_a_chat_template_that_does_not_end_with_the_end_token_is_noted(
     assert not any("ends an answer" in line for line in good.lines)
     bad = check.check(tiny(contexts={"c": chat}, model=saved(tmp_path / "bad", tokenizer)))
     assert any(
-        "model's chat template ends an answer with '<|begin|>', but the model stops at ['<|end|>']"
+        "model's chat template ends an answer with '#', but the model stops at ['<|end|>']"
         in line
         for line in bad.lines
     )

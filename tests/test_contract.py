@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import byte_tokenizer, decoder, tiny_recipe
+from conftest import byte_tokenizer, decoder, reads, tiny_recipe
 from unprompt.engines import Engine, kinds, models
 from unprompt.engines.hf.engine import HFEngine
 from unprompt.engines.server.engine import ServerEngine
@@ -368,7 +368,7 @@ def test_kl_is_zero_at_step_zero(
     answers = engine.generate(
         prompts, Sampling(max_new_tokens=8), Labels(kind="top_k", k=20), seed=3
     )
-    built, _ = lessons.build(prompts, answers, here.tokenizer, Extract(), end_token=True)
+    built, _ = lessons.build(prompts, answers, reads(here.tokenizer), Extract(), end_token=True)
     with torch.no_grad():
         assert batch_kl(here.model, collate(built, 0)).abs().max() < 1e-3
         assert batch_kl(writes_ascii(seed=1), collate(built, 0)).abs().mean() > 0.1

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from conftest import decoder, seq2seq
+from conftest import decoder, reads, seq2seq
 from unprompt.engines.hf.engine import HFEngine
 from unprompt.recipe import Extract, Labels, Sampling
 from unprompt.records import Lesson, Prompt
@@ -35,7 +35,7 @@ def taught(
     answers = HFEngine(model, tokenizer).generate(
         prompts, Sampling(temperature=temperature, max_new_tokens=6), labels, seed=3
     )
-    built, drops = lessons.build(prompts, answers, tokenizer, Extract(), end_token=True)
+    built, drops = lessons.build(prompts, answers, reads(tokenizer), Extract(), end_token=True)
     assert set(drops.failed.values()) <= {"nothing there"}
     return built
 

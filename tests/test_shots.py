@@ -18,7 +18,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM
 
 import unprompt
-from conftest import byte_tokenizer, decoder
+from conftest import byte_tokenizer, decoder, reads
 from unprompt.engines.hf.engine import HFEngine
 from unprompt.recipe import Extract, Labels, Lessons, Recipe, Sampling, parse
 from unprompt.records import Grade, Lesson, Prompt, SoftLabels
@@ -36,7 +36,7 @@ TWICE = {"a": "a", "a/2": "a", "b": "b", "c": "c", "d": "d", "e": "e"}
 def gold(tokenizer: Any, ids: str = "abcde") -> list[Lesson]:
     asked = [Prompt(id_, "sums", QUESTIONS[id_]) for id_ in ids]
     completions = lessons_.gold_completions(asked, [ANSWERS[id_] for id_ in ids], tokenizer)
-    return lessons_.build(asked, completions, tokenizer, Extract(), end_token=True)[0]
+    return lessons_.build(asked, completions, reads(tokenizer), Extract(), end_token=True)[0]
 
 
 def packed(
@@ -50,9 +50,8 @@ def packed(
         found,
         texts,
         {id_: id_[0] for id_ in texts},
-        tokenizer,
+        reads(tokenizer)._replace(window=window),
         made,
-        window=window,
         epochs=epochs,
         seed=0,
     )
@@ -126,7 +125,7 @@ def test_soft_labels_are_carried_over(tokenizer: Any) -> None:
     said = HFEngine(decoder(), tokenizer).generate(
         asked, Sampling(max_new_tokens=4), Labels(draws=9)
     )
-    single, _ = lessons_.build(asked, said, tokenizer, Extract(), end_token=True)
+    single, _ = lessons_.build(asked, said, reads(tokenizer), Extract(), end_token=True)
     [epoch] = packed(single, tokenizer, n=2, weights=[0.5, 1]).epochs
     of = {x.example_id: x for x in single}
     first, last = of["a"], of["e"]

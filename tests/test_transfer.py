@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 
 import unprompt
-from conftest import byte_tokenizer, decoder, tiny_recipe
+from conftest import byte_tokenizer, decoder, reads, tiny_recipe
 from unprompt import cli, messages, pipeline
 from unprompt.messages import UserError
 from unprompt.recipe import Recipe, parse
@@ -222,7 +222,9 @@ def test_a_lesson_that_no_chat_can_hold_is_refused() -> None:
         )
 
     asked = {("c", "x"): Prompt("x", "c", "ab")}
-    assert transfer.export([lesson([0, 0, 1, 1])], asked, tokenizer, end_token=True).chats == [
+    assert transfer.export(
+        [lesson([0, 0, 1, 1])], asked, reads(tokenizer), end_token=True
+    ).chats == [
         (
             {"role": "user", "content": "ab"},
             {"role": "assistant", "content": tokenizer.decode([70])},
@@ -239,7 +241,7 @@ def test_a_lesson_that_no_chat_can_hold_is_refused() -> None:
                 "the lesson of input 'x' is not the student's prompt as it is now, and one answer"
             ),
         ):
-            transfer.export([lesson(broken)], prompts, tokenizer, end_token=True)
+            transfer.export([lesson(broken)], prompts, reads(tokenizer), end_token=True)
 
 
 def test_counts() -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import unprompt
-from conftest import byte_tokenizer, decoder, seq2seq, tiny_recipe
+from conftest import byte_tokenizer, decoder, reads, seq2seq, tiny_recipe
 from unprompt import pipeline
 from unprompt.engines import models, vocabulary
 from unprompt.engines.hf.engine import HFEngine
@@ -195,7 +195,7 @@ def test_text_is_carried_with_its_blanks(
     found, drops = lessons.build(
         [prompt],
         [said],
-        smol,
+        reads(smol),
         Extract.model_validate(rule),
         end_token=True,
         writer=deep,
@@ -206,7 +206,13 @@ def test_text_is_carried_with_its_blanks(
     else:
         assert drops.failed == {"x": taught}
     short, drops = lessons.build(
-        [prompt], [said], smol, Extract.model_validate(rule), end_token=True, writer=deep, window=3
+        [prompt],
+        [said],
+        reads(smol),
+        Extract.model_validate(rule),
+        end_token=True,
+        writer=deep,
+        window=3,
     )
     assert not short
     assert drops.failed == {"x": "over the student's window in its own tokens" if found else taught}
@@ -230,7 +236,7 @@ def test_what_the_students_tokenizer_cannot_write_is_dropped(deep_folder: Path) 
     found, drops = lessons.build(
         [Prompt(str(n), "c", "red") for n in range(2)],
         said,
-        student,
+        reads(student),
         Extract(),
         end_token=True,
         writer=deep,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unprompt.engines import models
+from unprompt.engines.tokens import writes_date
 from unprompt.messages import UserError, say
 from unprompt.recipe import Recipe
 from unprompt.recipe.names import search
@@ -161,6 +162,10 @@ def _begun(
 
     files.write_text("recipe.yaml", recipe.to_yaml())
     checked = check.check(recipe)
+    if any(map(writes_date, checked.prompts.readers.tokenizers)):
+        recipe = recipe.dated(files.first_day())
+        files.write_text("recipe.yaml", recipe.to_yaml())
+        checked = check.check(recipe)
     say(*checked.lines, *of_an_older_version(files.stores(recipe.store)))
     weights = Weights(recipe, files, checked.prompts.readers.student.tokenizer)
     recipe, draws = drawn.draw_inputs(weights, checked.prompts.inputs)

@@ -17,6 +17,11 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from unprompt.engines.tokens import adds_start
+
+VERSION = 2
+"""Of the conversion: what an older one made is made anew."""
+
 
 def last(weights: bool) -> str:
     """The file that is written last: a conversion that was killed lacks it, and starts again."""
@@ -48,8 +53,12 @@ def convert(file: Path, target: Path, *, weights: bool) -> None:
                 (partial / last(weights)).touch()
                 _reader.cache_clear()
             else:
-                for kind in (AutoTokenizer, AutoConfig):
-                    kind.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(partial)
+                tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+                if (wanted := _adds_start(_reader_of(file))) != adds_start(tokenizer):
+                    tokenizer.add_bos_token = wanted  # the converter pays it no heed
+                tokenizer.save_pretrained(partial)
+                config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
+                config.save_pretrained(partial)
         target.mkdir(exist_ok=True)
         for each in sorted(partial.iterdir(), key=lambda each: each.name == last(weights)):
             each.replace(target / each.name)
@@ -73,13 +82,38 @@ def _reader(path: Path, size: int, changed: int) -> _Reader:
     return _Reader(path)
 
 
+def _reader_of(path: Path) -> _Reader:
+    stat = path.stat()
+    return _reader(path, stat.st_size, stat.st_mtime_ns)
+
+
+_STARTING = ["llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "lfm2"]
+_STARTING += ["midm-2.0", "tekken", "chameleon"]
+"""Byte-pair vocabularies to which llama.cpp adds a start token where the file does not say
+(llama-vocab.cpp).
+"""
+
+
+def _adds_start(reader: gguf.GGUFReader) -> bool:
+    """Whether plain text gets the start token ahead, as llama.cpp reads the file."""
+
+    def said(key: str) -> Any:
+        field = reader.get_field(f"tokenizer.ggml.{key}")
+        return None if field is None else field.contents()
+
+    if said("bos_token_id") is None:
+        return False
+    if (given := said("add_bos_token")) is not None:
+        return bool(given)
+    return said("model") == "llama" or said("pre") in _STARTING
+
+
 @contextlib.contextmanager
 def _read_once(path: Path) -> Iterator[None]:
     """Transformers reads a GGUF file's 100,000 words of vocabulary four times over, and makes the
     map of tensor names once for each module of the model: inside, both are remembered.
     """
-    stat = path.stat()
-    reader = _reader(path, stat.st_size, stat.st_mtime_ns)
+    reader = _reader_of(path)
     names = functools.cache(gguf.get_tensor_name_map)
     with (
         mock.patch.object(gguf, "GGUFReader", return_value=reader),

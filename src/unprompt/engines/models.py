@@ -9,10 +9,11 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unprompt.engines.tokens import end_ids, writes_date
 from unprompt.messages import UserError, say
 from unprompt.recipe import Model
 from unprompt.recipe.names import function, local_path
@@ -135,7 +136,7 @@ def _converted(model: Model, where: str, *, weights: bool) -> Path:
 
     assert model.gguf is not None
     path = local_path(model.gguf, where)
-    target = _cached(path.stem, f"{path.name}:{identity(model, where)}")
+    target = _cached(path.stem, f"{path.name}:{identity(model, where)}:{gguf.VERSION}")
     if not (target / gguf.last(weights)).is_file():
         say(f"converting the {'weights' if weights else 'tokenizer'} of {path.name}, once")
         try:
@@ -179,7 +180,9 @@ def load_config(model: Model, where: str) -> PretrainedConfig:
 
 
 def load_tokenizer(model: Model, where: str) -> PreTrainedTokenizerBase:
-    """The tokenizer, without weights."""
+    """The tokenizer, without weights. Its chat template has the recipe's variables, and the
+    recipe's date for today.
+    """
     from transformers import AutoTokenizer
 
     tokenizer = _from_pretrained(AutoTokenizer, model, where)
@@ -199,7 +202,31 @@ def load_tokenizer(model: Model, where: str) -> PreTrainedTokenizerBase:
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if model.chat_template:
+        tokenizer.chat_template = _with_variables(tokenizer, model.chat_template, where)
+    if model.date and writes_date(tokenizer):  # what is saved of it writes that of its own days
+        tokenizer.apply_chat_template = functools.partial(
+            tokenizer.apply_chat_template, strftime_now=model.date.strftime
+        )
     return tokenizer
+
+
+def _with_variables(
+    tokenizer: PreTrainedTokenizerBase, variables: Mapping[str, Any], where: str
+) -> Any:
+    """The chat template, or each of several, with these values for its variables."""
+    where, template = f"{where}.chat_template", tokenizer.chat_template
+    if not template:
+        fix = "leave them out, or use a chat model"
+        raise UserError("this model has no chat template", where=where, fix=fix)
+    unknown = [name for name in variables if name not in json.dumps(template)]
+    if unknown:
+        what = f"the chat template has no variable '{unknown[0]}'"
+        raise UserError(what, where=where, fix="take a name that stands in the template")
+    ahead = "".join(f"{{%- set {name} = {value!r} -%}}" for name, value in variables.items())
+    if isinstance(template, str):
+        return ahead + template
+    return {name: ahead + source for name, source in template.items()}
 
 
 def ends_of(
@@ -232,7 +259,7 @@ def load_weights(model: Model, where: str) -> PreTrainedModel:
             fix="save the model as safetensors, somewhere you would run its author's code",
         )
     loaded = _from_pretrained(kind, model, where, dtype=dtype(model), use_safetensors=True)
-    if model.eos_token is not None:  # a student saved whole stops there in any library
+    if loaded.generation_config is not None:  # a student saved whole stops there in any library
         ends = end_ids(load_tokenizer(model, where), loaded.generation_config)
         loaded.generation_config.eos_token_id = sorted(ends)
     return loaded.to(target).eval()
@@ -332,10 +359,3 @@ def window(
     if longest is None and not config.is_encoder_decoder and tokenizer.model_max_length < 10**9:
         longest = tokenizer.model_max_length
     return min(filter(None, (longest, model.window)), default=None)
-
-
-def end_ids(tokenizer: PreTrainedTokenizerBase, generation: Any = None) -> set[int]:
-    """Token ids that end an answer: the tokenizer's EOS and those of the generation settings."""
-    eos: Any = getattr(generation, "eos_token_id", None)
-    more = eos if isinstance(eos, (list, tuple)) else [eos]
-    return {int(id_) for id_ in [tokenizer.eos_token_id, *more] if id_ is not None}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jinja2
 
@@ -23,15 +25,15 @@ def encode(
 ) -> list[int]:
     """Token ids of a rendered prompt.
 
-    Plain text gets the tokenizer's own special tokens (a BOS where the model has one). Chat
-    messages go through the model's chat template with its generation prompt; a last message in the
-    role `assistant` is continued instead.
+    Plain text gets the tokenizer's own special tokens (a BOS where the model has one; a text that
+    begins with it is given no other). Chat messages go through the model's chat template with its
+    generation prompt; a last message in the role `assistant` is continued instead.
 
     Raises:
         UserError: The tokenizer has no chat template, or the template refuses the roles.
     """
     if isinstance(content, str):
-        return list(tokenizer(content, verbose=False).input_ids)
+        return list(tokenizer(content, verbose=False).input_ids)[_own_start(tokenizer, content) :]
     if not tokenizer.chat_template:
         raise UserError(
             "this model has no chat template",
@@ -54,6 +56,97 @@ def encode(
         ) from None
     assert isinstance(text, str)
     return list(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+
+
+def encode_places(
+    tokenizer: PreTrainedTokenizerBase, text: str
+) -> tuple[list[int], list[tuple[int, int]]]:
+    """Token ids of a plain text as `encode` reads it, and the characters that each stands for
+    (first, and behind the last; none, (0, 0), of special tokens).
+    """
+    found: Any = tokenizer(text, verbose=False, return_offsets_mapping=True)
+    first = _own_start(tokenizer, text)
+    return list(found.input_ids)[first:], list(found.offset_mapping)[first:]
+
+
+def _own_start(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
+    """How many start tokens a text gets that has its own already: 1, or 0."""
+    return int(text.startswith(str(tokenizer.bos_token)) and adds_start(tokenizer))
+
+
+def adds_start(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether plain text gets the start token (BOS) ahead."""
+    return list(tokenizer("a", verbose=False).input_ids)[:1] == [tokenizer.bos_token_id]
+
+
+def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The token that the chat template puts behind an answer; None if text stands there, or
+    nothing, or there is no template.
+    """
+    ids = behind_answer(tokenizer)
+    return ids[0] if ids and ids[0] in tokenizer.added_tokens_decoder else None
+
+
+def end_ids(tokenizer: PreTrainedTokenizerBase, generation: Any = None) -> set[int]:
+    """Token ids that end an answer: the tokenizer's EOS, those of the generation settings, and the
+    one with which the chat template ends an answer.
+    """
+    eos: Any = getattr(generation, "eos_token_id", None)
+    more = eos if isinstance(eos, (list, tuple)) else [eos]
+    ends = [tokenizer.eos_token_id, turn_end(tokenizer), *more]
+    return {int(id_) for id_ in ends if id_ is not None}
+
+
+def behind_answer(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Token ids of what the chat template puts behind an answer, leading blanks aside."""
+    mark = "unprompt"
+    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": mark}]
+    if not tokenizer.chat_template:
+        return []
+    try:
+        text = tokenizer.apply_chat_template(turns, tokenize=False)
+    except Exception:  # a template may refuse this conversation, and is then not judged by it
+        return []
+    behind = str(text).rpartition(mark)[2].lstrip()
+    return list(tokenizer(behind, add_special_tokens=False, verbose=False).input_ids)
+
+
+def own_end(tokenizer: PreTrainedTokenizerBase, *, chat: bool) -> int:
+    """The token that ends an answer where nobody wrote one: in a chat the template's, else the
+    tokenizer's EOS.
+    """
+    closing = turn_end(tokenizer) if chat else None
+    end = tokenizer.eos_token_id if closing is None else closing
+    assert isinstance(end, int)
+    return end
+
+
+_THOUGHT = re.compile(r"[<\[◁](?:\w+:)?(?:think|thinking|thought|reasoning)[>\]▷]", re.IGNORECASE)
+"""What opens a thought in chat templates: `<think>`, `[THINK]`, `<seed:think>`, `◁think▷`."""
+
+
+def open_thought(tokenizer: PreTrainedTokenizerBase, **variables: Any) -> str | None:
+    """What the chat template opens ahead of the answer and leaves open; None if nothing.
+
+    Args:
+        variables: Of the template.
+    """
+    turns = [{"role": "user", "content": "?"}]
+    try:
+        whole = tokenizer.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=True, **variables
+        )
+    except Exception:  # as in `behind_answer`
+        return None
+    found = list(_THOUGHT.finditer(str(whole)))
+    if not found or str(whole)[found[-1].end() :].strip():
+        return None
+    return found[-1].group()
+
+
+def writes_date(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the chat template asks what day it is."""
+    return "strftime_now" in json.dumps(tokenizer.chat_template)
 
 
 def refuse_length(what: str, tokens: int, answer: int, window: int | None, where: str) -> None:
@@ -166,13 +259,15 @@ class Stops:
 
 
 class Reader(NamedTuple):
-    """Who reads prompts, and how much fits: `window` in tokens, None without a limit. The tokenizer
-    of a `server` that names none is the student's, and lengths are then estimates.
+    """Who reads prompts, and how much fits: `window` in tokens, None without a limit; `ends` are
+    the ids at which its answers end. The tokenizer of a `server` that names none is the student's,
+    and lengths are then estimates.
     """
 
     tokenizer: PreTrainedTokenizerBase
     encoder_decoder: bool
     window: int | None
+    ends: frozenset[int]
     server: Server | None = None
 
     @property

@@ -4,7 +4,7 @@ only read.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,8 +30,8 @@ class Pair:
         teacher, student: Their tokenizers.
         known: Whether the student has a token of this id, shape (ids,).
         window: Longest sequence that the student reads, in its tokens; None: no limit.
-        ends: Ids that end an answer of the teacher's and stand for the student's own end token;
-            empty if both end alike.
+        ends: Ids that end an answer of the teacher's but not the student's: they stand for the
+            student's own end token.
     """
 
     by: Literal["id", "text"]
@@ -80,8 +80,8 @@ def pair(
     teacher: PreTrainedTokenizerBase,
     embeddings: int,
     window: int | None,
-    student_ends: set[int],
-    teacher_ends: set[int],
+    student_ends: Set[int],
+    teacher_ends: Set[int],
 ) -> Pair:
     """Compare two tokenizers.
 
@@ -100,8 +100,7 @@ def pair(
         why = f"id {id_} is {theirs[id_]!r} to the teacher and {ours[id_]!r} to the student"
     known = np.zeros(max(ours) + 1, bool)
     known[[id_ for id_ in ours if id_ < embeddings]] = True
-    alike = student_ends == teacher_ends and student.eos_token_id == teacher.eos_token_id
-    ends = frozenset[int]() if alike or why else frozenset(teacher_ends)
+    ends = frozenset[int]() if why else frozenset(teacher_ends - student_ends)
     return Pair("text" if why else "id", why, teacher, student, known, window, ends)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -46,6 +47,10 @@ _VLLM_OURS = [
     "runner",
 ]
 """Arguments of `vllm.LLM` that Unprompt sets."""
+
+
+_TEMPLATE_OURS = ["messages", "add_generation_prompt", "strftime_now"]
+"""Variables of a chat template that the prompt decides."""
 
 
 class TokenPrice(Section):
@@ -184,8 +189,33 @@ class Model(Section):
     eos_token: str | None = None
     """Token that ends an answer, beside those at which the model stops anyway; the student learns
     it. The tokenizer's own unless given."""
+    chat_template: dict[str, str | bool | int | float | None] = Field(default_factory=dict)
+    """Variables of the chat template, as `enable_thinking: false`. They are written into the
+    student's own template, too."""
+    date: datetime.date | None = None
+    """Today, to a chat template that writes the date. Unless given, a run keeps its first day."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Off unless you trust its author."""
+
+    @field_validator("chat_template")
+    @classmethod
+    def _variables(cls, given: dict[str, Any]) -> dict[str, Any]:
+        for name in given:
+            if not name.isidentifier() or name in _TEMPLATE_OURS:
+                raise ValueError(
+                    f"'{name}' is no variable that can be set -> leave it out; messages and date"
+                    " have settings of their own"
+                )
+        return given
+
+    def dated(self, day: datetime.date) -> Self:
+        """The same, or, of a server, its tokenizer, with `day` for today unless it has a date."""
+        if self.server is None:
+            return self if self.date else self.model_copy(update={"date": day})
+        if self.server.tokenizer is None:
+            return self
+        read_by = {"tokenizer": self.server.tokenizer.dated(day)}
+        return self.model_copy(update={"server": self.server.model_copy(update=read_by)})
 
     @field_validator("name")
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from typing import Annotated, Any, Self
 
 import yaml
@@ -120,6 +121,26 @@ class Recipe(Section):
             known = most if server.tokenizer else {"kind": "hard"}
             object.__setattr__(self, "labels", self.labels.model_copy(update=known))
         return self
+
+    @property
+    def models(self) -> dict[str, Model]:
+        """The models it names, by their keys."""
+        named = {
+            "model": self.model,
+            "teacher_model": self.teacher_model,
+            "judge.model": self.judge.model if self.judge else None,
+        }
+        return {where: model for where, model in named.items() if model}
+
+    def dated(self, day: date) -> Self:
+        """The same, with `day` for today in the chat templates of all models that name no date."""
+        update: dict[str, Any] = {"model": self.model.dated(day)}
+        if self.teacher_model:
+            update["teacher_model"] = self.teacher_model.dated(day)
+        if self.judge and self.judge.model:
+            judged = {"model": self.judge.model.dated(day)}
+            update["judge"] = self.judge.model_copy(update=judged)
+        return self.model_copy(update=update)
 
     @property
     def asks_teacher(self) -> bool:

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unprompt.engines import models, vocabulary
+from unprompt.engines import models
 from unprompt.messages import UserError
-from unprompt.recipe import Model, Recipe, Server, prices
+from unprompt.recipe import Model, Recipe, prices
 from unprompt.recipe.names import function, search
 from unprompt.records import TEACHER, Example
 from unprompt.stages import (
     abilities,
+    about,
     estimate as estimated,
     evaluate,
     lessons,
@@ -32,7 +33,7 @@ from unprompt.stages.prompts import Prompts, Side, plain, rendered, sample_ids
 from unprompt.stages.templates.render import render
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    pass
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def check(recipe: Recipe, *, estimate: bool = True) -> Checked:
     """
     search(recipe.modules)
     priced = costs(recipe)
-    for model, where in _models(recipe):
+    for where, model in recipe.models.items():
         abilities.refuse(recipe, model, where)
     inputs = every(recipe)
     _refuse_settings(recipe, inputs)
@@ -72,7 +73,7 @@ def check(recipe: Recipe, *, estimate: bool = True) -> Checked:
     taught = {name: prompts.student[name].prompts for name in inputs.taught}
     shots.check(recipe, taught, encoder_decoder=prompts.readers.student.encoder_decoder)
     _refuse_labels(recipe, prompts)
-    lines = list(_about_models(recipe, prompts))
+    lines = list(about.of_models(recipe, prompts))
     plan = plan_.plan(recipe, prompts)
     lines += plan.notes
     if recipe.judge and prompts.readers.judge:
@@ -105,15 +106,6 @@ def costs(recipe: Recipe) -> dict[str, prices.Price]:
         who: prices.price(table, getattr(recipe.cost, who), f"cost.{who}")
         for who in ("teacher", "student")
     }
-
-
-def _models(recipe: Recipe) -> Iterator[tuple[Model, str]]:
-    """The recipe's models, and their keys."""
-    yield recipe.model, "model"
-    if recipe.teacher_model:
-        yield recipe.teacher_model, "teacher_model"
-    if recipe.judge and recipe.judge.model:
-        yield recipe.judge.model, "judge.model"
 
 
 def _refuse_settings(recipe: Recipe, inputs: Inputs) -> None:
@@ -230,91 +222,6 @@ def _count_of(model: Model | None, where: str, without: int) -> int:
     return 0 if model.server else _count(_skeleton(model, where))
 
 
-def _about_models(recipe: Recipe, prompts: Prompts) -> Iterator[str]:
-    """Lines on who answers, and how labels come from teacher to student."""
-    pair = prompts.readers.pair
-    chats = any(
-        template and template.messages
-        for context in recipe.contexts.values()
-        for template in (context.teacher, context.student)
-    )
-    embeddings = {}
-    for model, where in _models(recipe):
-        role = "teacher" if where == "teacher_model" else where
-        if model.server:
-            yield from _about_server(role, model.server)
-        else:
-            config = models.load_config(model, where)
-            embeddings[role] = int(config.get_text_config().vocab_size)
-            yield from _about_model(role, model, config, embeddings[role], chats=chats)
-        if role == "teacher" and pair:
-            yield from vocabulary.describe(
-                pair, embeddings.get("teacher", 0), embeddings["model"] if not model.server else 0
-            )
-
-
-def _about_server(role: str, server: Server) -> list[str]:
-    read = (
-        "its own tokenizer"
-        if server.tokenizer
-        else "no tokenizer: lengths are estimates by the student's"
-    )
-    lines = [f"{role}: {server.model} at {server.url} ({server.api}), {read}"]
-    if (
-        server.api_key_env
-        and server.url.startswith("http://")
-        and "//localhost" not in server.url
-        and "//127.0.0.1" not in server.url
-    ):
-        lines.append(f"  note: the key goes to {server.url} unencrypted")
-    return lines
-
-
-def _about_model(
-    role: str, model: Model, config: PretrainedConfig, embeddings: int, *, chats: bool
-) -> Iterator[str]:
-    where = "teacher_model" if role == "teacher" else role
-    tokenizer = models.load_tokenizer(model, where)
-    if embeddings < len(tokenizer):
-        raise UserError(
-            f"the tokenizer has {len(tokenizer)} tokens but the model only {embeddings} embeddings",
-            where=role,
-            fix="use the model's own tokenizer",
-        )
-    padded = f", padded to {embeddings}" if embeddings > len(tokenizer) else ""
-    template = "chat template" if tokenizer.chat_template else "no chat template"
-    yield (
-        f"{role}: {model.gguf or model.name or model.rule} ({config.model_type}), window"
-        f" {models.window(model, config, tokenizer) or 'unlimited'}, vocabulary"
-        f" {len(tokenizer)}{padded}, end token {tokenizer.eos_token!r}"
-        f" ({tokenizer.eos_token_id}), {template}"
-    )
-    if chats and role != "judge.model" and tokenizer.chat_template:
-        yield from _end_of_answer(role, tokenizer, models.ends_of(model, tokenizer, config, role))
-
-
-def _end_of_answer(role: str, tokenizer: Any, ends: set[int]) -> Iterator[str]:
-    """A note if the chat template ends an answer with a token at which the model does not stop: its
-    answers, and the student's, would run on.
-    """
-    mark = "unprompt"
-    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": mark}]
-    try:
-        text = tokenizer.apply_chat_template(turns, tokenize=False)
-    except Exception:  # a template may refuse this conversation, and is then not judged by it
-        return
-    behind = tokenizer(
-        str(text).rpartition(mark)[2].lstrip(), add_special_tokens=False, verbose=False
-    ).input_ids
-    if behind and behind[0] not in ends:
-        closing = tokenizer.convert_ids_to_tokens(behind[0])
-        stops = tokenizer.convert_ids_to_tokens(sorted(ends))
-        yield (
-            f"  note: {role}'s chat template ends an answer with {closing!r}, but the model stops"
-            f" at {stops}: set its eos_token to {closing!r}"
-        )
-
-
 def _overlap(name: str, recipe: Recipe, prompts: Prompts) -> dict[str, int]:
     """How many inputs stand on both sides, as the student's prompt shows them (letter case and
     blanks aside).
@@ -361,6 +268,10 @@ def _about(
     if overlap is not None:
         counted = [f"{count} {what}" for what, count in overlap.items() if count]
         yield f"  overlap: {'; '.join(counted) if counted else 'none'}"
+    readers = prompts.readers
+    yield from about.of_beginnings(
+        {"teacher": (readers.teacher, teacher), "student": (readers.student, student)}
+    )
     for side, which in ((teacher, "teacher"), (student, "student")):
         texts = [prompt.content for prompt in side.prompts] if side else []
         blank = sum(isinstance(text, str) and text[-1:].isspace() for text in texts)

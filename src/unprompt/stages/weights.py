@@ -61,6 +61,10 @@ class Weights:
         fixed = [models.identity(model, key), str(models.dtype(model)), models.device(model).type]
         if model.eos_token:
             fixed.append(model.eos_token)
+        if model.chat_template:
+            fixed.append(json.dumps(model.chat_template, sort_keys=True))
+        if model.date:
+            fixed.append(str(model.date))
         if self._apart(who):
             fixed += kinds.settings(model)
         if who.role == "student":

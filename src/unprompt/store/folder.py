@@ -20,6 +20,7 @@ import contextlib
 import fcntl
 import json
 from collections.abc import Iterator
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,14 @@ class RunDir:
             digests = {str(file.relative_to(self.folder)): file_digest(file) for file in files}
             state["student"] = digests
         self.write_text("state.json", json.dumps(state, indent=1))
+
+    def first_day(self) -> date:
+        """The day on which this was first asked in this folder."""
+        state = self.state()
+        if "first_day" not in state:
+            state["first_day"] = str(datetime.now().astimezone().date())
+            self.write_text("state.json", json.dumps(state, indent=1))
+        return date.fromisoformat(state["first_day"])
 
     def report(self) -> Any:
         """The finished report.

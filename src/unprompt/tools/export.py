@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from unprompt import recipe as recipe_, report
 from unprompt.engines import models
+from unprompt.engines.tokens import end_ids
 from unprompt.messages import UserError
 from unprompt.recipe import Recipe
 from unprompt.records import student
@@ -89,7 +90,7 @@ def generation(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, model: Any) -
     if sampling.temperature:
         chance |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
     return GenerationConfig(
-        eos_token_id=sorted(models.end_ids(tokenizer, model.generation_config)),
+        eos_token_id=sorted(end_ids(tokenizer, model.generation_config)),
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         decoder_start_token_id=getattr(model.config, "decoder_start_token_id", None),

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from unprompt import recipe as recipe_
 from unprompt.engines import models
-from unprompt.engines.tokens import encode
+from unprompt.engines.tokens import Reader, encode
 from unprompt.messages import UserError
 from unprompt.records import Lesson, Messages, Prompt
 from unprompt.stages.prompts import rendered, several
@@ -73,7 +73,7 @@ class Exported:
 def export(
     lessons: Sequence[Lesson],
     asked: dict[tuple[str, str], Prompt],
-    tokenizer: PreTrainedTokenizerBase,
+    reader: Reader,
     *,
     end_token: bool,
 ) -> Exported:
@@ -81,14 +81,14 @@ def export(
 
     Args:
         asked: (Context, example id, or that of one of its completions) -> the student's prompt.
-        tokenizer: The student's.
+        reader: The student's.
         end_token: Lessons of finished answers end with the end token (the round's
             `lessons.end_token`); one without was cut.
 
     Raises:
         UserError: A lesson that is not the student's prompt and one answer.
     """
-    chats, cut, weighted = [], 0, 0
+    chats, cut, weighted, tokenizer = [], 0, 0, reader.tokenizer
     for lesson in lessons:
         prompt = asked.get((lesson.context, lesson.example_id))
         begins = encode(tokenizer, prompt.content, lesson.context) if prompt else None
@@ -108,7 +108,7 @@ def export(
                 ),
             )
         ids = list(lesson.input_ids[lesson.prompt_length :])
-        finished = ids[-1] == tokenizer.eos_token_id
+        finished = ids[-1] in reader.ends
         if end_token and not finished:
             cut += 1
             continue
@@ -314,7 +314,7 @@ def hand_over(folder: Path, round_: str | None, out: Path | None) -> list[str]:
         )
     target = out or source.with_name("transfer.jsonl")
     prompts = rendered(recipe)
-    tokenizer = prompts.readers.student.tokenizer
+    reader = prompts.readers.student
     asked = {
         (context, prompt.example_id): prompt
         for context, side in prompts.student.items()
@@ -323,7 +323,7 @@ def hand_over(folder: Path, round_: str | None, out: Path | None) -> list[str]:
     found = export(
         read_lessons(source),
         asked,
-        tokenizer,
+        reader,
         end_token=recipe.plan[name].lessons.end_token,
     )
     if not found.chats:
@@ -336,7 +336,7 @@ def hand_over(folder: Path, round_: str | None, out: Path | None) -> list[str]:
     validate(text, target.name)
     with replacing(target) as partial:
         partial.write_text(text, "utf-8")
-    return [*summary(found.chats, tokenizer), *_left(found), f"written: {target}"]
+    return [*summary(found.chats, reader.tokenizer), *_left(found), f"written: {target}"]
 
 
 def _left(found: Exported) -> Iterator[str]:

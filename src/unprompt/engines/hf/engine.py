@@ -53,7 +53,7 @@ class HFEngine:
     def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
         self.model: PreTrainedModel = model
         self.tokenizer = tokenizer
-        self._ends = models.end_ids(tokenizer, model.generation_config)
+        self._ends = tokens.end_ids(tokenizer, model.generation_config)
         self._prefixes: dict[tuple[int, ...], DynamicCache] = {}
         self._shares: bool | None = None
         self._room: int | None = None

@@ -21,7 +21,7 @@ from unprompt.engines.labels import KINDS
 from unprompt.engines.server import CAN, http, refuse_labels, replies
 from unprompt.engines.server.http import Endpoint
 from unprompt.engines.server.ledger import Asked, Ledger, Room
-from unprompt.engines.tokens import Reader, keys, place, refuse_length
+from unprompt.engines.tokens import Reader, end_ids, keys, place, refuse_length
 from unprompt.messages import UserError, say
 from unprompt.recipe import Labels, Sampling, Server
 from unprompt.recipe.prices import Price
@@ -69,7 +69,8 @@ class ServerEngine:
     ) -> None:
         http.key(server, f"{where}.server")
         self._server, self._role, self._where = server, where, f"{where}.server"
-        self._tokenizer, self._reader = tokenizer, Reader(tokenizer, False, None, server)
+        ends = frozenset(end_ids(tokenizer))
+        self._tokenizer, self._reader = tokenizer, Reader(tokenizer, False, None, ends, server)
         self.ledger, self._price, self._sleep = ledger or Ledger(), price, sleep
         self._noted = False
 

@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unprompt.engines.labels import of_most_probable
-from unprompt.engines.models import end_ids
-from unprompt.engines.tokens import before_stop, decoded
+from unprompt.engines.tokens import before_stop, decoded, end_ids, own_end
 from unprompt.messages import UserError
 from unprompt.records import SoftLabels
 
@@ -243,7 +242,7 @@ def from_text(reply: Reply, stops: Sequence[str], tokenizer: PreTrainedTokenizer
     """The answer's text alone, tokenised here; each token is its own label."""
     text, stop = _ending(reply, stops)
     ids = tokenizer(text, add_special_tokens=False, verbose=False).input_ids if text else []
-    ids = (*ids, *([_end(tokenizer)] if stop == "end" else []))
+    ids = (*ids, *([own_end(tokenizer, chat=True)] if stop == "end" else []))
     return Written(text, stop, ids, SoftLabels.hard(ids))
 
 
@@ -293,8 +292,8 @@ def from_tokens(
     if reply.usage and stop != "stop" and abs(len(ids) - reply.usage[1]) > 1:
         raise UserError(f"the server counts {reply.usage[1]} tokens in an answer of {len(ids)}")
     if stop == "end" and (not ids or ids[-1] not in ends):
-        ids.append(_end(tokenizer))
-        labels = labels.then_hard(_end(tokenizer))
+        ids.append(own_end(tokenizer, chat=True))
+        labels = labels.then_hard(ids[-1])
     return Written(text, stop, tuple(ids), labels, entries, unmapped)
 
 
@@ -349,9 +348,3 @@ def _alike(text: str) -> str:
     (decoders differ there).
     """
     return re.sub("\ufffd+", "\ufffd", text).strip().rstrip("\ufffd").strip()
-
-
-def _end(tokenizer: PreTrainedTokenizerBase) -> int:
-    eos = tokenizer.eos_token_id
-    assert isinstance(eos, int)
-    return eos

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from unprompt.engines import models
 from unprompt.messages import UserError, bar, say
 from unprompt.recipe import Extract, Recipe
 from unprompt.records import BASE, Lesson, TokenKL, Who, student
@@ -44,7 +43,7 @@ def held(recipe: Recipe, prompts: Prompts, answers: Answered, context: str) -> l
     return lessons.build(
         prompts.held_student[context].prompts,
         completions,
-        prompts.readers.student.tokenizer,
+        prompts.readers.student,
         recipe.contexts[context].extract,
         end_token=False,
         where=f"contexts.{context}.extract",
@@ -143,10 +142,7 @@ def of_instructions(
         items = instructions.find(prompted) if recipe.report.instructions else []
         if not items or teacher is None:
             continue
-        bigger = recipe.teacher_model if teacher.who.role == "teacher" else None
-        tokenizer = prompts.readers.student.tokenizer
-        if bigger:
-            tokenizer = models.load_tokenizer(bigger, "teacher_model")
+        reader = prompts.readers.of(teacher.who)
         ids = systems["before"].example_ids[: recipe.report.instructions]
         place = {id_: n for n, id_ in enumerate(ids)}
         asked = [n for n, prompt in enumerate(prompted) if prompt.example_id in place]
@@ -156,7 +152,7 @@ def of_instructions(
             built, _ = lessons.build(
                 [item.without[n] for n in asked],
                 completions,
-                tokenizer,
+                reader,
                 recipe.contexts[name].extract,
                 end_token=False,
                 where=f"contexts.{name}.extract",
@@ -184,7 +180,7 @@ def drift(weights: Weights, prompts: Prompts, answers: Answered) -> dict[str, li
         built, drops = lessons.build(
             ask.question.side.prompts,
             answers[ask],
-            prompts.readers.student.tokenizer,
+            prompts.readers.student,
             Extract(),
             end_token=True,
             where="drift",

@@ -7,14 +7,15 @@ loss of a list is the sum over its contexts: equation 2 of Snell, Klein & Zhong 
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from unprompt.engines.tokens import encode
+from unprompt.engines.tokens import Reader, encode, own_end
 from unprompt.messages import UserError
 from unprompt.recipe import Extract
 from unprompt.records import Completion, Lesson, Prompt, SoftLabels
@@ -88,7 +89,7 @@ def token_span(
 def build(
     prompts: Sequence[Prompt],
     completions: Sequence[Completion],
-    tokenizer: PreTrainedTokenizerBase,
+    reader: Reader,
     rule: Extract,
     *,
     end_token: bool,
@@ -102,10 +103,11 @@ def build(
     Args:
         prompts: The student's prompt for each completion.
         completions: The teacher's, with labels.
-        tokenizer: The student's.
+        reader: The student's.
         rule: f.
-        end_token: Teach the end token after an answer that is finished. Its label is the teacher's
-            where the teacher itself ended there; else it is certain, since f ends the answer there.
+        end_token: Teach the end token after an answer that is finished: the teacher's own, with its
+            label, where the teacher itself ended there; else the one that belongs to the prompt
+            (`own_end`), certain, since f ends the answer there.
         writer: The tokenizer of a teacher that has another one than the student: the text of the
             tokens that f keeps is tokenised anew, each token its own label.
         window: Longest lesson, of those that are tokenised anew: nobody could know their length
@@ -114,11 +116,13 @@ def build(
     Returns:
         The lessons, and what was dropped.
     """
-    lessons, drops = [], Drops()
+    lessons, drops, tokenizer = [], Drops(), reader.tokenizer
+    end_of = functools.cache(lambda chat: own_end(tokenizer, chat=chat))
     for prompt, completion in zip(prompts, completions, strict=True):
         id_ = prompt.example_id
         span = extract_.extract(rule, completion.text, completion.stop, where, modules)
-        answer = _answer(tokenizer, completion, span, writer, end_token=end_token)
+        end = end_of(not isinstance(prompt.content, str)) if end_token else None
+        answer = _answer(tokenizer, completion, span, writer, reader.ends, end)
         if isinstance(answer, str):
             drops.failed[id_] = answer
             continue
@@ -140,11 +144,15 @@ def _answer(
     completion: Completion,
     span: extract_.Span | str,
     writer: PreTrainedTokenizerBase | None,
-    *,
-    end_token: bool,
+    ends: Set[int],
+    end: int | None,
 ) -> tuple[tuple[int, ...], SoftLabels, bool] | str:
     """What is learned of a completion, in the student's tokens: ids, labels, and whether
     `max_new_tokens` cut it; or why nothing is.
+
+    Args:
+        ends: Ids at which the student's answers end.
+        end: The one that is taught where the teacher wrote none of them; None: none is taught.
     """
     if isinstance(span, str):
         return span
@@ -162,28 +170,24 @@ def _answer(
         if _decode(tokenizer, ids).strip() != text.strip():
             return "the student's tokenizer can't write it"
         labels = SoftLabels.hard(ids)
-    eos = tokenizer.eos_token_id
-    if eos in ids:
+    if not ends.isdisjoint(ids):
         return "the student's end token inside the answer"
     cut = completion.stop == "length" and span.end >= len(completion.text.rstrip())
-    if cut or not end_token:
+    if cut or end is None:
         return ids, labels, cut
-    assert isinstance(eos, int)
-    if writer is None and completion.token_ids[stop:] == (eos,):
-        labels = completion.labels.slice(start, stop + 1)
-    else:
-        labels = labels.then_hard(eos)
-    return (*ids, eos), labels, cut
+    written = completion.token_ids[stop:]
+    if writer is None and len(written) == 1 and written[0] in ends:
+        return (*ids, *written), completion.labels.slice(start, stop + 1), cut
+    return (*ids, end), labels.then_hard(end), cut
 
 
 def gold_completions(
     prompts: Sequence[Prompt], texts: Sequence[str], tokenizer: PreTrainedTokenizerBase
 ) -> list[Completion]:
     """Gold answers in the form of a teacher's, for supervised training: hard labels."""
-    eos = tokenizer.eos_token_id
-    assert isinstance(eos, int)
-    gold = []
+    gold, end_of = [], functools.cache(lambda chat: own_end(tokenizer, chat=chat))
     for prompt, text in zip(prompts, texts, strict=True):
+        eos = end_of(not isinstance(prompt.content, str))
         ids = tuple(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
         labels = SoftLabels.hard((*ids, eos))
         text = _decode(tokenizer, ids)

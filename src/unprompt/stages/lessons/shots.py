@@ -7,15 +7,15 @@ T_student(x_n) y_n <end>.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from unprompt.engines.tokens import Reader, decoded, encode_places
 from unprompt.messages import UserError
 from unprompt.recipe import Context, Lessons, Recipe, Shots, Template
 from unprompt.records import Lesson, Prompt, SoftLabels
@@ -49,68 +49,64 @@ class Packed:
         dropped: Shots left out, all epochs together, because the sequence was over the window.
         short: Sequences that lack some.
         sequences: All of them.
+        answer_tokens: Of the shots that have a weight.
+        other_tokens: How many of those are not what the teacher wrote: beside the text that follows
+            (or inside it) the tokenizer cuts otherwise. Each is its own label.
     """
 
     epochs: list[list[Lesson]]
     dropped: int = 0
     short: int = 0
     sequences: int = 0
+    answer_tokens: int = 0
+    other_tokens: int = 0
 
 
 def pack(
     lessons: Sequence[Lesson],
     texts: Mapping[str, str],
     input_of: Mapping[str, str],
-    tokenizer: PreTrainedTokenizerBase,
+    reader: Reader,
     settings: Lessons,
     *,
-    window: int | None,
     epochs: int,
     seed: int,
 ) -> Packed:
     """Each lesson behind n - 1 others of its context; loss = sum over i of w_i * KL(y_i | x_1, y_1,
     ..., x_i) (Liu 2024, AICD).
 
-    Labels are carried over as they are, those of answers with weight 0 left out. A sequence over
-    the window loses whole shots from the front.
+    All that stands ahead of the last answer is one text, tokenised as the same layout is when it is
+    a prompt; weights lie on the tokens that hold a character of an answer. Labels are carried over
+    where the tokens are those that the teacher wrote, and left out of answers with weight 0. A
+    sequence over the window loses whole shots from the front.
 
     Args:
         lessons: Single ones, of one context.
         texts: The student's prompt of each, by the lesson's id.
         input_of: The lesson's id -> its input's id (they differ where an input has several
             completions).
+        reader: The student's.
         epochs: For how many epochs random shots are drawn.
 
     Raises:
         UserError: Too few inputs have a lesson.
     """
     ahead = _shots(lessons, texts, input_of, settings, epochs, seed)
-    pairs = [
-        _Pair(
-            lesson,
-            tokenizer(
-                settings.separator + texts[lesson.example_id],
-                add_special_tokens=False,
-                verbose=False,
-            ).input_ids,
-            ends=lesson.input_ids[-1] == tokenizer.eos_token_id,
-        )
-        for lesson in lessons
-    ]
-    weights, loss_on_all = answer_weights(settings), settings.loss_on == "all"
-    join = functools.partial(_joined, weights=weights, loss_on_all=loss_on_all)
-    packed = Packed([])
+    pairs = [_pair(lesson, texts[lesson.example_id], reader) for lesson in lessons]
+    packed, window = Packed([]), reader.window
     for shots_of in ahead:
         epoch = []
         for n, pair in enumerate(pairs):
             sequence = [*(pairs[k] for k in shots_of[n]), pair]
-            dropped, joined = 0, join(sequence)
-            while window and len(joined.input_ids) > window and dropped + 1 < len(sequence):
+            dropped, joined = 0, _joined(sequence, settings, reader.tokenizer)
+            while window and len(joined.lesson.input_ids) > window and dropped + 1 < len(sequence):
                 dropped += 1
-                joined = join(sequence[dropped:])
+                joined = _joined(sequence[dropped:], settings, reader.tokenizer)
             packed.dropped += dropped
             packed.short += dropped > 0
-            epoch.append(joined)
+            packed.answer_tokens += joined.answer_tokens
+            packed.other_tokens += joined.other_tokens
+            epoch.append(joined.lesson)
         packed.epochs.append(epoch)
         packed.sequences += len(epoch)
     return packed
@@ -131,46 +127,128 @@ def refuse_too_few(inputs_: int, n: int, name: str) -> None:
         )
 
 
-@dataclass(frozen=True)
-class _Pair:
+class _Pair(NamedTuple):
     """A question and its answer as they stand in a sequence.
 
     Attributes:
-        later: The question's tokens behind a separator; at the front they are the lesson's own.
-        ends: Whether the answer has an end token, which only a sequence's last one keeps.
+        lesson: Of the two alone.
+        question: T_student(x).
+        answer: What follows it, without the end token, which only a sequence's last one keeps.
+        tokens: The answer's, as the teacher wrote it.
     """
 
     lesson: Lesson
-    later: list[int]
-    ends: bool
+    question: str
+    answer: str
+    tokens: tuple[int, ...]
 
 
-def _joined(sequence: Sequence[_Pair], weights: Sequence[float], *, loss_on_all: bool) -> Lesson:
-    ids: list[int] = []
-    token_weights: list[float] = []
-    labels: list[SoftLabels] = []
-    last, front = sequence[-1], sequence[0].lesson.prompt_length
-    for pair, weight in zip(sequence, weights[-len(sequence) :], strict=True):
-        lesson = pair.lesson
-        asked = pair.later if ids else lesson.input_ids[:front]
-        target = lesson.input_ids[lesson.prompt_length :]
-        target = target[: len(target) - (pair.ends and pair is not last)]
-        taught, lesson_weight = lesson.labels.slice(0, len(target)), float(lesson.weights[-1])
-        if loss_on_all:
-            free = 0 if ids else 1  # nothing predicts the first token
-            labels += [SoftLabels.hard(asked[free:]), taught]
-            token_weights += [0.0] * free + [lesson_weight] * (len(asked) - free + len(target))
-        else:
-            labels += [taught] if weight else []
-            token_weights += [0.0] * len(asked) + [weight * lesson_weight] * len(target)
-        ids += [*asked, *target]
-    return replace(
+class _Joined(NamedTuple):
+    """A sequence, and the counts of `Packed`."""
+
+    lesson: Lesson
+    answer_tokens: int
+    other_tokens: int
+
+
+def _pair(lesson: Lesson, question: str, reader: Reader) -> _Pair:
+    asked = lesson.input_ids[: lesson.prompt_length]
+    tokens = lesson.input_ids[lesson.prompt_length :]
+    tokens = tokens[: len(tokens) - (tokens[-1] in reader.ends)]
+    # behind the question: alone, a first blank may be lost
+    whole = decoded(reader.tokenizer, [*asked, *tokens])
+    return _Pair(lesson, question, whole[len(decoded(reader.tokenizer, asked)) :], tokens)
+
+
+def _joined(
+    sequence: Sequence[_Pair], settings: Lessons, tokenizer: PreTrainedTokenizerBase
+) -> _Joined:
+    *shots, last = sequence
+    weights = answer_weights(settings)[-len(sequence) :]
+    text, spans = "", list[tuple[int, int]]()
+    for pair in shots:
+        start = len(text) + len(pair.question)
+        text += pair.question + pair.answer
+        spans.append((start, len(text)))
+        text += settings.separator
+    ids, places = encode_places(tokenizer, text + last.question)
+    weights_T = np.zeros(len(ids), np.float32)
+    own: dict[int, tuple[int, int]] = {}  # token -> (shot, token of its answer), where the same
+    written = 0
+    for number, (pair, weight, span) in enumerate(zip(shots, weights, spans, strict=False)):
+        inside = [n for n, place in enumerate(places) if _overlap(place, span)]
+        same = {inside[n]: m for m, n in _same(pair.tokens, [ids[n] for n in inside])}
+        if "\ufffd" in pair.answer:  # half a character, which no text holds, is not taught
+            inside = sorted(same)
+        weights_T[inside] = weight * pair.lesson.weights[-1]
+        if weight:
+            own |= {n: (number, m) for n, m in same.items()}
+            written += len(inside)
+    if settings.loss_on == "all":
+        weights_T[1:] = last.lesson.weights[-1]  # nothing predicts the first token
+    taught = np.flatnonzero(weights_T).tolist()
+    labels = _labels(taught, ids, own, [pair.lesson.labels for pair in shots])
+    front = last.lesson.prompt_length
+    answer, on_last = last.lesson.input_ids[front:], last.lesson.weights[front:]
+    if settings.loss_on != "all":
+        on_last = on_last * np.float32(weights[-1])
+    lesson = replace(
         last.lesson,
-        input_ids=tuple(ids),
-        prompt_length=1 if loss_on_all else front,
-        weights=np.asarray(token_weights, np.float32),
-        labels=SoftLabels.concat(labels),
+        input_ids=(*ids, *answer),
+        prompt_length=1 if settings.loss_on == "all" else (taught or [len(ids)])[0],
+        weights=np.concatenate([weights_T, on_last]),
+        labels=SoftLabels.concat([*labels, *([last.lesson.labels] if on_last.any() else [])]),
     )
+    return _Joined(lesson, written, written - len(own))
+
+
+def _labels(
+    taught: Sequence[int],
+    ids: Sequence[int],
+    own: Mapping[int, tuple[int, int]],
+    labels: Sequence[SoftLabels],
+) -> list[SoftLabels]:
+    """The teacher's labels of those tokens that are its own, run by run; the others are their own
+    label.
+    """
+
+    def run(at: tuple[int, int]) -> Any:
+        number, n = at
+        return (own[n][0], own[n][1] - number) if n in own else None
+
+    parts = []
+    for key, group in itertools.groupby(enumerate(taught), run):
+        places = [n for _, n in group]
+        if key is None:
+            parts.append(SoftLabels.hard([ids[n] for n in places]))
+        else:
+            shot, first = own[places[0]]
+            parts.append(labels[shot].slice(first, first + len(places)))
+    return parts
+
+
+def _overlap(place: tuple[int, int], span: tuple[int, int]) -> bool:
+    return place[0] < span[1] and span[0] < place[1]
+
+
+def _same(written: Sequence[int], read: Sequence[int]) -> list[tuple[int, int]]:
+    """Places of equal tokens, from both ends on to the first that differs: (in `written`, in
+    `read`).
+
+    >>> _same([5, 6, 7], [5, 6, 8])
+    [(0, 0), (1, 1)]
+    >>> _same([5, 6, 7], [4, 7])
+    [(2, 1)]
+    """
+    pairs, most = list[tuple[int, int]](), min(len(written), len(read))
+    while len(pairs) < most and written[len(pairs)] == read[len(pairs)]:
+        pairs.append((len(pairs), len(pairs)))
+    ahead = len(pairs)
+    for back in range(1, most - ahead + 1):
+        if written[-back] != read[-back]:
+            break
+        pairs.append((len(written) - back, len(read) - back))
+    return pairs
 
 
 def _shots(

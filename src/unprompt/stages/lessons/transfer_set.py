@@ -120,20 +120,20 @@ def of_context(
     Raises:
         UserError: Too many give none.
     """
-    context, tokenizer = recipe.contexts[name], prompts.readers.student.tokenizer
+    context, reader = recipe.contexts[name], prompts.readers.student
     answers: list[tuple[Question, Answers]] = []
     counts: dict[str, int] = {}
     pair = None
     if name in prompts.gold:
         rule, asked = Extract(), prompts.student[name].prompts
-        completions = made.gold_completions(asked, prompts.gold[name], tokenizer)
+        completions = made.gold_completions(asked, prompts.gold[name], reader.tokenizer)
     else:
         rule, pair = context.extract, prompts.readers.carrying(who)
         asked, completions, counts = kept(recipe, prompts, name, who, ask, answers)
     lessons, drops = made.build(
         asked,
         pair.carried(completions) if pair else completions,
-        tokenizer,
+        reader,
         rule,
         end_token=settings.end_token,
         where=f"contexts.{name}.extract",
@@ -238,9 +238,8 @@ def _behind_shots(
                 each.lessons,
                 {prompt.example_id: str(prompt.content) for prompt in asked},
                 _input_of(recipe, prompts, each.context),
-                reader.tokenizer,
+                reader,
                 round_plan.lessons,
-                window=reader.window,
                 epochs=math.ceil(round_plan.train.epochs),
                 seed=recipe.seed,
             )
@@ -256,5 +255,14 @@ def _behind_shots(
             f"round {round_}: {counts['dropped']} shots dropped from the front of"
             f" {counts['short']} of {counts['sequences']} sequences, which were over the window"
             f" of {reader.window}"
+        )
+    written, other = (
+        sum(getattr(each, key) for each in packed) for key in ("answer_tokens", "other_tokens")
+    )
+    if other:
+        say(
+            f"round {round_}: {other} of {written} tokens of answers ahead of others are not those"
+            " that the teacher wrote (beside what follows the tokenizer cuts otherwise): each is"
+            " its own label"
         )
     return epochs, counts

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from unprompt.engines import models, vocabulary
 from unprompt.engines.server.engine import refuse_content
-from unprompt.engines.tokens import Reader, common_prefix, refuse_length
+from unprompt.engines.tokens import Reader, common_prefix, end_ids, refuse_length
 from unprompt.messages import UserError
 from unprompt.recipe import Model, Recipe
 from unprompt.records import Prompt, Who
@@ -39,6 +39,11 @@ class Readers:
             return self.judge
         return self.teacher if who.role == "teacher" else self.student
 
+    @property
+    def tokenizers(self) -> list[PreTrainedTokenizerBase]:
+        """Of all who read."""
+        return [each.tokenizer for each in (self.student, self.teacher, self.judge) if each]
+
     def carrying(self, who: Who) -> vocabulary.Pair | None:
         """How this teacher's tokens come to the student, if it is another model."""
         return self.pair if who.role == "teacher" else None
@@ -67,10 +72,11 @@ def _reader(model: Model, where: str, student: PreTrainedTokenizerBase | None = 
         assert student
         named = server.tokenizer
         own = models.load_tokenizer(named, f"{where}.server.tokenizer") if named else student
-        return Reader(own, False, model.window, server)
+        return Reader(own, False, model.window, frozenset(end_ids(own)), server)
     config, tokenizer = models.load_config(model, where), models.load_tokenizer(model, where)
     window = models.window(model, config, tokenizer)
-    return Reader(tokenizer, config.is_encoder_decoder, window)
+    ends = frozenset(models.ends_of(model, tokenizer, config, where))
+    return Reader(tokenizer, config.is_encoder_decoder, window, ends)
 
 
 def _pair(recipe: Recipe, teacher: Model, student: Reader, reader: Reader) -> vocabulary.Pair:
@@ -78,18 +84,13 @@ def _pair(recipe: Recipe, teacher: Model, student: Reader, reader: Reader) -> vo
     if teacher.server and not teacher.server.tokenizer:
         return vocabulary.unknown(student.tokenizer, student.window)
     config = models.load_config(recipe.model, "model")
-    if teacher.server:
-        teacher_ends = models.end_ids(reader.tokenizer)
-    else:
-        other = models.load_config(teacher, "teacher_model")
-        teacher_ends = models.ends_of(teacher, reader.tokenizer, other, "teacher_model")
     return vocabulary.pair(
         student.tokenizer,
         reader.tokenizer,
         int(config.get_text_config().vocab_size),
         student.window,
-        models.ends_of(recipe.model, student.tokenizer, config, "model"),
-        teacher_ends,
+        student.ends,
+        reader.ends,
     )
 
 

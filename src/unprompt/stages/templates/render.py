@@ -59,9 +59,12 @@ def render(
     if template.text is not None:
         return Prompt(example.id, context, _rendered(template.text, variables, example, where))
     messages: list[dict[str, str]] = []
-    for message in template.messages or ():
+    for number, message in enumerate(template.messages or (), 1):
         if message.turns is not None:
-            messages += _turns(message.turns, variables, example, where)
+            turns = _turns(message.turns, variables, example, where)
+            if number == len(template.messages or ()):
+                _refuse_answered(turns, message.turns, example, where)
+            messages += turns
         else:
             text = _rendered(message.content or "", variables, example, where)
             messages.append({"role": message.role or "", "content": text})
@@ -144,6 +147,19 @@ def _turns(
             fix='write [{"role": "user", "content": "..."}, ...], or [] where there are none',
         )
     return [{"role": turn["role"], "content": turn["content"]} for turn in listed]
+
+
+def _refuse_answered(
+    turns: Sequence[Mapping[str, str]], expression: str, example: Example, where: str
+) -> None:
+    """Of the turns at a prompt's end."""
+    if turns and turns[-1]["role"] == "assistant":
+        raise UserError(
+            f"the turns of input '{example.id}' end with the assistant's answer, behind which the"
+            " model would go on",
+            where=f"{where}.turns",
+            fix=f"write turns: {expression}[:-1] (the answer may be the input's target)",
+        )
 
 
 def _value(expression: str, variables: Mapping[str, Any], example: Example, where: str) -> Any:

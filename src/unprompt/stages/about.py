@@ -1,0 +1,164 @@
+"""What `check` says of the models: who answers, how prompts begin, how answers begin and end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Set
+from typing import TYPE_CHECKING
+
+from unprompt.engines import models, vocabulary
+from unprompt.engines.tokens import (
+    Reader,
+    adds_start,
+    behind_answer,
+    decoded,
+    open_thought,
+    writes_date,
+)
+from unprompt.messages import UserError
+from unprompt.recipe import Model, Recipe, Server
+from unprompt.stages.prompts import Prompts, Side
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_NAMED = 6
+"""End tokens that are named at most."""
+_FIRST = 4
+"""Tokens of a prompt that are shown."""
+
+
+def of_models(recipe: Recipe, prompts: Prompts) -> Iterator[str]:
+    """Lines on who answers, and how labels come from teacher to student."""
+    readers = prompts.readers
+    reads = {
+        "model": readers.student,
+        "teacher_model": readers.teacher,
+        "judge.model": readers.judge,
+    }
+    chats = any(
+        template and template.messages
+        for context in recipe.contexts.values()
+        for template in (context.teacher, context.student)
+    )
+    embeddings = {}
+    for where, model in recipe.models.items():
+        role, reader = "teacher" if where == "teacher_model" else where, reads[where]
+        assert reader
+        if model.server:
+            yield from _of_server(role, model.server)
+        else:
+            config = models.load_config(model, where)
+            embeddings[role] = int(config.get_text_config().vocab_size)
+            yield _of_model(role, model, config.model_type, reader, embeddings[role])
+            if chats and role != "judge.model":
+                yield from _of_chats(role, model, reader)
+        if role == "teacher" and readers.pair:
+            yield from vocabulary.describe(
+                readers.pair,
+                embeddings.get("teacher", 0),
+                embeddings["model"] if not model.server else 0,
+            )
+
+
+def _of_server(role: str, server: Server) -> Iterator[str]:
+    read = (
+        "its own tokenizer"
+        if server.tokenizer
+        else "no tokenizer: lengths are estimates by the student's"
+    )
+    yield f"{role}: {server.model} at {server.url} ({server.api}), {read}"
+    if (
+        server.api_key_env
+        and server.url.startswith("http://")
+        and "//localhost" not in server.url
+        and "//127.0.0.1" not in server.url
+    ):
+        yield f"  note: the key goes to {server.url} unencrypted"
+
+
+def _of_model(role: str, model: Model, kind: str, reader: Reader, embeddings: int) -> str:
+    tokenizer = reader.tokenizer
+    if embeddings < len(tokenizer):
+        raise UserError(
+            f"the tokenizer has {len(tokenizer)} tokens but the model only {embeddings} embeddings",
+            where=role,
+            fix="use the model's own tokenizer",
+        )
+    padded = f", padded to {embeddings}" if embeddings > len(tokenizer) else ""
+    template = "chat template" if tokenizer.chat_template else "no chat template"
+    return (
+        f"{role}: {model.gguf or model.name or model.rule} ({kind}), window"
+        f" {reader.window or 'unlimited'}, vocabulary {len(tokenizer)}{padded},"
+        f" {_start(tokenizer)}, {_ends(tokenizer, reader.ends)}, {template}"
+    )
+
+
+def _start(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The token that plain text gets ahead."""
+    start = tokenizer.bos_token_id
+    given = start is not None and adds_start(tokenizer)
+    return f"start token {tokenizer.bos_token!r} ({start})" if given else "no start token"
+
+
+def _ends(tokenizer: PreTrainedTokenizerBase, ends: Set[int]) -> str:
+    """The tokens that end an answer, the tokenizer's own first."""
+    own = tokenizer.eos_token_id
+    ids = sorted(ends, key=lambda id_: (id_ != own, id_))
+    named = ", ".join(f"{tokenizer.convert_ids_to_tokens(id_)!r} ({id_})" for id_ in ids[:_NAMED])
+    more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
+    return f"end token{'s' if len(ids) > 1 else ''} {named}{more}"
+
+
+def _of_chats(role: str, model: Model, reader: Reader) -> Iterator[str]:
+    """What a chat template does that a user may not have meant."""
+    tokenizer = reader.tokenizer
+    behind = behind_answer(tokenizer)
+    if behind and behind[0] not in reader.ends:  # it is text: answers would run on
+        closing = tokenizer.convert_ids_to_tokens(behind[0])
+        stops = tokenizer.convert_ids_to_tokens(sorted(reader.ends))
+        yield (
+            f"  note: {role}'s chat template ends an answer with {closing!r}, but the model stops"
+            f" at {stops}: set its eos_token to {closing!r}"
+        )
+    if thought := open_thought(tokenizer):
+        mend = (
+            f"let extract keep the thought and its end, or use a template that opens no {thought}"
+        )
+        if "enable_thinking" in str(tokenizer.chat_template) and not open_thought(
+            tokenizer, enable_thinking=False
+        ):
+            mend = "write chat_template: {enable_thinking: false} beside the model's name"
+        yield (
+            f"  note: {role}'s chat template opens a thought ({thought}) ahead of the answer: what"
+            " the student learns stands inside it, and a server that takes thoughts out returns an"
+            f" empty answer; {mend}"
+        )
+    if writes_date(tokenizer):
+        day = model.date or "today's"
+        yield (
+            f"  note: {role}'s chat template writes the date: a run keeps that of its first day"
+            f" ({day}); `date` beside the model's name sets another"
+        )
+
+
+def of_beginnings(sides: dict[str, tuple[Reader, Side | None]]) -> Iterator[str]:
+    """How prompts begin, in tokens.
+
+    Args:
+        sides: `teacher` and `student` -> who reads the prompts, and they.
+    """
+    shown, notes = [], []
+    for which, (reader, side) in sides.items():
+        if side is None or (reader.server and not reader.server.tokenizer):
+            continue
+        tokenizer = reader.tokenizer
+        ids = reader.encode(side.prompts[0].content, which)[:_FIRST]
+        shown.append(f"{which} {' '.join(repr(decoded(tokenizer, [id_])) for id_ in ids)}")
+        texts, start = [prompt.content for prompt in side.prompts], str(tokenizer.bos_token)
+        own = sum(isinstance(text, str) and text.startswith(start) for text in texts)
+        if own and adds_start(tokenizer):
+            how = "the server may add another" if reader.server else "no other is added"
+            notes.append(f"  note: {own} {which} prompts begin with {start!r} themselves: {how}")
+    if shown:
+        yield f"  first tokens: {'; '.join(shown)}"
+    yield from notes
