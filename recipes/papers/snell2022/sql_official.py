@@ -29,9 +29,10 @@ DISTINCT and LIMIT's number, and in FROM with all values. Outside them, columns 
 foreign keys tie are one column, joined or not.
 
 Not told again: where the evaluator stops with a traceback (FROM with two nested queries each), two
-queries match by the rules above; and the sentences that NLTK looks for ahead of the words are those
-after which a blank stands, so that no model of sentences is needed. The version in
-taoyds/test-suite-sql-eval reads any LIMIT as 1, and `value` in an answer as `1`.
+queries match by the rules above. Two conditions without AND or OR between them are not read. The
+sentences that NLTK looks for ahead of the words end where a blank stands behind a full stop, so
+that no model of sentences is needed. The version in taoyds/test-suite-sql-eval, which differs,
+reads any LIMIT as 1, and `value` in an answer as `1`.
 """
 
 from __future__ import annotations
