@@ -18,7 +18,7 @@ from unprompt.metrics.association import association
 from unprompt.metrics.choices import choice, sequence_logprob
 from unprompt.metrics.entropy import entropy
 from unprompt.metrics.margins import Margin, correlation, margin
-from unprompt.metrics.numeric import last_number, numeric_match
+from unprompt.metrics.numeric import first_number, last_number, numeric_match, numeric_match_first
 from unprompt.metrics.rouge import rouge_l
 from unprompt.metrics.statistics import by_group
 from unprompt.recipe import Labels, Sampling
@@ -33,6 +33,7 @@ def test_metrics_are_found_by_name() -> None:
     for name, function in {
         "rouge_l": rouge_l,
         "numeric_match": numeric_match,
+        "numeric_match_first": numeric_match_first,
         "entropy": entropy,
     }.items():
         assert metrics.find(name, "evaluate.metrics").function is function
@@ -122,6 +123,48 @@ def test_rouge_l_says_that_it_cannot_read_a_script() -> None:
 )
 def test_the_last_number(text: str, number: Any) -> None:
     assert last_number(text) == number
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("$18 a day, 3 of them saved", 18),
+        ("12 + 30 = 42", 12),
+        ("-5 or 7", -5),
+        ("1 3/4 cups, not 2", Fraction(7, 4)),
+        ("10-5", 10),
+        ("1,000.50, about 1,000", Fraction(2001, 2)),
+        ("3.14.15", Fraction(314, 100)),
+        ("1, 2, 3", 1),
+        ("3/0 or 4", None),
+        ("none", None),
+        ("", None),
+    ],
+)
+def test_the_first_number(text: str, number: Any) -> None:
+    assert first_number(text) == number
+
+
+@pytest.mark.parametrize(
+    ("answer", "first", "last"),
+    [
+        ("18 dollars, 3 of them saved", 1, 0),
+        ("16 + 2 = 18", 0, 1),
+        ("18.", 1, 1),
+        ("none", 0, 0),
+    ],
+)
+def test_which_number_of_an_answer_counts(answer: str, first: float, last: float) -> None:
+    assert numeric_match_first(answer, gold("18")) == first
+    assert numeric_match(answer, gold("18")) == last
+
+
+def test_the_target_is_read_as_the_answer_is() -> None:
+    assert numeric_match("18", gold("9 * 2 = 18")) == numeric_match_first("9", gold("9 * 2")) == 1
+    assert numeric_match("9", gold("9 * 2 = 18")) == numeric_match_first("18", gold("9 * 2")) == 0
+    assert numeric_match_first("7, not 5", gold(["5", "7"])) == 1
+    with pytest.raises(ValueError, match="the target 'many' holds no number"):
+        numeric_match_first("1", gold("many"))
 
 
 def test_a_looping_model_writes_a_number_too_long_for_int() -> None:

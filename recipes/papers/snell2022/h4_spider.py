@@ -25,6 +25,8 @@ KINDS = 8
 """The so many commonest kinds of query stand in the prompt, each as often as any other."""
 LONGEST = 120
 """Longest list of a table's columns, in characters."""
+SCHEMA = ("table_names_original", "column_names_original", "foreign_keys")
+"""What of a database's entry in tables.json goes with a question."""
 _TWO_SOURCES = re.compile(r"\b(join|union|intersect|except)\b", re.IGNORECASE)
 _CONDITIONS = re.compile(r"\b(where|group|having|limit)\b", re.IGNORECASE)
 _FROM = re.compile(r'\bfrom\s+"?(\w+)', re.IGNORECASE)
@@ -35,8 +37,9 @@ _WORD = re.compile(
 
 def queries(
     folder: str, part: str, shots: int = 8, conditions: bool = False
-) -> Iterator[dict[str, str]]:
-    """Questions with `table` and `columns`, and the gold query as `sql` where the part has it.
+) -> Iterator[dict[str, Any]]:
+    """Questions with `table` and `columns`, and where the part has it the gold query as `sql`; in
+    the test part with the database's `schema`, which `sql_official` reads.
 
     Args:
         folder: Where train.jsonl, dev.jsonl and tables.json lie, seen from this file's folder.
@@ -60,7 +63,9 @@ def queries(
         rows = [row for line in file if (row := _row(json.loads(line), schemas, conditions))]
     if part == "test":
         yield from (
-            {key: row[key] for key in ("id", "question", "table", "columns", "sql")} for row in rows
+            {key: row[key] for key in ("id", "question", "table", "columns", "sql")}
+            | {"schema": {key: schemas[row["database"]][key] for key in SCHEMA}}
+            for row in rows
         )
         return
     random.Random(SEED).shuffle(rows)

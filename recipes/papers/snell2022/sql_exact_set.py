@@ -9,36 +9,45 @@ case, quotes, blanks, comments, alias names, `<>` for `!=`, `a < b` for `b > a` 
 the end make no difference. Constants in conditions do not count unless asked for.
 
 It is written from the paper's definition and is not the official evaluator (taoyds/spider,
-evaluation.py), so its numbers are not to be set beside published ones without saying so. Stricter
-than the official one here:
+evaluation.py), so its numbers are not to be set beside published ones without saying so.
+`sql_official.py` tells that one's rule again, faults included; `tests/test_sql_official.py` holds
+the two apart, point by point.
 
-- DISTINCT counts, in SELECT and in aggregates. The official evaluator ignores it by default.
-- All join conditions count. There, the tables are what is compared (one version of it looks at the
-  first condition too).
+Stricter than the official one here:
+
+- DISTINCT counts, in SELECT and in aggregates. There, in nested queries alone.
+- All join conditions count. There, only whether they hold an OR, NOT, IN or LIKE.
 - A column on the right of a comparison counts: `a = b` is not `a = c`. There, all but a nested
   query is dropped as a value.
-- Each ORDER BY key has its own direction (there, all have the last one's), GROUP BY columns have
-  their table (there, the name alone), and OR counts in join conditions and in HAVING by itself.
+- Each ORDER BY key has its own direction. There, all have the last one's.
+- OFFSET counts, and an answer is one query alone. There, text behind a query goes unread, and
+  OFFSET is such a text.
+- Columns are one if an inner join sets them equal. There, if a foreign key of the schema does,
+  joined on or not.
 
 More lenient here:
 
 - Whatever sqlglot reads in SQLite's dialect is compared, also what the official grammar has no
-  place for and scores 0: CASE, functions, longer arithmetic, window functions, IS NULL, IN lists
-  (as one value), column aliases, ORDER BY 1, USING, outer joins (told from inner ones, by side),
-  UNION ALL (told from UNION), OFFSET, several set operations, WITH (as a nested query in FROM).
-- The operands of UNION and INTERSECT are in no order (there, left goes with left), nor are GROUP BY
-  columns beside HAVING.
+  place for and scores 0: INNER JOIN, a comma between tables, outer joins (told from inner ones, by
+  side), USING; aliases without AS, aliases of columns; parentheses around conditions; `a=1`
+  without blanks, `<>`, backticks, `T1.*`; CASE, functions, longer arithmetic, window functions, IS
+  NULL, IN lists (as one value), ORDER BY 1, UNION ALL (told from UNION), several set operations,
+  WITH (as a nested query in FROM).
+- GROUP BY columns and HAVING conditions are in no order, nor are the operands of UNION and
+  INTERSECT. There, all are.
+- A nested query is compared by the same rules. There, word for word: items and conditions in order,
+  with LIMIT's number, and in FROM with values.
 - Whether a table or a column exists is not checked: a query that would not run can match.
 
 Known limits. As in Spider, AND and OR are compared as a set, so `a AND (b OR c)` matches `(a AND b)
-OR c`; and both sides of a self-join are one table, so swapped aliases go unseen. Our own: columns
-that an inner join of two different tables sets equal are one column outside the join (Spider takes
-the schema's foreign keys for this, joined on or not). An unqualified column over several tables
-that no schema settles is compared by its name alone, in both queries. A double-quoted word is a
-text where a value is usual (right of a comparison, bounds, lists) and a column elsewhere; a schema
-settles it as SQLite would. Queries that mean the same by other clauses do not match: IN and EXISTS,
-a join and a nested query, BETWEEN and two comparisons, a comma with WHERE and JOIN with ON, `NOT a
-= b` and `a != b`, another path of join conditions through the same columns.
+OR c` (the official evaluator reads neither); and both sides of a self-join are one table, so
+swapped aliases go unseen. Our own: columns that an inner join of two different tables sets equal
+are one column outside the join. An unqualified column over several tables that no schema settles is
+compared by its name alone, in both queries. A double-quoted word is a text where a value is usual
+(right of a comparison, bounds, lists) and a column elsewhere; a schema settles it as SQLite would.
+Queries that mean the same by other clauses do not match: IN and EXISTS, a join and a nested query,
+BETWEEN and two comparisons, a comma with WHERE and JOIN with ON, `NOT a = b` and `a != b`, another
+path of join conditions through the same columns.
 """
 
 from __future__ import annotations

@@ -18,9 +18,11 @@ METRICS = {
     "accuracy": match.ACCURACY,
     "exact_match": match.EXACT_MATCH,
     "numeric_match": numeric.NUMERIC_MATCH,
+    "numeric_match_first": numeric.NUMERIC_MATCH_FIRST,
     "rouge_l": rouge.ROUGE_L,
     "entropy": entropy.ENTROPY,
     "entity_density": entities.ENTITY_DENSITY,
+    "entity_density_in_text": entities.ENTITY_DENSITY_IN_TEXT,
 }
 
 
