@@ -33,7 +33,9 @@ def test_no_weights_are_loaded(
     monkeypatch.setattr(models, "load_weights", refuse)
     said = "\n".join(check.check(tiny()).lines)
     assert "8 inputs, 3 held out" in said
-    assert "window 512, vocabulary 259, no start token, end token '<|end|>' (1), chat template" in said
+    assert (
+        "window 512, vocabulary 259, no start token, end token '<|end|>' (1), chat template" in said
+    )
     assert "overlap: none" in said
     assert "estimate: " in said
 
@@ -69,8 +71,7 @@ def test_a_chat_template_that_ends_an_answer_with_text_is_noted(
     assert not any("ends an answer" in line for line in good.lines)
     bad = check.check(tiny(contexts={"c": chat}, model=saved(tmp_path / "bad", tokenizer)))
     assert any(
-        "model's chat template ends an answer with '#', but the model stops at ['<|end|>']"
-        in line
+        "model's chat template ends an answer with '#', but the model stops at ['<|end|>']" in line
         for line in bad.lines
     )
 

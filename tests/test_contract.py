@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import byte_tokenizer, decoder, reads, tiny_recipe
+from conftest import byte_tokenizer, reads, tiny_recipe, writes_ascii
 from unprompt.engines import Engine, kinds, models
 from unprompt.engines.hf.engine import HFEngine
 from unprompt.engines.server.engine import ServerEngine
@@ -65,31 +65,6 @@ needs_vllm = pytest.mark.skipif(
 
 def asked(contents: Any) -> list[Prompt]:
     return [Prompt(str(n), "c", content) for n, content in enumerate(contents)]
-
-
-def writes_ascii(seed: int = 0) -> Any:
-    """A tiny model with heads of a size that vLLM has, which writes letters that stand alone, and
-    ends now and then: text says which tokens it was.
-    """
-    model, letters = (
-        decoder(seed, hidden_size=128, intermediate_size=128),
-        byte_tokenizer().get_vocab(),
-    )
-    plain = [letters[letter] for letter in "abcdefghijklmnopqrstuvwxyz0123456789.,;:!?"]
-    with (
-        torch.no_grad()
-    ):  # the first number is the same behind every token, and speaks against all others
-        model.model.embed_tokens.weight[:, 0] = 8.0
-        layers: Any = model.model.layers
-        for layer in layers:
-            layer.self_attn.o_proj.weight[0] = 0.0
-            layer.mlp.down_proj.weight[0] = 0.0
-        model.lm_head.weight[:, 0] = -30.0
-        model.lm_head.weight[plain, 0] = 0.0
-        model.lm_head.weight[1] = (
-            1.02 * model.lm_head.weight[letters["v"]]
-        )  # it ends where it would write a v
-    return model
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM
 
 import unprompt
-from conftest import byte_tokenizer, decoder, reads
+from conftest import byte_tokenizer, decoder, reads, writes_ascii
 from unprompt.engines.hf.engine import HFEngine
 from unprompt.recipe import Extract, Labels, Lessons, Recipe, Sampling, parse
 from unprompt.records import Grade, Lesson, Prompt, SoftLabels
@@ -122,7 +122,7 @@ def test_special_tokens_stand_at_the_front_once() -> None:
 
 def test_soft_labels_are_carried_over(tokenizer: Any) -> None:
     asked = [Prompt(id_, "sums", text) for id_, text in QUESTIONS.items()]
-    said = HFEngine(decoder(), tokenizer).generate(
+    said = HFEngine(writes_ascii(), tokenizer).generate(
         asked, Sampling(max_new_tokens=4), Labels(draws=9)
     )
     single, _ = lessons_.build(asked, said, reads(tokenizer), Extract(), end_token=True)

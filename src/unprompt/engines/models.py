@@ -341,12 +341,35 @@ def dtype(model: Model) -> torch.dtype:
 
 def positions(config: PretrainedConfig) -> int | None:
     """Longest sequence in tokens that the architecture has places for; None if it has no limit, or
-    does not say.
+    does not say. Dynamic RoPE has them up to its original length: beyond, every new token rotates
+    all others anew, which no cache of theirs can follow.
     """
     if config.is_encoder_decoder:
         return None
     names = ("max_position_embeddings", "n_positions", "max_seq_len")
-    return next((int(size) for name in names if (size := getattr(config, name, None))), None)
+    most = next((int(size) for name in names if (size := getattr(config, name, None))), None)
+    return min(filter(None, (most, _original_length(config, "dynamic"))), default=None)
+
+
+def rope_switch(config: PretrainedConfig) -> int | None:
+    """Length in tokens beyond which all of a batch's positions are rotated by other factors
+    (LongRoPE: Phi-3 long, Phi-4-mini); None of other models.
+    """
+    return _original_length(config, "longrope")
+
+
+def _original_length(config: PretrainedConfig, kind: str) -> int | None:
+    """What a model with this RoPE was first trained on; None if it has another."""
+    text = config.get_text_config()
+    ropes: Any = getattr(text, "rope_parameters", None) or {}
+    layers = ropes.values() if all(isinstance(each, dict) for each in ropes.values()) else [ropes]
+    name = "original_max_position_embeddings"
+    lengths = [
+        each.get(name) or getattr(text, name, None) or text.max_position_embeddings
+        for each in layers
+        if each.get("rope_type") == kind
+    ]
+    return min(lengths, default=None)
 
 
 def window(

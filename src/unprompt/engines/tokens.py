@@ -172,6 +172,22 @@ def refuse_length(what: str, tokens: int, answer: int, window: int | None, where
         )
 
 
+def refuse_switch(what: str, tokens: int, answer: int, switch: int | None, where: str) -> None:
+    """Of a prompt up to `models.rope_switch`, whose answer may go beyond.
+
+    Raises:
+        UserError: It may.
+    """
+    if switch and tokens <= switch < tokens + answer:
+        raise UserError(
+            f"{what} has {tokens} tokens, and within its answer the model changes the factors of"
+            f" its positions (LongRoPE, at {switch} tokens): what stands there by then would be"
+            " read otherwise",
+            where=where,
+            fix=f"lower max_new_tokens to {switch - tokens}, or lengthen the prompt",
+        )
+
+
 def common_prefix(sequences: Sequence[list[int]]) -> int:
     """Length of the longest common prefix of all sequences, at least one token short of the
     shortest.
@@ -260,8 +276,8 @@ class Stops:
 
 class Reader(NamedTuple):
     """Who reads prompts, and how much fits: `window` in tokens, None without a limit; `ends` are
-    the ids at which its answers end. The tokenizer of a `server` that names none is the student's,
-    and lengths are then estimates.
+    the ids at which its answers end, `rope_switch` is `models.rope_switch`. The tokenizer of a
+    `server` that names none is the student's, and lengths are then estimates.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -269,6 +285,7 @@ class Reader(NamedTuple):
     window: int | None
     ends: frozenset[int]
     server: Server | None = None
+    rope_switch: int | None = None
 
     @property
     def chat(self) -> bool:

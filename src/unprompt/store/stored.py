@@ -7,7 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from unprompt.records import Lesson
 from unprompt.store.files import replacing
@@ -55,6 +57,13 @@ class StoredLessons(Sequence[Lesson]):
     def _count(self) -> int:
         batches = self._file.num_record_batches
         return _ROWS * (batches - 1) + self._file.get_batch(batches - 1).num_rows if batches else 0
+
+    @cached_property
+    def lengths(self) -> NDArray[np.int32]:
+        """Tokens of each lesson, shape (lessons,)."""
+        batches = map(self._file.get_batch, range(self._file.num_record_batches))
+        found = [np.diff(batch.column("input_ids").offsets.to_numpy()) for batch in batches]
+        return np.concatenate([np.zeros(0, np.int32), *found])
 
     def __len__(self) -> int:
         return self._count

@@ -29,6 +29,9 @@ _FASTEST = {"cpu": 128, "cuda": 256}
 """Sequences at once from which on more are no faster (`benchmarks/growth.py`)."""
 _SCORED_LOGITS = 2**26
 """Numbers of logits in memory at once when answers are scored."""
+_SHORTEST = 16
+"""Tokens with which it is tried at least whether a prefix can be shared."""
+_say_once = functools.cache(say)
 _Ids = list[list[list[int]]]
 """Token ids of each prompt's renderings."""
 
@@ -56,6 +59,9 @@ class HFEngine:
         self._ends = tokens.end_ids(tokenizer, model.generation_config)
         self._prefixes: dict[tuple[int, ...], DynamicCache] = {}
         self._shares: bool | None = None
+        self._tried = 0
+        """Length in tokens up to which that was tried."""
+        self._switch = models.rope_switch(model.config)
         self._room: int | None = None
         """Sequences at once that the memory has room for, if it was full before."""
 
@@ -70,6 +76,8 @@ class HFEngine:
         there on; what is answered by then is kept.
         """
         ids = self._encode(prompts, [sampling.max_new_tokens] * len(prompts))
+        if len(halves := self._halves([max(map(len, each)) for each in ids])) > 1:
+            return self._by_halves(halves, prompts, sampling, labels, options)
         completions: dict[int, Completion] = {}
         while len(completions) < len(prompts):
             left = [n for n in range(len(prompts)) if n not in completions]
@@ -81,7 +89,9 @@ class HFEngine:
             size = self._size([ids[n] for n in left], sampling.max_new_tokens, options)
             size = min(size, len(left))
             with self._halving(size):
-                together = self._sequences([ids[n] for n in left], options.get("prefix_tokens"))
+                together = self._sequences(
+                    [ids[n] for n in left], options.get("prefix_tokens"), sampling.max_new_tokens
+                )
                 self._write(answers, ids, together, size, choose, sampling, options)
             written = book.of(len(prompts)) if labels else [None] * len(prompts)
             for n, done in answers.items():
@@ -92,6 +102,29 @@ class HFEngine:
                     )
                     completions[n] = answer
         return [completions[n] for n in range(len(prompts))]
+
+    def _halves(self, lengths: Sequence[int]) -> list[list[int]]:
+        """Places of prompts, those up to `models.rope_switch` apart from longer ones: in one batch
+        all would get the factors of the longest. Both have members.
+        """
+        longer = [self._switch is not None and length > self._switch for length in lengths]
+        halves = [[n for n, each in enumerate(longer) if each == which] for which in (False, True)]
+        return [half for half in halves if half]
+
+    def _by_halves(
+        self,
+        halves: list[list[int]],
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        labels: Labels | None,
+        options: Options,
+    ) -> list[Completion]:
+        heard, found = options.get("heard"), dict[int, Completion]()
+        for half in halves:
+            own = {**options, "heard": heard and (lambda n, text, half=half: heard(half[n], text))}
+            asked = [prompts[n] for n in half]
+            found |= zip(half, self.generate(asked, sampling, labels, **own), strict=True)  # pyright: ignore[reportArgumentType]
+        return [found[n] for n in range(len(prompts))]
 
     def _write(
         self,
@@ -155,6 +188,15 @@ class HFEngine:
     ) -> list[SoftLabels]:
         """See `Engine.score`."""
         ids = self._encode(prompts, [len(given) for given in completions])
+        whole = [
+            max(map(len, each)) + len(given) for each, given in zip(ids, completions, strict=True)
+        ]
+        if len(halves := self._halves(whole)) > 1:
+            said = dict[int, SoftLabels]()
+            for half in halves:
+                own = [prompts[n] for n in half], [completions[n] for n in half]
+                said |= zip(half, self.score(*own, labels, **options), strict=True)
+            return [said[n] for n in range(len(prompts))]
         longest = max(map(len, completions), default=0)
         logits = max(1, longest * self.model.config.get_text_config().vocab_size)
         most, scored = max(1, _SCORED_LOGITS // logits), list[SoftLabels]()
@@ -162,7 +204,7 @@ class HFEngine:
             size = min(most, self._size(ids, longest, options))
             batch = slice(len(scored), len(scored) + size)
             with self._halving(len(prompts[batch])):
-                together = self._sequences(ids, options.get("prefix_tokens"))
+                together = self._sequences(ids, options.get("prefix_tokens"), longest)
                 draw = drawing.Draws(tokens.keys(prompts[batch], options.get("seed", 0)))
                 scored += self._scored(together, ids[batch], completions[batch], labels, draw)
                 if progress := options.get("progress"):
@@ -249,7 +291,7 @@ class HFEngine:
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         column = 2 * config.num_hidden_layers * heads * head * self.model.dtype.itemsize
-        once = not self.model.config.is_encoder_decoder and self._shares_prefix()
+        once = not self.model.config.is_encoder_decoder and self._shares_prefix(ids, answer)
         shared = sum(prefix_tokens or ()) if once else 0
         longest = max(sum(map(len, renderings)) for renderings in ids) - shared
         logits = 4 * 4 * config.vocab_size  # and what is drawn from them
@@ -258,27 +300,34 @@ class HFEngine:
         memory = torch.cuda.mem_get_info(device)[0] if on_gpu else psutil.virtual_memory().available
         return max(1, min(_FASTEST["cuda" if on_gpu else "cpu"], memory // 2 // each))
 
-    def _sequences(self, ids: _Ids, prefix_tokens: Sequence[int] | None) -> _Members:
-        """Who reads prompts (each of one or more renderings) that all begin with the same tokens; a
-        reader for each rendering.
+    def _sequences(self, ids: _Ids, prefix_tokens: Sequence[int] | None, answer: int) -> _Members:
+        """Who reads prompts (each of one or more renderings) that all begin with the same tokens,
+        and answers of up to `answer` tokens; a reader for each rendering.
         """
+        made = sequences.Slots if self._shares_prefix(ids, answer) else sequences.Waves
         columns = [list(column) for column in zip(*ids, strict=True)]
         prefixes = prefix_tokens or [None] * len(columns)
         pairs = zip(columns, prefixes, strict=True)
-        return _Members([self._reader(column, prefix, len(columns)) for column, prefix in pairs])
+        return _Members(
+            [self._reader(column, prefix, made, len(columns)) for column, prefix in pairs]
+        )
 
     def _reader(
-        self, ids: list[list[int]], prefix_tokens: int | None, kept: int
+        self,
+        ids: list[list[int]],
+        prefix_tokens: int | None,
+        made: type[sequences.Sequences],
+        kept: int,
     ) -> sequences.Sequences:
         """A reader of prompts; the caches of the `kept` newest prefixes are kept."""
         if self.model.config.is_encoder_decoder:
             return sequences.Waves(self.model, None)
-        made = sequences.Slots if self._shares_prefix() else sequences.Waves
         shared = min(
             tokens.common_prefix(ids), len(ids[0]) if prefix_tokens is None else prefix_tokens
         )
         whole = made is sequences.Slots
-        if not shared or (not whole and sequences.is_windowed(self.model)):
+        switched = self._switch is not None and max(map(len, ids)) > self._switch
+        if not shared or switched or (not whole and sequences.is_windowed(self.model)):
             return made(self.model, None)
         key = tuple(ids[0][:shared])
         if key not in self._prefixes:
@@ -287,18 +336,34 @@ class HFEngine:
             self._prefixes[key] = sequences.read_prefix(self.model, key, whole=whole)
         return made(self.model, self._prefixes[key])
 
-    def _shares_prefix(self) -> bool:
-        """Whether the prefix's cache can stand once for all sequences; tried once."""
-        if self._shares is None:
-            reason = sequences.slots_work(self.model)
+    def _shares_prefix(self, ids: _Ids, answer: int) -> bool:
+        """Whether the prefix's cache can stand once for all sequences; tried at the length of the
+        longest prompt and answer, and again when longer ones come.
+        """
+        if self.model.config.is_encoder_decoder or self._shares is False:
+            return False
+        longest = max(len(each) for renderings in ids for each in renderings) + answer
+        if self._switch is not None and longest > self._switch:
+            _say_once(
+                f"note: prompts over {self._switch} tokens are read whole with this model"
+                " (LongRoPE): slower, same answers"
+            )
+            return False
+        if longest > self._tried:
+            # an eighth longer at most, so that few lengths are tried while prompts grow
+            step = 2 ** max(3, longest.bit_length() - 4)
+            most = models.positions(self.model.config) or longest + step
+            self._tried = max(_SHORTEST, longest, min(-(-longest // step) * step, most))
+            reason = sequences.slots_work(self.model, self._tried)
             self._shares = not reason
             if reason:
+                self._prefixes.clear()
                 how = "read again" if sequences.is_windowed(self.model) else "copied"
                 say(
                     f"note: the shared prefix is {how} for every prompt with this model ({reason}):"
                     " slower, same answers"
                 )
-        return self._shares
+        return bool(self._shares)
 
 
 class _Members:

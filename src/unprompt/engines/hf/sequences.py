@@ -21,6 +21,8 @@ from transformers.cache_utils import CacheLayerMixin
 
 from unprompt.engines.hf import shared_prefix
 
+_LAYERS = {"full_attention", "sliding_attention"}
+"""Kinds of layers that `shared_prefix` knows."""
 _BLOCK, _SMALL = 64, 16
 """Columns by which slots grow, and while they are shorter than the first."""
 
@@ -267,33 +269,36 @@ def score(
 
 
 @torch.no_grad()
-def slots_work(model: Any) -> str | None:
+def slots_work(model: Any, length: int) -> str | None:
     """Switch the model to the attention of `Slots` if they give what the plain path gives, tried on
-    random tokens.
+    random tokens: a sequence of this length, half of it the prefix, and a shorter one.
 
     Returns:
-        None, or why not; the model is then left as it was.
+        None, or why not; the model then has its own attention.
     """
     config = model.config.get_text_config()
-    before = config._attn_implementation
-    if before == shared_prefix.NAME:
-        return None
-    if before != "sdpa":
-        return f"its attention is '{before}', not 'sdpa'"
-    # longer than a small window, and sequences of two lengths
-    size = min(max(12, (getattr(config, "sliding_window", None) or 0) + 5), 80)
+    now, before = config._attn_implementation, "sdpa"
+    if now not in (before, shared_prefix.NAME):
+        return f"its attention is '{now}', not '{before}'"
+    if strange := set(getattr(config, "layer_types", None) or ()) - _LAYERS:
+        return f"it has layers of {', '.join(sorted(strange))}"
+    shared, ends = length // 2, (length, length // 2 + 2)
     seeded = torch.Generator().manual_seed(0)
-    ids_2S = torch.randint(0, config.vocab_size, (2, size + 4), generator=seeded).to(model.device)
-    ids_2S[1, :size] = ids_2S[0, :size]
+    ids_2S = torch.randint(0, config.vocab_size, (2, length), generator=seeded).to(model.device)
+    ids_2S[1, :shared] = ids_2S[0, :shared]
     try:
+        model.set_attn_implementation(before)
         plain_2V = [
-            model(input_ids=row[None, :end], use_cache=False).logits[0, -1].float()
-            for row, end in zip(ids_2S, (size + 4, size + 2), strict=True)
+            model(input_ids=row[None, :end], use_cache=False, logits_to_keep=1)
+            .logits[0, -1]
+            .float()
+            for row, end in zip(ids_2S, ends, strict=True)
         ]
         model.set_attn_implementation(shared_prefix.NAME)
-        made = Slots(model, read_prefix(model, ids_2S[0, :size].tolist(), whole=True))
-        made.join([ids_2S[0, : size + 3].tolist(), ids_2S[1, : size + 1].tolist()])
-        shared_2V = made.step(torch.stack([ids_2S[0, size + 3], ids_2S[1, size + 1]])).float()
+        made = Slots(model, read_prefix(model, ids_2S[0, :shared].tolist(), whole=True))
+        rows = list(zip(ids_2S, ends, strict=True))
+        made.join([row[: end - 1].tolist() for row, end in rows])
+        shared_2V = made.step(torch.stack([row[end - 1] for row, end in rows])).float()
         near = 1e-4 if model.dtype == torch.float32 else 0.1
         pairs = zip(shared_2V, plain_2V, strict=True)
         if all(torch.allclose(a, b, atol=near * float(b.abs().max()), rtol=0) for a, b in pairs):

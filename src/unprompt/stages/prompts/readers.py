@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from unprompt.engines import models, vocabulary
 from unprompt.engines.server.engine import refuse_content
-from unprompt.engines.tokens import Reader, common_prefix, end_ids, refuse_length
+from unprompt.engines.tokens import Reader, common_prefix, end_ids, refuse_length, refuse_switch
 from unprompt.messages import UserError
 from unprompt.recipe import Model, Recipe
 from unprompt.records import Prompt, Who
@@ -76,7 +76,8 @@ def _reader(model: Model, where: str, student: PreTrainedTokenizerBase | None = 
     config, tokenizer = models.load_config(model, where), models.load_tokenizer(model, where)
     window = models.window(model, config, tokenizer)
     ends = frozenset(models.ends_of(model, tokenizer, config, where))
-    return Reader(tokenizer, config.is_encoder_decoder, window, ends)
+    switch = models.rope_switch(config)
+    return Reader(tokenizer, config.is_encoder_decoder, window, ends, rope_switch=switch)
 
 
 def _pair(recipe: Recipe, teacher: Model, student: Reader, reader: Reader) -> vocabulary.Pair:
@@ -120,6 +121,7 @@ def _refuse(
 ) -> None:
     what = f"the prompt of input '{prompt.example_id}'"
     refuse_length(what, len(tokens), longest_answer, reader.window, where)
+    refuse_switch(what, len(tokens), longest_answer, reader.rope_switch, where)
     ends = tokens[-1] == reader.tokenizer.eos_token_id
     if ends and isinstance(prompt.content, str) and not reader.encoder_decoder:
         raise UserError(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import bisect
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from unprompt.engines.models import rope_switch
 from unprompt.records import Lesson
 from unprompt.stages.train.loss import batch_kl, collator
 
@@ -30,8 +33,11 @@ def token_kl(
     model.eval()
     order = sorted(range(len(lessons)), key=lambda i: len(lessons[i].input_ids))
     nats: list[list[float]] = [[] for _ in lessons]
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
+    switch = rope_switch(model.config) or math.inf
+    while order:
+        short = bisect.bisect(order, switch, key=lambda i: len(lessons[i].input_ids) - 1)
+        chosen = order[: min(batch_size, short or batch_size)]  # none with one over the switch
+        order = order[len(chosen) :]
         batch = collated([lessons[i] for i in chosen]).to(model.device)
         for row, value in zip(batch.row_N.tolist(), batch_kl(model, batch).tolist(), strict=True):
             nats[chosen[row]].append(value)

@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
+from numpy.typing import NDArray
 from transformers import (
     PreTrainedTokenizerBase,
     PrinterCallback,
@@ -34,9 +36,10 @@ from unprompt.stages.train.epochs import Epochs, Follow, SharedOrder
 from unprompt.stages.train.loss import Batch, batch_kl, collator
 from unprompt.store.files import replacing, writing
 from unprompt.store.folder import RunDir
+from unprompt.store.stored import StoredLessons
 
 _TRIED = 256
-"""Lessons among which the shortest are looked for, to try the fast step on."""
+"""Lessons among which the shortest is looked for, to try the fast step on beside the longest."""
 _MEND_TRAINER = "use arguments of transformers.TrainingArguments, and install what they need"
 _say_once = functools.cache(say)
 
@@ -154,6 +157,8 @@ def train(
         watch: Looks on.
     """
     values, taught = arguments(settings, folder.checkpoints, seed), Epochs(lessons, variants)
+    lengths = lengths_of(lessons)
+    _refuse_switch(student, lengths, values.per_device_train_batch_size)
     steps = math.ceil(math.ceil(len(taught) / settings.batch_size) * settings.epochs)
     values.logging_steps = min(values.logging_steps, steps)  # a short training logs its end, too
     kept = values.save_total_limit
@@ -168,8 +173,9 @@ def train(
     trainer.add_callback(clock)
     with contextlib.ExitStack() as undo, bar("training, in steps", steps) as progress:
         if settings.fast:
-            shortest = sorted(lessons[:_TRIED], key=lambda lesson: len(lesson.input_ids))
-            probe = collated([shortest[0], *shortest[:2]]).to(values.device)
+            longest = lessons[int(np.argmax(lengths))]
+            shortest = min(lessons[:_TRIED], key=lambda lesson: len(lesson.input_ids))
+            probe = collated([longest, shortest, shortest]).to(values.device)
             trainer.step = _fast_step(trainer, student, probe, undo)
         trainer.add_callback(Follow(taught, progress))
         if watch is not None and trainer.sharded:
@@ -182,6 +188,27 @@ def train(
         with _refusals(start, folder), writing(folder.checkpoints), models.quiet():
             trainer.train(resume_from_checkpoint=start)
     _save(trainer, student, tokenizer, folder, clock)
+
+
+def lengths_of(lessons: Sequence[Lesson]) -> NDArray[Any]:
+    """Tokens of each lesson, shape (lessons,)."""
+    if isinstance(lessons, StoredLessons):
+        return lessons.lengths
+    return np.array([len(lesson.input_ids) for lesson in lessons])
+
+
+def _refuse_switch(student: Any, lengths: NDArray[Any], micro: int) -> None:
+    """In one batch with a longer lesson a short one would be read with other factors of its
+    positions than alone (`models.rope_switch`).
+    """
+    switch, read = models.rope_switch(student.config), lengths - 1  # the last predicts nothing
+    if switch and micro > 1 and (read > switch).any() and (read <= switch).any():
+        raise UserError(
+            f"{int((read > switch).sum())} of {len(read)} lessons are over the {switch} tokens at"
+            " which the model changes the factors of its positions (LongRoPE), for a whole batch",
+            where="train.micro_batch_size",
+            fix="write 1, so that no lesson is read with another's factors",
+        )
 
 
 def _trainer(
