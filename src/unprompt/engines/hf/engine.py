@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Unpack
 
@@ -21,6 +20,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from unprompt.engines import Options, drawing, models, tokens
 from unprompt.engines.hf import sequences
+from unprompt.engines.hf.members import Members
 from unprompt.messages import UserError, say
 from unprompt.recipe import Labels, Sampling
 from unprompt.records import Completion, Prompt, SoftLabels
@@ -78,6 +78,10 @@ class HFEngine:
         ids = self._encode(prompts, [sampling.max_new_tokens] * len(prompts))
         if len(halves := self._halves([max(map(len, each)) for each in ids])) > 1:
             return self._by_halves(halves, prompts, sampling, labels, options)
+        for prompt, renderings in zip(prompts, ids, strict=True):
+            longest, where = max(map(len, renderings)), tokens.place(prompt)
+            new = sampling.max_new_tokens
+            tokens.refuse_switch("the prompt", longest, new, self._switch, where)
         completions: dict[int, Completion] = {}
         while len(completions) < len(prompts):
             left = [n for n in range(len(prompts)) if n not in completions]
@@ -130,7 +134,7 @@ class HFEngine:
         self,
         answers: dict[int, _Answer],
         ids: _Ids,
-        together: _Members,
+        together: Members,
         size: int,
         choose: Callable[..., torch.Tensor],
         sampling: Sampling,
@@ -188,9 +192,8 @@ class HFEngine:
     ) -> list[SoftLabels]:
         """See `Engine.score`."""
         ids = self._encode(prompts, [len(given) for given in completions])
-        whole = [
-            max(map(len, each)) + len(given) for each, given in zip(ids, completions, strict=True)
-        ]
+        pairs = zip(ids, completions, strict=True)
+        whole = [max(map(len, each)) + len(given) - 1 for each, given in pairs]
         if len(halves := self._halves(whole)) > 1:
             said = dict[int, SoftLabels]()
             for half in halves:
@@ -213,7 +216,7 @@ class HFEngine:
 
     def _scored(
         self,
-        together: _Members,
+        together: Members,
         ids: _Ids,
         given: Sequence[Sequence[int]],
         labels: Labels,
@@ -300,7 +303,7 @@ class HFEngine:
         memory = torch.cuda.mem_get_info(device)[0] if on_gpu else psutil.virtual_memory().available
         return max(1, min(_FASTEST["cuda" if on_gpu else "cpu"], memory // 2 // each))
 
-    def _sequences(self, ids: _Ids, prefix_tokens: Sequence[int] | None, answer: int) -> _Members:
+    def _sequences(self, ids: _Ids, prefix_tokens: Sequence[int] | None, answer: int) -> Members:
         """Who reads prompts (each of one or more renderings) that all begin with the same tokens,
         and answers of up to `answer` tokens; a reader for each rendering.
         """
@@ -308,7 +311,7 @@ class HFEngine:
         columns = [list(column) for column in zip(*ids, strict=True)]
         prefixes = prefix_tokens or [None] * len(columns)
         pairs = zip(columns, prefixes, strict=True)
-        return _Members(
+        return Members(
             [self._reader(column, prefix, made, len(columns)) for column, prefix in pairs]
         )
 
@@ -364,44 +367,6 @@ class HFEngine:
                     " slower, same answers"
                 )
         return bool(self._shares)
-
-
-class _Members:
-    """A reader for each member of a prompt ensemble, whose probabilities are averaged: log p =
-    logsumexp over members of log p_member - log (number of members), which stands for the logits.
-    Of a single member the logits are its own.
-    """
-
-    def __init__(self, members: list[sequences.Sequences]) -> None:
-        self._members = members
-        self.joins = all(member.joins for member in members)
-
-    def join(self, ids: Sequence[list[list[int]]], last: int = 1) -> torch.Tensor:
-        """Logits (n, last, V) of new prompts, each of several renderings."""
-        members = enumerate(self._members)
-        return self._mean([member.join([each[m] for each in ids], last) for m, member in members])
-
-    def keep(self, rows: Sequence[int]) -> None:
-        for member in self._members:
-            member.keep(rows)
-
-    def step(self, token_B: torch.Tensor) -> torch.Tensor:
-        return self._mean([member.step(token_B) for member in self._members])
-
-    def score(self, ids: Sequence[list[list[int]]], given: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Logits (B, T, V) that predict each given token, in one pass, those of shorter answers at
-        the end of their rows.
-        """
-        members = enumerate(self._members)
-        return self._mean(
-            [sequences.score(member, [each[m] for each in ids], given) for m, member in members]
-        )
-
-    def _mean(self, logits: list[torch.Tensor]) -> torch.Tensor:
-        if len(logits) == 1:
-            return logits[0]
-        logp = torch.stack([each.float().log_softmax(-1) for each in logits])
-        return logp.logsumexp(0) - math.log(len(logits))
 
 
 def _memory_full(error: BaseException) -> bool:

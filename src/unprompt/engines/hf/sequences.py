@@ -288,12 +288,10 @@ def slots_work(model: Any, length: int) -> str | None:
     ids_2S[1, :shared] = ids_2S[0, :shared]
     try:
         model.set_attn_implementation(before)
-        plain_2V = [
-            model(input_ids=row[None, :end], use_cache=False, logits_to_keep=1)
-            .logits[0, -1]
-            .float()
-            for row, end in zip(ids_2S, ends, strict=True)
-        ]
+        plain_2V = []
+        for row, end in zip(ids_2S, ends, strict=True):
+            said = model(input_ids=row[None, :end], use_cache=False, logits_to_keep=1)
+            plain_2V.append(said.logits[0, -1].float())
         model.set_attn_implementation(shared_prefix.NAME)
         made = Slots(model, read_prefix(model, ids_2S[0, :shared].tolist(), whole=True))
         rows = list(zip(ids_2S, ends, strict=True))
