@@ -342,13 +342,15 @@ def dtype(model: Model) -> torch.dtype:
 def positions(config: PretrainedConfig) -> int | None:
     """Longest sequence in tokens that the architecture has places for; None if it has no limit, or
     does not say. Dynamic RoPE has them up to its original length: beyond, every new token rotates
-    all others anew, which no cache of theirs can follow.
+    all others anew, which no cache of theirs can follow. Doge has them up to `keep_window_size`:
+    beyond, what it reads depends on the padding of its batch.
     """
     if config.is_encoder_decoder:
         return None
     names = ("max_position_embeddings", "n_positions", "max_seq_len")
     most = next((int(size) for name in names if (size := getattr(config, name, None))), None)
-    return min(filter(None, (most, _original_length(config, "dynamic"))), default=None)
+    limits = (most, _original_length(config, "dynamic"), getattr(config, "keep_window_size", None))
+    return min(filter(None, limits), default=None)
 
 
 def rope_switch(config: PretrainedConfig) -> int | None:
