@@ -31,6 +31,7 @@ def made_from(weights: Weights, round_: str, epochs: int) -> str:
         recipe.seed,
         weights.identity(recipe.start_of(round_)),
         *([epochs] if epochs > 1 else []),
+        *(["sum"] if recipe.plan[round_].lessons.reduction == "sum" else []),
     )
 
 
@@ -59,7 +60,7 @@ def together(
     weights: Weights, round_: str, decided: str, epochs: int, watch: Watch | None = None
 ) -> None:
     """What all processes of a run do: a round's student, from the lessons on disk."""
-    files, settings = weights.files.round(round_), weights.recipe.plan[round_].train
+    files, plan = weights.files.round(round_), weights.recipe.plan[round_]
     source = files.folder / "lessons.parquet"
     lessons = processes.from_first(lambda: StoredLessons.copied(source))
     if not lessons.path.is_file():
@@ -73,11 +74,12 @@ def together(
             weights.to_train(round_),
             weights.tokenizer,
             lessons,
-            settings,
+            plan.train,
             files,
             seed=weights.recipe.seed,
             made_from=decided,
             variants=epochs,
+            reduction=plan.lessons.reduction,
             watch=watch,
         )
     finally:
