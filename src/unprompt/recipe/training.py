@@ -129,9 +129,10 @@ class Lessons(Section):
     count as many as they are (`replay.share`), times their context's `weight`."""
     reduction: Literal["mean", "sum"] = "mean"
     """What a step's loss is divided by. `mean`: the weight of its tokens, so it is in nats per
-    weighted token. `sum`: the number of its lessons; the loss of a lesson is then the sum over its
-    tokens of weight times KL (equation 1 of Snell et al. 2022; with `kind: shots` that of AICD,
-    Liu 2024), and a long answer counts more than in a mean over tokens only by its own length."""
+    weighted token. `sum`: the number of its lessons, so it is in nats per lesson; a lesson's loss
+    is the sum over its answers' tokens of weight times KL, as the papers write it (equation 1 of
+    Snell et al. 2022; with `kind: shots` that of AICD, Liu 2024). Gradients are longer by as much:
+    mind `train.max_grad_norm`."""
     end_token: bool = True
     """Teach the end-of-answer token after the extracted part, so that the student stops."""
     max_failed: Annotated[float, Field(ge=0, le=1)] = 0.1
@@ -276,7 +277,7 @@ class Round(Section):
     """
 
     contexts: Annotated[tuple[str, ...], Field(min_length=1)]
-    """What is taught, by name; losses are summed."""
+    """What is taught, by name; the contexts' losses are summed (`lessons.mixing`)."""
     start: str = "previous"
     """Weights it starts from: `previous` (the student of the round before; in the first round the
     model), `base` (the model), or a round's name."""

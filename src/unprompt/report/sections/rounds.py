@@ -45,16 +45,14 @@ def lines(report: Report) -> list[str]:
             f"{name}: {', '.join(training['contexts'])}, taught by {training['teacher']}, starting"
             f" from {training['start']}: {training['steps']} steps on"
             f" {training['lessons']} lessons{replayed}; loss {training['first_loss']:.4f} ->"
-            f" {training['last_loss']:.4f} {_unit(report, name)}.{_dropped(training)}"
+            f" {training['last_loss']:.4f} {_unit(training)}.{_dropped(training)}"
         )
     return said
 
 
-def _unit(report: Report, round_: str) -> str:
-    """What a round's loss is a mean over, as its recipe says; older ones say nothing of it."""
-    recipe: Any = report["recipe"]
-    lessons = recipe["rounds"].get(round_, recipe)["lessons"]
-    return "nats per lesson" if lessons.get("reduction") == "sum" else "nats per weighted token"
+def _unit(training: Round) -> str:
+    """What its loss is a mean over; of older runs always the same."""
+    return f"nats per {training.get('loss_per', 'weighted token')}"
 
 
 def _dropped(training: Round) -> str:
@@ -71,7 +69,7 @@ def _dropped(training: Round) -> str:
 def pictures(report: Report) -> list[Picture]:
     """Loss, and gap closed on held-out inputs, along the steps."""
     losses, watched, inputs = list[svg.Series](), list[svg.Series](), 0
-    units = sorted({_unit(report, name) for name in report["rounds"]})
+    units = sorted({_unit(training) for training in report["rounds"].values()})
     for name, training in report["rounds"].items():
         shade = colour(report, name)
         steps = [(each["step"], each["loss"]) for each in training["log"]]

@@ -145,8 +145,8 @@ def train(
 
     Checkpoints go to `checkpoints/`; a killed run goes on from the last whole one, to the same
     weights. They are removed once the student is saved. `train_log.json` holds the steps and the
-    logged losses (means over steps), `train_seconds.json` the measured seconds, restarts
-    included.
+    logged losses (nats per weighted token, or per lesson), `train_seconds.json` the measured
+    seconds, restarts included.
 
     Args:
         lessons: In memory or not (`stored.StoredLessons`); those of a step are asked for when it is

@@ -99,6 +99,7 @@ def facts(weights: Weights, round_: str, transfer: TransferSet, watched: Path) -
     recipe = weights.recipe
     log = json.loads((weights.files.round(round_).folder / "train_log.json").read_text())
     losses, teacher = log["losses"], recipe.teacher_of(round_)
+    settings = recipe.plan[round_].lessons
     counts = {
         "contexts": list(recipe.plan[round_].contexts),
         "start": str(recipe.start_of(round_)),
@@ -108,6 +109,7 @@ def facts(weights: Weights, round_: str, transfer: TransferSet, watched: Path) -
         "first_loss": losses[0]["loss"],
         "last_loss": losses[-1]["loss"],
         "log": losses,
+        "loss_per": "lesson" if settings.reduction == "sum" else "weighted token",
     }
     if seen := read_json(watched):
         counts["watch"] = seen
