@@ -10,6 +10,8 @@ Equations are those of Snell, Klein & Zhong (2022), section 2.
 
 import json
 import sys
+from collections import Counter
+from dataclasses import replace
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -94,7 +96,7 @@ reached = {"teacher": accuracy(long), "before": accuracy(short)}
 
 for taught in rounds:  # equation 3: each round goes on from the student of the round before
     lessons: list[Lesson] = []
-    for context in taught:  # equation 2: lessons of all contexts together, so their losses add up
+    for context in taught:
         inputs, long, short = contexts[context]
         with student.disable_adapter():  # the teacher: the same model under its long prompt
             answers, labels = write(inputs, long, context, Sampling(), Labels(draws=100))
@@ -109,6 +111,11 @@ for taught in rounds:  # equation 3: each round goes on from the student of the 
             ids = (*asked, *y[:kept], end)
             lessons.append(Lesson(x["id"], context, ids, len(asked), weights, target))
 
+    # equation 2: the sum over contexts of each one's mean, however many lessons it has
+    counts = Counter(lesson.context for lesson in lessons)
+    each = len(lessons) / len(counts)
+    lessons = [replace(x, loss_weight=each / counts[x.context]) for x in lessons]
+
     steps = EPOCHS * -(-len(lessons) // BATCH)
     optimizer = torch.optim.AdamW(student.parameters(), RATE, weight_decay=0.0)
     schedule = get_linear_schedule_with_warmup(optimizer, -(-steps // 20), steps)
@@ -118,7 +125,7 @@ for taught in rounds:  # equation 3: each round goes on from the student of the 
         for places in torch.randperm(len(lessons), generator=order).split(BATCH):
             batch = collate([lessons[n] for n in places.tolist()], pad)
             kl_N = batch_kl(student, batch)  # equation 1: KL of f(y) given T_student(x), by token
-            ((kl_N * batch.weight_N).sum() / batch.weight_N.sum()).backward()
+            ((kl_N * batch.weight_N).sum() / batch.size).backward()
             torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
             optimizer.step()
             schedule.step()

@@ -233,11 +233,12 @@ def test_simultaneous_contexts_and_their_weights(decoder_folder: Path, tmp_path:
         recipe(decoder_folder, contexts=contexts, rounds={"both": {"contexts": ["one", "two"]}}),
         tmp_path / "run",
     )
-    found = {
-        name: {float(w) for x in run.lessons("both") if x.context == name for w in x.weights if w}
+    say = {
+        name: sum(x.loss_weight for x in run.lessons("both") if x.context == name)
         for name in ("one", "two")
     }
-    assert found == {"one": {1.0}, "two": {0.25}}
+    assert say["two"] == pytest.approx(0.25 * say["one"]), "however many lessons they have"
+    assert {float(w) for x in run.lessons("both") for w in x.weights} == {0.0, 1.0}
 
 
 def test_gold_answers_are_lessons_of_hard_labels(

@@ -217,8 +217,14 @@ def test_step_by_step_is_label_loss_and_lambda_times_rationale_loss(
         rationale = sum(
             float(nll(model, f"[rationale] {r['text']}", f" {r['why']}", end=True)) for r in rows
         )
-        assert float(loss(model, lessons)) == pytest.approx(label + 0.4 * rationale, rel=1e-5)
-    weight = sum(float(lesson.weights.sum()) for lesson in lessons)
+        [factor] = {x.loss_weight for x in lessons if x.context == "label"}
+        assert float(loss(model, lessons)) == pytest.approx(
+            factor * (label + 0.4 * rationale), rel=1e-5
+        )
+    tokens = dict.fromkeys(("label", "rationale"), 0.0)
+    for lesson in lessons:
+        tokens[lesson.context] += float(lesson.weights.sum())
+    weight = tokens["label"] + 0.4 * tokens["rationale"]
     assert run.report["rounds"]["after"]["first_loss"] == pytest.approx(
         (label + 0.4 * rationale) / weight, rel=1e-3
     )

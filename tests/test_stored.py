@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import pickle
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from conftest import decoder
@@ -32,6 +34,8 @@ def same(one: Lesson, two: Lesson) -> bool:
         two.input_ids,
         two.prompt_length,
     )
+    if one.loss_weight != two.loss_weight:
+        return False
     arrays = [
         (x.weights, x.labels.ids, x.labels.probs, x.labels.offsets, x.labels.teacher_nll)
         for x in (one, two)
@@ -45,6 +49,7 @@ def same(one: Lesson, two: Lesson) -> bool:
 def test_every_lesson_is_read_as_it_was_written(count: int, tmp_path: Path) -> None:
     """5,000: more than are written together."""
     lessons, path = ragged_lessons(count), tmp_path / "lessons.parquet"
+    lessons[-1] = dataclasses.replace(lessons[-1], loss_weight=5 / 9)
     write_lessons(path, iter(lessons))
     stored = StoredLessons.copied(path)
     assert len(stored) == count
@@ -56,6 +61,16 @@ def test_every_lesson_is_read_as_it_was_written(count: int, tmp_path: Path) -> N
     assert len(pickle.loads(pickle.dumps(stored))) == count
     with pytest.raises(IndexError):
         stored[count]
+
+
+def test_lessons_of_an_older_run_are_read(tmp_path: Path) -> None:
+    lessons, path = ragged_lessons(3), tmp_path / "lessons.parquet"
+    write_lessons(path, iter(lessons))
+    pq.write_table(pq.read_table(path).drop_columns(["loss_weight"]), path)
+    assert all(same(a, b) for a, b in zip(read_lessons(path), lessons, strict=True))
+    pq.write_table(pq.read_table(path).drop_columns(["weights"]), path)
+    with pytest.raises(UserError, match="its columns are not those"):
+        read_lessons(path)
 
 
 def test_a_changed_bit_is_found(tmp_path: Path) -> None:

@@ -216,6 +216,8 @@ class Lesson:
         weights: Weight of predicting each token, float32, shape (T,); 0 = context only. Weights lie
             behind the prompt.
         labels: One label for each token whose weight is not 0, in order.
+        loss_weight: Factor of its loss. A step's loss is divided by `weights` and not by this, so
+            that it is the same factor whatever else is in the step.
     """
 
     example_id: str
@@ -224,6 +226,7 @@ class Lesson:
     prompt_length: int
     weights: NDArray[np.float32]
     labels: SoftLabels
+    loss_weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,7 @@ class Context(Section):
     gold answer, `{{ target }}` (STaR's rationalization, Zelikman et al. 2022). The lesson has the
     student's own prompt all the same."""
     weight: Annotated[float, Field(gt=0)] = 1.0
-    """Factor of this context's loss in the sum of equation 2."""
+    """Factor of this context's loss in the sum of equation 2 (see `lessons.mixing`)."""
     evaluate: Evaluate | bool = True
     """How this context is proven: as the recipe's `evaluate` says (true), not at all (false), or
     its own way."""

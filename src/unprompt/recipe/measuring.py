@@ -124,7 +124,8 @@ class Drift(Section):
     max_new_tokens: Annotated[int, Field(ge=1)] = 16
     """Tokens of the base model's answer on which KL is measured."""
     limit: Annotated[float, Field(gt=0)] | None = None
-    """Highest drift of the last round's student, in nats per token; above it the run fails."""
+    """Highest drift of the last round's student, in nats per token (the mean over an answer's
+    tokens, then over inputs); above it the run fails."""
 
 
 _TUNABLE = {"teacher": "sampling", "student": "evaluate"}

@@ -121,6 +121,18 @@ class Lessons(Section):
     separator: Annotated[str, Field(min_length=1)] = "\n\n"
     """Text between an answer and the next question. The end token stands behind the last answer
     only."""
+    mixing: Literal["equal", "proportional"] = "equal"
+    """What the contexts of a round count. `equal`: equation 2 of Snell et al. 2022, the sum over
+    contexts of the context's `weight` times the mean of its lessons' losses, however many lessons
+    it has. `proportional`: one mean over the lessons of all contexts, each times its context's
+    `weight`, so a context with nine times the lessons counts nine times as much. Replayed lessons
+    count as many as they are (`replay.share`), times their context's `weight`."""
+    reduction: Literal["mean", "sum"] = "mean"
+    """What a step's loss is divided by. `mean`: the weight of its tokens, so it is in nats per
+    weighted token. `sum`: the number of its lessons, so it is in nats per lesson; a lesson's loss
+    is the sum over its answers' tokens of weight times KL, as the papers write it (equation 1 of
+    Snell et al. 2022; with `kind: shots` that of AICD, Liu 2024). Gradients are longer by as much:
+    mind `train.max_grad_norm`."""
     end_token: bool = True
     """Teach the end-of-answer token after the extracted part, so that the student stops."""
     max_failed: Annotated[float, Field(ge=0, le=1)] = 0.1
@@ -265,7 +277,7 @@ class Round(Section):
     """
 
     contexts: Annotated[tuple[str, ...], Field(min_length=1)]
-    """What is taught, by name; losses are summed."""
+    """What is taught, by name; the contexts' losses are summed (`lessons.mixing`)."""
     start: str = "previous"
     """Weights it starts from: `previous` (the student of the round before; in the first round the
     model), `base` (the model), or a round's name."""

@@ -84,7 +84,8 @@ class Confusion(TypedDict):
 
 class System(TypedDict):
     """One system on one context's held-out examples; `outcomes`: examples that are `lost`, `won`,
-    `changed` or `failed` against the teacher; `kl_nats_per_token`: `mean` over `examples`.
+    `changed` or `failed` against the teacher; `kl_nats_per_token`: `mean` over `examples` of the
+    mean over an answer's tokens.
     """
 
     examples: int
@@ -171,8 +172,8 @@ class Watched(TypedDict):
 
 
 class Round(TypedDict):
-    """One student's training; `shots`: `sequences`, and the `dropped` shots of those that are
-    `short`.
+    """One student's training; `loss_per`: what its losses are means over, `weighted token` (unless
+    given) or `lesson`; `shots`: `sequences`, and the `dropped` shots of those that are `short`.
     """
 
     contexts: list[str]
@@ -185,6 +186,7 @@ class Round(TypedDict):
     first_loss: float
     last_loss: float
     log: list[dict[str, float]]
+    loss_per: NotRequired[str]
     shots: NotRequired[dict[str, int]]
     held_out: NotRequired[dict[str, Watched]]
 
@@ -203,7 +205,7 @@ class Server(TypedDict):
 
 
 class Drift(Interval):
-    """KL(base || student) on unrelated inputs, nats per token."""
+    """KL(base || student) on unrelated inputs, nats per token; the mean over inputs."""
 
     inputs: int
 

@@ -45,9 +45,12 @@ LESSON = pa.schema(
         "input_ids": pa.list_(pa.int32()),
         "prompt_length": pa.int32(),
         "weights": pa.list_(pa.float32()),
+        "loss_weight": pa.float64(),
         **_LABELS,
     }
 )
+_LESSON_BEFORE = pa.schema([column for column in LESSON if column.name != "loss_weight"])
+"""Of runs in which no lesson had one."""
 _GRADE = pa.schema(
     {f.name: pa.int32() if "int" in str(f.type) else pa.string() for f in fields(Grade)}
 )
@@ -232,7 +235,7 @@ def _lesson_table(lessons: list[Lesson]) -> pa.Table:
     columns |= {name: [each[name] for each in labels] for name in _LABELS}
     arrays: dict[str, Any] = {
         name: [getattr(x, name) for x in lessons]
-        for name in ("example_id", "context", "prompt_length")
+        for name in ("example_id", "context", "prompt_length", "loss_weight")
     }
     for name, parts in columns.items():
         ends = np.cumsum([0, *map(len, parts)]).astype(np.int32)
@@ -242,8 +245,12 @@ def _lesson_table(lessons: list[Lesson]) -> pa.Table:
 
 
 def read_lessons(path: Path) -> list[Lesson]:
-    """Read the transfer set."""
-    return [_lesson(row) for row in _read(path, LESSON)]
+    """Read the transfer set, that of an older run, too."""
+    table = _table(path, None)
+    older = "loss_weight" not in table.column_names
+    with _readable(path):
+        _refuse_other_columns(table.schema, _LESSON_BEFORE if older else LESSON)
+    return [_lesson(row) for row in _row_values(table)]
 
 
 def lesson_batches(path: Path, size: int) -> Iterator[pa.RecordBatch]:

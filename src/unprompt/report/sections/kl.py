@@ -67,8 +67,8 @@ def lines(entry: Context) -> list[str]:
         said.append(
             f"gap closed{'' if system == 'after' else ' by ' + system}:"
             f" {spanned(figures['gap_closed'], '{:.1%}'.format, 'value')} of KL(teacher ||"
-            f" student), {before['mean']:.3f} -> {after['mean']:.3f} nats per token, on"
-            f" {after['examples']} held-out inputs"
+            f" student), {before['mean']:.3f} -> {after['mean']:.3f} nats per token, the"
+            f" mean over the answers to {after['examples']} held-out inputs"
         )
     if "kl_left_out" in entry:
         said.append(f"no KL(teacher || student) and no gap closed: {entry['kl_left_out']}")

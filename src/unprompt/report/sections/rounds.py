@@ -45,9 +45,14 @@ def lines(report: Report) -> list[str]:
             f"{name}: {', '.join(training['contexts'])}, taught by {training['teacher']}, starting"
             f" from {training['start']}: {training['steps']} steps on"
             f" {training['lessons']} lessons{replayed}; loss {training['first_loss']:.4f} ->"
-            f" {training['last_loss']:.4f} nats per weighted token.{_dropped(training)}"
+            f" {training['last_loss']:.4f} {_unit(training)}.{_dropped(training)}"
         )
     return said
+
+
+def _unit(training: Round) -> str:
+    """What its loss is a mean over; of older runs always the same."""
+    return f"nats per {training.get('loss_per', 'weighted token')}"
 
 
 def _dropped(training: Round) -> str:
@@ -64,6 +69,7 @@ def _dropped(training: Round) -> str:
 def pictures(report: Report) -> list[Picture]:
     """Loss, and gap closed on held-out inputs, along the steps."""
     losses, watched, inputs = list[svg.Series](), list[svg.Series](), 0
+    units = sorted({_unit(training) for training in report["rounds"].values()})
     for name, training in report["rounds"].items():
         shade = colour(report, name)
         steps = [(each["step"], each["loss"]) for each in training["log"]]
@@ -80,7 +86,7 @@ def pictures(report: Report) -> list[Picture]:
         Picture(
             "Training",
             svg.lines(losses, "step", "loss, nats"),
-            "Loss on the lessons as training went on, in nats per weighted token.",
+            f"Loss on the lessons as training went on, in {' or '.join(units)}.",
         ),
         Picture(
             "Gap closed on held-out inputs",

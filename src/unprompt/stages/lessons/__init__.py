@@ -7,7 +7,6 @@ from unprompt.stages.lessons.build import (
     refuse_too_many_failures,
     replay_size,
     replayed,
-    weighted,
 )
 
 __all__ = [
@@ -17,5 +16,4 @@ __all__ = [
     "refuse_too_many_failures",
     "replay_size",
     "replayed",
-    "weighted",
 ]

@@ -1,8 +1,7 @@
 """Build the transfer set: the student's prompt, then f(y) token for token with the teacher's
 labels, then the end token.
 
-Lessons of several contexts are joined in one list. Each has its own context's short prompt, so the
-loss of a list is the sum over its contexts: equation 2 of Snell, Klein & Zhong (2022).
+Lessons of several contexts are joined in one list; what each context counts in it says `mixing.py`.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Sequence, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -195,11 +194,6 @@ def gold_completions(
             Completion(prompt.example_id, prompt.context, text, (*ids, eos), "end", 0, labels)
         )
     return gold
-
-
-def weighted(lessons: Sequence[Lesson], weight: float) -> list[Lesson]:
-    """Lessons of a context that counts `weight` times as much in the sum of equation 2."""
-    return [replace(lesson, weights=lesson.weights * np.float32(weight)) for lesson in lessons]
 
 
 def replay_size(lessons: int, share: float) -> int:

@@ -13,6 +13,7 @@ from unprompt.recipe import Extract, Lessons, Recipe
 from unprompt.records import Completion, Lesson, Prompt, Who
 from unprompt.stages import lessons as made
 from unprompt.stages.lessons import rationales, shots
+from unprompt.stages.lessons.mixing import mixed
 from unprompt.stages.prompts import Prompts, sample_ids, several
 from unprompt.stages.questions import Question
 from unprompt.store.answers import Answers
@@ -73,8 +74,8 @@ def taught(recipe: Recipe, prompts: Prompts, round_: str, ask: Asking) -> list[T
 def of_round(
     recipe: Recipe, prompts: Prompts, files: RunDir, round_: str, ask: Asking
 ) -> TransferSet:
-    """Make a round's lessons, and write them down: its contexts', and those replayed against
-    forgetting. The loss over them is the sum over contexts (equation 2).
+    """Make a round's lessons, and write them down: its contexts', each as much as it counts
+    (equation 2), and those replayed against forgetting.
 
     Raises:
         UserError: Too many answers of a context give no lesson.
@@ -86,6 +87,7 @@ def of_round(
     epochs = [lessons]
     if settings.kind == "shots":
         epochs, dropped = _behind_shots(recipe, prompts, round_, parts)
+    replayed = list[Lesson]()
     if replay:
         start = recipe.start_of(round_)
         again = [
@@ -98,13 +100,15 @@ def of_round(
                 " extraction failed for the rest"
             )
         replayed = made.replayed(others, wanted, recipe.seed)
-        epochs, parts = [[*epoch, *replayed] for epoch in epochs], [*parts, *again]
+        parts = [*parts, *again]
+    weights = {name: recipe.contexts[name].weight for name in round_plan.learned}
+    epochs = mixed(epochs, replayed, weights, settings.mixing)
     path = files.round(round_).folder / "lessons.parquet"
     write_lessons(path, itertools.chain.from_iterable(epochs))
     weighted = sum((lesson.weights != 0).sum() for epoch in epochs for lesson in epoch)
     counts = {
         "lessons": len(epochs[0]),
-        "replayed": sum(lesson.context not in round_plan.contexts for lesson in epochs[0]),
+        "replayed": len(replayed),
         "weighted_tokens": round(weighted / len(epochs)),
     }
     counted = [(replace(each, lessons=[]), len(each.lessons)) for each in parts]
@@ -157,8 +161,6 @@ def of_context(
         say(f"{name}: filtered answers of {who}: {named}")
     if settings.kind == "shots":
         shots.refuse_too_few(len(inputs), settings.n, name)
-    if context.weight != 1:
-        lessons = made.weighted(lessons, context.weight)
     return Taught(name, who, lessons, drops, answers)
 
 

@@ -10,7 +10,7 @@ import pickle
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -45,8 +45,8 @@ _say_once = functools.cache(say)
 
 
 class LessonTrainer(Trainer):
-    """Loss = sum of w * KL over the weighted tokens / total weight of the global batch, so that
-    micro-batches do not change the gradient.
+    """Loss = sum of w * KL over the weighted tokens / size of the global batch (`Batch.size`), so
+    that micro-batches do not change the gradient.
     """
 
     loss_is_scaled_for_ga = True
@@ -61,7 +61,7 @@ class LessonTrainer(Trainer):
     def _get_num_items_in_batch(
         self, batch_samples: list[Any], device: torch.device
     ) -> torch.Tensor:
-        total = torch.stack([each["batch"].weight_N.sum() for each in batch_samples]).sum()
+        total = torch.stack([each["batch"].size for each in batch_samples]).sum()
         total = total.to(device)
         everywhere: Any = self.accelerator.gather(total) if self.args.world_size > 1 else total
         return everywhere.sum()
@@ -85,8 +85,8 @@ class LessonTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """Weighted KL of a micro-batch in nats, over the global batch's weight (times the
-        processes, since gradients are averaged over them).
+        """Weighted KL of a micro-batch in nats, over the global batch's size (times the processes,
+        since gradients are averaged over them).
         """
         batch: Batch = inputs["batch"]
         if self.step is None:
@@ -135,6 +135,7 @@ def train(
     seed: int,
     made_from: str,
     variants: int = 1,
+    reduction: Literal["mean", "sum"] = "mean",
     watch: TrainerCallback | None = None,
 ) -> None:
     """Train `student` in place and save it.
@@ -144,8 +145,8 @@ def train(
 
     Checkpoints go to `checkpoints/`; a killed run goes on from the last whole one, to the same
     weights. They are removed once the student is saved. `train_log.json` holds the steps and the
-    logged losses (nats per weighted token), `train_seconds.json` the measured seconds, restarts
-    included.
+    logged losses (nats per weighted token, or per lesson), `train_seconds.json` the measured
+    seconds, restarts included.
 
     Args:
         lessons: In memory or not (`stored.StoredLessons`); those of a step are asked for when it is
@@ -154,6 +155,7 @@ def train(
             of processes, are not resumed.
         variants: Of how many epochs the lessons are, one after the other: equal parts of `lessons`,
             of which each epoch trains on its own.
+        reduction: Of the loss, as in `lessons`.
         watch: Looks on.
     """
     values, taught = arguments(settings, folder.checkpoints, seed), Epochs(lessons, variants)
@@ -166,7 +168,7 @@ def train(
     mark = made_from if processes.count() == 1 else f"{made_from} in {processes.count()} processes"
     start = processes.from_first(lambda: resumable(folder.checkpoints, mark))
     transformers.set_seed(seed)
-    collated = collator(student, tokenizer)
+    collated = collator(student, tokenizer, reduction)
     inputs = functools.partial(_inputs, collated)
     trainer = _trainer(student, values, taught, inputs, settings, folder)
     clock = Clock(start, kept)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -29,7 +29,9 @@ class Batch(NamedTuple):
             nothing and is not read.
         row_N, place_N: Which lesson each weighted token is in, and which of the tokens read there
             predicts it (of an encoder-decoder model: of those that its decoder reads).
-        weight_N: Its weight.
+        weight_N: Its weight, times its lesson's `loss_weight`.
+        size: What the loss is divided by, shape (1,): the weight of all its tokens, or with
+            `reduction: sum` the number of its lessons.
         token_E, id_E, prob_E: Label entries: the weighted token it belongs to, the id, its
             probability.
         teacher_nll_N: Cross-entropy of the label with the teacher's own distribution, in nats.
@@ -42,6 +44,7 @@ class Batch(NamedTuple):
     row_N: torch.Tensor
     place_N: torch.Tensor
     weight_N: torch.Tensor
+    size: torch.Tensor
     token_E: torch.Tensor
     id_E: torch.Tensor
     prob_E: torch.Tensor
@@ -77,8 +80,17 @@ def label_loss(
     return mass_N * logits_NV.logsumexp(-1) - logit_N - teacher_nll_N
 
 
-def collate(lessons: Sequence[Lesson], pad: int, decoder_start: int | None = None) -> Batch:
-    """Lessons to tensors."""
+def collate(
+    lessons: Sequence[Lesson],
+    pad: int,
+    decoder_start: int | None = None,
+    reduction: Literal["mean", "sum"] = "mean",
+) -> Batch:
+    """Lessons to tensors.
+
+    Args:
+        reduction: As in `lessons`. Lessons that teach nothing count for nothing.
+    """
     weighted = [np.flatnonzero(lesson.weights) for lesson in lessons]
     lengths = [max(1, int(places[-1:].sum())) for places in weighted]
     prompts = [lesson.prompt_length for lesson in lessons]
@@ -86,19 +98,24 @@ def collate(lessons: Sequence[Lesson], pad: int, decoder_start: int | None = Non
     # start token at the prompt's end
     begins = [1] * len(lessons) if decoder_start is None else prompts
     labels = SoftLabels.concat([lesson.labels for lesson in lessons])
-    ids, places, weights = (
+    counts = [len(at) for at in weighted]
+    ids, places, weights, factors = (
         np.concatenate(parts)
         for parts in (
             [x.input_ids[:length] for x, length in zip(lessons, lengths, strict=True)],
             [at - begin for at, begin in zip(weighted, begins, strict=True)],
             [x.weights[at] for x, at in zip(lessons, weighted, strict=True)],
+            [np.full(n, x.loss_weight) for x, n in zip(lessons, counts, strict=True)],
         )
     )
+    weight_N = torch.from_numpy(weights).float()
+    summed = reduction == "sum"
     return Batch(
         torch.from_numpy(ids).long(),
-        torch.from_numpy(np.repeat(np.arange(len(lessons)), [len(at) for at in weighted])).long(),
+        torch.from_numpy(np.repeat(np.arange(len(lessons)), counts)).long(),
         torch.from_numpy(places).long(),
-        torch.from_numpy(weights).float(),
+        weight_N * torch.from_numpy(factors).float(),
+        weight_N.new_tensor([np.count_nonzero(counts)]) if summed else weight_N.sum()[None],
         torch.from_numpy(np.repeat(np.arange(len(labels)), np.diff(labels.offsets))).long(),
         torch.from_numpy(labels.ids).long(),
         torch.from_numpy(labels.probs).float(),
@@ -110,12 +127,14 @@ def collate(lessons: Sequence[Lesson], pad: int, decoder_start: int | None = Non
     )
 
 
-def collator(model: Any, tokenizer: PreTrainedTokenizerBase) -> Callable[[Sequence[Lesson]], Batch]:
+def collator(
+    model: Any, tokenizer: PreTrainedTokenizerBase, reduction: Literal["mean", "sum"] = "mean"
+) -> Callable[[Sequence[Lesson]], Batch]:
     """`collate` as a model and its tokenizer want it."""
     pad, config = tokenizer.pad_token_id, model.config
     assert isinstance(pad, int)
     start = config.decoder_start_token_id if config.is_encoder_decoder else None
-    return functools.partial(collate, pad=pad, decoder_start=start)
+    return functools.partial(collate, pad=pad, decoder_start=start, reduction=reduction)
 
 
 def padded(batch: Batch) -> tuple[dict[str, torch.Tensor], torch.Tensor]:

@@ -31,6 +31,7 @@ def made_from(weights: Weights, round_: str, epochs: int) -> str:
         recipe.seed,
         weights.identity(recipe.start_of(round_)),
         *([epochs] if epochs > 1 else []),
+        *(["sum"] if recipe.plan[round_].lessons.reduction == "sum" else []),
     )
 
 
@@ -59,7 +60,7 @@ def together(
     weights: Weights, round_: str, decided: str, epochs: int, watch: Watch | None = None
 ) -> None:
     """What all processes of a run do: a round's student, from the lessons on disk."""
-    files, settings = weights.files.round(round_), weights.recipe.plan[round_].train
+    files, plan = weights.files.round(round_), weights.recipe.plan[round_]
     source = files.folder / "lessons.parquet"
     lessons = processes.from_first(lambda: StoredLessons.copied(source))
     if not lessons.path.is_file():
@@ -73,11 +74,12 @@ def together(
             weights.to_train(round_),
             weights.tokenizer,
             lessons,
-            settings,
+            plan.train,
             files,
             seed=weights.recipe.seed,
             made_from=decided,
             variants=epochs,
+            reduction=plan.lessons.reduction,
             watch=watch,
         )
     finally:
@@ -97,6 +99,7 @@ def facts(weights: Weights, round_: str, transfer: TransferSet, watched: Path) -
     recipe = weights.recipe
     log = json.loads((weights.files.round(round_).folder / "train_log.json").read_text())
     losses, teacher = log["losses"], recipe.teacher_of(round_)
+    settings = recipe.plan[round_].lessons
     counts = {
         "contexts": list(recipe.plan[round_].contexts),
         "start": str(recipe.start_of(round_)),
@@ -106,6 +109,7 @@ def facts(weights: Weights, round_: str, transfer: TransferSet, watched: Path) -
         "first_loss": losses[0]["loss"],
         "last_loss": losses[-1]["loss"],
         "log": losses,
+        "loss_per": "lesson" if settings.reduction == "sum" else "weighted token",
     }
     if seen := read_json(watched):
         counts["watch"] = seen
