@@ -216,10 +216,12 @@ def _studentised(above: np.ndarray, below: np.ndarray) -> tuple[float | None, fl
 
 
 def _resampled(rows_NK: np.ndarray) -> np.ndarray:
-    """Means of the rows in each of 4,000 resamples, shape (D, K), from a fixed seed."""
+    """Means of the rows in each of 4,000 resamples, shape (4000, K), from a fixed seed."""
     generator, count = np.random.default_rng(0), len(rows_NK)
-    means = np.empty((_DRAWS, rows_NK.shape[1]))
-    for draw in range(_DRAWS):
-        chosen = generator.integers(count, size=count)
-        means[draw] = np.bincount(chosen, minlength=count) @ rows_NK / count
-    return means
+    means, at_once = list[np.ndarray](), max(1, _AT_ONCE // count)
+    for start in range(0, _DRAWS, at_once):
+        size = min(at_once, _DRAWS - start)
+        chosen = generator.integers(count, size=(size, count)) + count * np.arange(size)[:, None]
+        times = np.bincount(chosen.ravel(), minlength=size * count).reshape(size, count)
+        means.append(times @ rows_NK / count)
+    return np.concatenate(means)
