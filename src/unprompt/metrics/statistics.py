@@ -21,6 +21,7 @@ from statistics import NormalDist
 
 import numpy as np
 
+Values = Sequence[float] | np.ndarray
 Bounds = tuple[float, float]
 """Between which values lie."""
 SHARE: Bounds = (0.0, 1.0)
@@ -38,7 +39,7 @@ _AT_ONCE = 200_000
 _TAILS = (0.025, 0.975)
 
 
-def interval(values: Sequence[float], bounds: Bounds | None) -> Spanned:
+def interval(values: Values, bounds: Bounds | None) -> Spanned:
     """Mean and its 95 % interval.
 
     Args:
@@ -54,21 +55,17 @@ def interval(values: Sequence[float], bounds: Bounds | None) -> Spanned:
     return mean, *_bounded(array, bounds)
 
 
-def paired_difference(
-    values: Sequence[float], reference: Sequence[float], bounds: Bounds | None
-) -> Spanned:
+def paired_difference(values: Values, reference: Values, bounds: Bounds | None) -> Spanned:
     """Mean of `values - reference`, example by example, and its 95 % interval.
 
     Args:
         bounds: Of the values and of the reference.
     """
-    differences = _differences(values, reference).tolist()
+    differences = _differences(values, reference)
     return interval(differences, _of_differences(bounds) if bounds else None)
 
 
-def needed(
-    values: Sequence[float], reference: Sequence[float], bounds: Bounds, margin: float
-) -> int | None:
+def needed(values: Values, reference: Values, bounds: Bounds, margin: float) -> int | None:
     """How many values it takes to say that `values - reference` is on average no less than
     `-margin`, if mean and deviation stay as they are; None: no number of them would.
 
@@ -89,7 +86,7 @@ def needed(
     return max(FEWEST, math.ceil(round(3 / margin, 6)), math.ceil(round(root * root, 6)))
 
 
-def kept(values: Sequence[float], reference: Sequence[float]) -> Spanned | None:
+def kept(values: Values, reference: Values) -> Spanned | None:
     """`mean(values) / mean(reference)` of shares of the same examples and its 95 % interval; None
     where the reference's mean is not over 0.
 
@@ -109,7 +106,7 @@ def kept(values: Sequence[float], reference: Sequence[float]) -> Spanned | None:
     return float(above / below), float(low), float(high)
 
 
-def gap_closed(before: Sequence[float], after: Sequence[float]) -> Spanned:
+def gap_closed(before: Values, after: Values) -> Spanned:
     """`1 - KL(teacher || after) / KL(teacher || before)` over held-out examples, with its 95 %
     interval; 0 where there was no gap.
     """
@@ -153,7 +150,7 @@ def by_group(values: Sequence[float], groups: Sequence[str | None]) -> list[floa
 # -- the two methods -------------------------------------------------------------------------------
 
 
-def _differences(values: Sequence[float], reference: Sequence[float]) -> np.ndarray:
+def _differences(values: Values, reference: Values) -> np.ndarray:
     return np.asarray(values, float) - np.asarray(reference, float)
 
 
