@@ -368,7 +368,7 @@ def test_association_asks_every_prompt_with_every_contexts_inputs(
             row.append(
                 np.mean(
                     [
-                        len(answer.text.strip()) / 10 + ord(target) / 1000
+                        len(answer.text.strip()) / 100 + ord(target) / 1000
                         if answer.text.strip()
                         else 0.0
                         for answer in answers
