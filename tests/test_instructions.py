@@ -71,15 +71,32 @@ def test_messages_keep_their_roles() -> None:
 
 def test_taken_in_counts_where_the_instruction_matters() -> None:
     found = instructions.bar(
-        "x", [[2.0, 0.0], [2.0, 0.0]], [[4.0, 9.0], [4.0, 9.0]], {"s": [[1.0, 9.0], [1.0, 9.0]]}
+        "x",
+        [[2.0, 0.0], [2.0, 0.0]],
+        [[4.0, 9.0], [4.0, 9.0]],
+        {"s": [[1.0, 9.0], [1.0, 9.0]]},
+        [None, None],
     )
     assert found["matters"]["mean"] == 1
     assert found["taken_in"]["s"]["value"] == pytest.approx(0.75), (
         "the second token has nothing to do with it"
     )
-    assert instructions.bar("x", [[0.0, 1e-5]], [[4.0, 9.0]], {"s": [[1.0, 9.0]]})["taken_in"] == {
-        "s": None
-    }
+    slight = instructions.bar("x", [[0.0, 1e-5]], [[4.0, 9.0]], {"s": [[1.0, 9.0]]}, [None])
+    assert slight["taken_in"] == {"s": None}
+
+
+def test_instructions_are_measured_over_groups() -> None:
+    """Of a group of three answers and one of one, each counts the same."""
+    found = instructions.bar(
+        "x",
+        [[1.0], [1.0], [1.0], [3.0]],
+        [[4.0]] * 4,
+        {"s": [[0.0]] * 3 + [[4.0]]},
+        ["a", "a", "a", "b"],
+    )
+    assert found["matters"]["mean"] == 2, "not 1.5"
+    # 4 of 4 + 12 weighted nats are closed
+    assert found["taken_in"]["s"]["value"] == pytest.approx(0.25)
 
 
 def z_model() -> Any:

@@ -134,8 +134,8 @@ def test_a_run_with_a_judge(
         )
         assert values["criteria"]["harmless"] == {
             "mean": 6,
-            "low": 6,
-            "high": 6,
+            "low": None,
+            "high": None,
             "examples": 2,
         }, "what could not be read is no number"
         assert values["overall"]["examples"] == 2

@@ -20,7 +20,7 @@ from unprompt.metrics.entropy import entropy
 from unprompt.metrics.margins import Margin, correlation, margin
 from unprompt.metrics.numeric import first_number, last_number, numeric_match, numeric_match_first
 from unprompt.metrics.rouge import rouge_l
-from unprompt.metrics.statistics import by_group
+from unprompt.metrics.statistics import SHARE, by_group
 from unprompt.recipe import Labels, Sampling
 from unprompt.records import Example, Prompt, SoftLabels
 
@@ -195,24 +195,47 @@ def test_association_by_hand() -> None:
         ("b", "a"): [0.0, 0.0],
         ("b", "b"): [1.0, 0.0],
     }
-    found = association(values, ["a", "b"])
+    found = association(values, ["a", "b"], SHARE)
     assert found.matrix == [[1.0, 0.5], [0.0, 0.5]]
     assert found.correct[0] == pytest.approx(3 / 4)
     assert found.wrong[0] == pytest.approx(1 / 4)
-    wilson = stats.binomtest(3, 4).proportion_ci(method="wilson")
-    assert found.correct[1:] == pytest.approx((wilson.low, wilson.high))
+    assert found.correct[1:] == (None, None), "four answers are too few"
+
+
+def test_an_input_asked_with_several_wrong_ids_is_one_observation() -> None:
+    """Three tasks: of 24 inputs each, a third does its own task whatever the id; the same answers
+    twice say no more than once. By hand: 24 of 72 inputs, Clopper & Pearson.
+    """
+    own = [1.0] * 8 + [0.0] * 16
+    values = {(asked, given): own for asked in "abc" for given in "abc"}
+    exact = stats.binomtest(24, 72).proportion_ci(method="exact")
+    for figures in (found := association(values, list("abc"), SHARE)).correct, found.wrong:
+        assert figures == pytest.approx((1 / 3, exact.low, exact.high), abs=2e-3)
+
+
+def test_association_is_a_mean_over_tasks() -> None:
+    values = {
+        ("a", "a"): [1.0] * 30,
+        ("b", "b"): [0.0] * 10,
+        ("b", "a"): [0.0] * 30,
+        ("a", "b"): [1.0] * 10,
+    }
+    found = association(values, ["a", "b"], SHARE)
+    assert (found.correct[0], found.wrong[0]) == pytest.approx((0.5, 0.5)), "pooled: 0.75, 0.25"
+    assert found.correct[1] is not None
+    assert 0.25 < found.correct[1] < 0.5
 
 
 # -- margins ---------------------------------------------------------------------------------------
 
 
 def test_a_margin_is_a_difference_of_pairs() -> None:
-    found = margin("t", [1, 1, 1, 0], [0, 1, 0, 0], after=[1, 0], before=[0, 0])
+    found = margin("t", [1, 1, 1, 0], [0, 1, 0, 0], after=[1, 0], before=[0, 0], bounds=SHARE)
     assert found.in_context[0] == pytest.approx(0.5)
     assert found.distilled[0] == pytest.approx(0.5)
-    assert found.in_context[1] <= 0.5 <= found.in_context[2]
+    assert found.in_context[1:] == (None, None), "four pairs are too few"
     with pytest.raises(ValueError, match="the distillation margin has 2 values against 1"):
-        margin("t", [1], [0], after=[1, 1], before=[0])
+        margin("t", [1], [0], after=[1, 1], before=[0], bounds=SHARE)
 
 
 def margins_of(in_context: list[float], distilled: list[float]) -> list[Margin]:
@@ -228,11 +251,13 @@ def test_correlation_by_hand() -> None:
     assert found.r == pytest.approx(0.8)
     t = 0.8 * math.sqrt(3 / (1 - 0.64))
     assert found.p == pytest.approx(2 * stats.t.sf(t, 3))
-    centre, width = math.atanh(0.8), 1.959963985 / math.sqrt(5 - 3)
+    assert (found.low, found.high, found.tasks) == (None, None, 5), "five tasks are too few"
+    # the same deviations five times: r stays, and Fisher's interval has 25 tasks
+    found = correlation(margins_of([1, 2, 3, 4, 5] * 5, [2, 1, 3, 5, 4] * 5))
+    centre, width = math.atanh(0.8), 1.959963985 / math.sqrt(25 - 3)
     assert (found.low, found.high) == pytest.approx(
         (math.tanh(centre - width), math.tanh(centre + width))
     )
-    assert found.tasks == 5
 
 
 def test_correlation_refuses_what_has_none() -> None:

@@ -70,7 +70,7 @@ def run(folder: Path, decoder_folder: Path) -> unprompt.Run:
     made: dict[str, Any] = tiny_recipe(decoder_folder)
     one = made["contexts"]["colours"]
     made["contexts"] = {"one": one, "two": {**one, "student": "{{ text }}, two:"}}
-    rows = [{"id": f"h{n}", "text": text} for n, text in enumerate(["grey", "violet", "gold"])]
+    rows = [{"id": f"h{n}", "text": "grey, violet and gold"[: n % 20 + 2]} for n in range(24)]
     made |= {
         "modules": str(folder),
         "evaluate": {
@@ -87,6 +87,8 @@ def run(folder: Path, decoder_folder: Path) -> unprompt.Run:
 
 
 def numbers(m: dict[str, float], sign: str = "") -> str:
+    if m["low"] is None:
+        return f"{m['mean']:{sign}.3f} (too few)"
     return f"{m['mean']:{sign}.3f} [{m['low']:{sign}.3f}, {m['high']:{sign}.3f}]"
 
 

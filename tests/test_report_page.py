@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -19,7 +18,6 @@ from unprompt.recipe import Recipe, parse
 from unprompt.records import Grade
 from unprompt.report.compare import differences
 from unprompt.report.examples import browser, vanished
-from unprompt.report.verdict import needed
 from unprompt.report.visible import embedded, visible
 from unprompt.store.folder import RunDir
 from unprompt.tools.compare import compare
@@ -85,7 +83,7 @@ def run(decoder_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> unpro
     (folder / "page_letters.py").write_text(LETTERS)
     held = [
         {"id": f"h{n}", "text": f"{word} {n}", "target": "yes" if n % 3 else "no"}
-        for n, word in enumerate(["grey", "violet", "gold"] * 6)
+        for n, word in enumerate(["grey", "violet", "gold"] * 8)
     ]
     sections: dict[str, Any] = {
         "modules": str(folder),
@@ -120,7 +118,7 @@ def test_the_numbers_on_the_page_are_those_of_the_report(run: unprompt.Run) -> N
 def test_the_numbers_are_those_of_a_few_lines_of_pandas(run: unprompt.Run) -> None:
     pytest.importorskip("pandas")
     table, metric = run.examples.to_pandas(), "page_letters:first"
-    assert list(table["id"]) == [f"h{n}" for n in range(18)]
+    assert list(table["id"]) == [f"h{n}" for n in range(24)]
     systems = run.report["contexts"]["colours"]["systems"]
     for system in ("before", "one", "two"):
         own, teacher, values = (
@@ -180,7 +178,7 @@ def test_the_last_students_verdict_is_the_runs(run: unprompt.Run) -> None:
         "verdict": run.report["students"][1]["verdict"],
     }
     assert run.report["students"][0]["verdict"] != "ship", (
-        "18 examples are too few for a margin of 5 points"
+        "24 examples are too few for a margin of 5 points"
     )
     assert (
         "needed" in run.report["students"][0]["reasons"][0]["text"]
@@ -204,13 +202,6 @@ def test_a_new_margin_asks_nobody_again(run: unprompt.Run, monkeypatch: pytest.M
 # -- the verdict -----------------------------------------------------------------------------------
 
 
-def test_examples_needed() -> None:
-    assert needed(10_000, 0.0, 0.0, 0.05) == 60, "the rule of three, however sure it looks"
-    assert needed(100, -0.01, -0.09, 0.05) == math.ceil(100 * (0.08 / 0.04) ** 2)
-    assert needed(100, 0.02, -0.05, 0.05) == 100, "just enough"
-    assert needed(100, -0.05, -0.06, 0.05) is None
-
-
 def judged(run: unprompt.Run, **changes: Any) -> dict[str, Any]:
     """The run's report with other figures of the student `two`."""
     found = json.loads(json.dumps(run.report))
@@ -220,8 +211,16 @@ def judged(run: unprompt.Run, **changes: Any) -> dict[str, Any]:
         "examples": changes.get("examples", 400),
         "extraction_failures": changes.get("failed", 0),
     }
-    mean, low, high = changes.get("change", (0.0, -0.02, 0.02))
-    own["metrics"]["page_letters:first"]["to_teacher"] = {"mean": mean, "low": low, "high": high}
+    for figures, change in (
+        (own, changes.get("change", (0.0, -0.02, 0.02))),
+        (entry["systems"]["before"], changes.get("before", (-0.3, -0.4, -0.2))),
+    ):
+        metric = figures["metrics"]["page_letters:first"]
+        metric["to_teacher"] = dict(zip(("mean", "low", "high"), change, strict=True))
+        metric["needed"] = changes.get("needed", 200)
+    if "dropped" in changes:
+        entry["failed_extractions"]["reasons"] = {"no match": changes["dropped"]}
+    found["recipe"]["report"]["failures"] = changes.get("failures", 0.02)
     entry["cut_at_limit"] = changes.get("cut", 0)
     entry["overlap"]["held-out inputs among the training inputs"] = changes.get("overlap", 0)
     if "drift" in changes:
@@ -235,11 +234,19 @@ def judged(run: unprompt.Run, **changes: Any) -> dict[str, Any]:
     ("changes", "verdict", "says"),
     [
         ({}, "ship", "no worse than the margin"),
-        ({"examples": 59, "change": (0.0, 0.0, 0.0)}, "look closer", "about 60 are needed"),
-        ({"examples": 60, "change": (0.0, 0.0, 0.0)}, "ship", "60 needed"),
-        ({"change": (-0.01, -0.09, 0.07)}, "look closer", "about 1,600 are needed"),
+        ({"examples": 199}, "look closer", "199 held-out examples are too few for the margin"),
+        ({"examples": 200}, "ship", "200 needed"),
+        ({"needed": 1600}, "look closer", "about 1,600 are needed"),
         (
-            {"change": (-0.06, -0.09, -0.03)},
+            {"examples": 9, "change": (0.0, None, None)},
+            "look closer",
+            "+0.0 (too few) to the teacher: 9 held-out examples are too few to tell; about 200",
+        ),
+        ({"before": (0.0, -0.02, 0.02)}, "look closer", "the prompt does not help this model"),
+        ({"before": (-0.3, -0.4, -0.2)}, "ship", "the prompt helps this model"),
+        ({"before": (-0.1, -0.2, 0.0)}, "look closer", "the prompt does not help this model"),
+        (
+            {"change": (-0.06, -0.09, -0.03), "needed": None},
             "look closer",
             "more held-out examples would not mend it",
         ),
@@ -247,6 +254,9 @@ def judged(run: unprompt.Run, **changes: Any) -> dict[str, Any]:
         ({"failed": 9}, "look closer", "could not be extracted"),
         ({"overlap": 1}, "look closer", "may be remembered"),
         ({"cut": 8}, "look closer", "cut at max_new_tokens"),
+        ({"cut": 8, "failures": 1.0}, "look closer", "were cut or dropped"),
+        ({"cut": 1, "failures": 1.0}, "ship", "cut at max_new_tokens"),
+        ({"dropped": 99, "failures": 1.0}, "look closer", "were cut or dropped"),
         ({"drift": 0.2}, "don't ship", "over the limit"),
         ({"drift": 0.05}, "ship", "within the limit"),
     ],
@@ -395,7 +405,7 @@ def test_a_run_shows_itself_in_a_notebook(run: unprompt.Run) -> None:
     assert found.report == json.loads((run.folder / "report.json").read_text("utf-8"))
     shown = Page(found._repr_html_())
     assert all(float(value) == at(found.report, key) for key, value, _ in shown.numbers)
-    assert len(found.examples) == 18
+    assert len(found.examples) == 24
 
 
 # -- a real browser --------------------------------------------------------------------------------
@@ -415,7 +425,7 @@ def opened(chromium: Any, path: Path, **options: Any) -> tuple[Any, list[str]]:
 def test_the_page_opens_from_disk_and_its_filters_work(run: unprompt.Run, chromium: Any) -> None:
     page, errors = opened(chromium, run.folder / "report.html")
     outcomes = run.report["contexts"]["colours"]["systems"]["two"]["outcomes"]
-    assert page.locator(".ex").count() == 18
+    assert page.locator(".ex").count() == 24
     for name, count in outcomes.items():
         page.locator(f"[data-filter={name}]").click()
         assert page.locator(".ex").count() == count, name

@@ -128,7 +128,9 @@ def test_the_grid_of_weights_and_prompts(decoder_folder: Path, tmp_path: Path) -
     shown = {row[0]: row[1:] for row in rows}
     assert len(shown) == len(found["one"]["systems"])
     assert shown["from_plain (plain model, own prompt)"][1] == "-"
-    assert all("[" in cell for cell in shown["teacher_plain (teacher model, student prompt)"])
+    assert all(
+        "(too few)" in cell for cell in shown["teacher_plain (teacher model, student prompt)"]
+    )
     assert any(
         row[0] == "elaborate (base model, teacher prompt)" for row in tables["Context two"][1]
     )

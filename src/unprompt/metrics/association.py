@@ -12,36 +12,43 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unprompt.metrics.statistics import interval
+from unprompt.metrics.statistics import Bounds, Spanned, over_tasks
 
 
 @dataclass(frozen=True, slots=True)
 class Association:
-    """Means with 95 % intervals, (mean, low, high).
+    """Means over tasks with 95 % intervals, (mean, low, high).
 
     Attributes:
         matrix: Row: whose prompt; column: whose inputs and gold, shape (C, C).
         correct: Over the diagonal: the id does its own task. High after successful distilling.
         wrong: Over the rest: the id of one task does the task that another's inputs come from. Low
-            if the student reads the id, high if it goes by the input alone.
+            if the student reads the id, high if it goes by the input alone. An input that several
+            wrong ids are asked with is one observation, the mean over them.
     """
 
     matrix: list[list[float]]
-    correct: tuple[float, float, float]
-    wrong: tuple[float, float, float]
+    correct: Spanned
+    wrong: Spanned
 
 
 def association(
-    values: Mapping[tuple[str, str], Sequence[float]], contexts: Sequence[str]
+    values: Mapping[tuple[str, str], Sequence[float]],
+    contexts: Sequence[str],
+    bounds: Bounds | None,
 ) -> Association:
     """The association matrix.
 
     Args:
-        values: (whose prompt, whose inputs) -> the metric's value for each input.
+        values: (whose prompt, whose inputs) -> the metric's value for each input (or group of
+            inputs), the same inputs in order whosever prompt it is.
         contexts: Order of rows and columns.
+        bounds: Of the values.
     """
     matrix = [[float(np.mean(values[asked, given])) for given in contexts] for asked in contexts]
-    correct = [value for name in contexts for value in values[name, name]]
-    pairs = [(asked, given) for asked in contexts for given in contexts if asked != given]
-    wrong = [value for pair in pairs for value in values[pair]]
-    return Association(matrix, interval(correct), interval(wrong))
+    wrong = [
+        np.mean([values[asked, given] for asked in contexts if asked != given], 0).tolist()
+        for given in contexts
+    ]
+    correct = [values[name, name] for name in contexts]
+    return Association(matrix, over_tasks(correct, bounds), over_tasks(wrong, bounds))

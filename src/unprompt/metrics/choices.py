@@ -12,6 +12,7 @@ import math
 
 import numpy as np
 
+from unprompt.metrics.statistics import SHARE, Bounds
 from unprompt.records import SoftLabels
 
 
@@ -33,6 +34,10 @@ def sequence_logprob(labels: SoftLabels) -> float:
             " tokens"
         )
     return -math.fsum(labels.teacher_nll.tolist())
+
+
+BOUNDS: dict[str, Bounds] = {"score": SHARE, "magnitude": (-1.0, 1.0)}
+"""Between which the figures of `choice` lie."""
 
 
 def choice(right: SoftLabels, wrong: SoftLabels) -> dict[str, float]:

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from unprompt.metrics.statistics import paired_difference
+from unprompt.metrics.statistics import FEWEST, Bounds, Spanned, paired_difference
 
 
 @dataclass(frozen=True, slots=True)
 class Margin:
     """What a context is worth for one task, in the metric's own unit: two (mean, low, high) with 95
-    % bootstrap intervals.
+    % intervals.
 
     Attributes:
         in_context: The teacher with the context minus the teacher without it.
@@ -28,8 +28,8 @@ class Margin:
     """
 
     task: str
-    in_context: tuple[float, float, float]
-    distilled: tuple[float, float, float]
+    in_context: Spanned
+    distilled: Spanned
 
 
 def margin(
@@ -38,6 +38,7 @@ def margin(
     without_context: Sequence[float],
     after: Sequence[float],
     before: Sequence[float],
+    bounds: Bounds | None,
 ) -> Margin:
     """A task's two margins, from the metric's value for each held-out example; the examples of a
     pair are the same, in order.
@@ -52,6 +53,7 @@ def margin(
         without_context: The teacher under the student's prompt, shape (N,).
         after: The student, shape (M,).
         before: The student's base, shape (M,).
+        bounds: Of the metric's values.
 
     Raises:
         ValueError: The two sides of a margin have different numbers of examples, or none.
@@ -63,7 +65,7 @@ def margin(
                 f"task '{task}': the {name} margin has {len(one)} values against {len(other)}: one"
                 " pair for each example"
             )
-    in_context, distilled = (paired_difference(*values) for values in sides.values())
+    in_context, distilled = (paired_difference(*values, bounds) for values in sides.values())
     return Margin(task, in_context, distilled)
 
 
@@ -74,15 +76,16 @@ class Correlation:
     Attributes:
         r: In [-1, 1].
         p: Two-sided p-value of r = 0, for normal margins.
-        low: Lower end of the 95 % interval of r, by Fisher's transformation.
+        low: Lower end of the 95 % interval of r, by Fisher's transformation; None of fewer than 24
+            tasks.
         high: Its upper end.
         tasks: How many tasks.
     """
 
     r: float
     p: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     tasks: int
 
 
@@ -91,7 +94,7 @@ def correlation(margins: Sequence[Margin]) -> Correlation:
     margins' own intervals play no part).
 
     Raises:
-        ValueError: Fewer than four tasks (Fisher's interval needs four), a task named twice, or one
+        ValueError: Fewer than four tasks (r of three says nothing), a task named twice, or one
             of the margins is the same for all tasks, so that r is not defined.
     """
     names = [m.task for m in margins]
@@ -109,5 +112,6 @@ def correlation(margins: Sequence[Margin]) -> Correlation:
                 " defined"
             )
     test: Any = stats.pearsonr(in_context, distilled)
-    numbers = (test.statistic, test.pvalue, *test.confidence_interval(0.95))
-    return Correlation(*map(float, numbers), tasks=len(names))
+    low, high = map(float, test.confidence_interval(0.95))
+    ends = (low, high) if len(names) >= FEWEST else (None, None)
+    return Correlation(float(test.statistic), float(test.pvalue), *ends, tasks=len(names))

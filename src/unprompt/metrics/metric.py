@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from unprompt.metrics.statistics import SHARE, Bounds
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -24,7 +26,7 @@ class Metric:
     is_share: bool = True
     """Whether values go from 0 to 1, the best: shown in percent, differences in points, and held to
     `report.margin` by the verdict. Else they are shown as numbers, and the verdict knows no
-    quality."""
+    quality. It also decides how intervals are computed, whatever values came out."""
     needs_labels: bool = False
     """Whether a completion has to carry soft labels, drawn from the distribution it was written
     from: answers at temperature 1, of a model that is no server."""
@@ -34,3 +36,8 @@ class Metric:
     check: Callable[[str], None] | None = None
     """Called with the metric's place in the recipe before anything is asked; raises `UserError` if
     what the function needs is not installed."""
+
+    @property
+    def bounds(self) -> Bounds | None:
+        """Between which values lie; None: it has no bounds."""
+        return SHARE if self.is_share else None

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from unprompt.report import svg
 from unprompt.report.format import is_share
 from unprompt.report.page import rendered
+from unprompt.report.sections import bar
 
 if TYPE_CHECKING:
     from unprompt.report.schema import Figures, Report, Student
@@ -53,7 +54,7 @@ def _picture(lines: Sequence[tuple[str, int, Student]], context: str) -> Markup:
 
 
 def _point(name: str, tokens: float, m: Figures, colour: int) -> svg.Point:
-    return svg.Point(name, tokens, m["mean"], None, (m["low"], m["high"]), colour)
+    return svg.Point(name, tokens, m["mean"], None, bar(m), colour)
 
 
 def differences(reports: Mapping[str, Any]) -> list[tuple[str, list[str]]]:

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from unprompt.metrics import find_all
+from unprompt.metrics import choices, find_all
 from unprompt.metrics.association import Association
+from unprompt.metrics.statistics import SHARE, Bounds
 from unprompt.recipe import Recipe
 from unprompt.records import Grade, TokenKL
 from unprompt.report.cost import Spending
@@ -73,6 +74,17 @@ class Evidence:
             for name, metric in metrics.items()
             for key in (name, f"{name}_lenient")
         }
+
+    def bounds(self, context: str) -> dict[str, Bounds | None]:
+        """Metric -> between which its values lie; None: it has no bounds."""
+        evaluation = self.recipe.evaluation(context)
+        if evaluation and evaluation.choices:
+            return dict(choices.BOUNDS)
+        return {key: SHARE if share else None for key, share in self.shares(context).items()}
+
+    def groups(self, context: str) -> dict[str, str | None]:
+        """Held-out example -> what `evaluate.group` names."""
+        return {grade.example_id: grade.group for grade in self.grades if grade.context == context}
 
     def all_shares(self, contexts: Sequence[str]) -> bool:
         """Whether the metrics that the contexts' figures are taken of, the first ones, are."""

@@ -7,6 +7,9 @@ from typing import Any
 
 from unprompt.metrics import METRICS
 
+TOO_FEW = "(too few)"
+"""In place of an interval."""
+
 KINDS: dict[str, Callable[[float], str]] = {
     "percent": lambda v: f"{100 * v:.1f}\u00a0%",
     "points": lambda v: difference(v, share=True),
@@ -50,9 +53,14 @@ def difference(number: float, share: bool) -> str:
     return f"{100 * number:+.1f}" if share else f"{number:+.3f}"
 
 
+def ends(m: Any, write: Callable[[float], str]) -> str:
+    """The ends of an interval, or that there are too few examples to give one."""
+    return TOO_FEW if m["low"] is None else f"[{write(m['low'])}, {write(m['high'])}]"
+
+
 def spanned(m: Any, write: Callable[[float], str], first: str = "mean") -> str:
     """A mean (or `value`) with the ends of its interval."""
-    return f"{write(m[first])} [{write(m['low'])}, {write(m['high'])}]"
+    return f"{write(m[first])} {ends(m, write)}"
 
 
 def mean(m: Any, share: bool) -> str:

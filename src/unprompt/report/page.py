@@ -13,7 +13,7 @@ from markupsafe import Markup
 from unprompt.records import Grade
 from unprompt.report import examples, templates
 from unprompt.report.examples import HeldOut
-from unprompt.report.format import is_share, on_page
+from unprompt.report.format import TOO_FEW, is_share, on_page
 from unprompt.report.markdown import recipe
 from unprompt.report.schema import SECTIONS
 from unprompt.report.sections import systems, title_of
@@ -59,9 +59,11 @@ class Shown:
         )
 
     def interval(self, kind: str, *path: Step) -> Markup:
-        """The two ends of an interval, in brackets."""
+        """The two ends of an interval, in brackets, or that there are too few examples for one."""
         if self.find(*path) is None:
             return Markup("")
+        if self.find(*path, "low") is None:
+            return Markup('<span class="ci">{}</span>').format(TOO_FEW)
         return Markup('<span class="ci">[{}, {}]</span>').format(
             self(kind, *path, "low"), self(kind, *path, "high")
         )

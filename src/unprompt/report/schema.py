@@ -25,7 +25,7 @@ from unprompt.report.sections import (
     systems,
 )
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of `report.json` (docs/report.md). It rises when a key goes or changes its meaning; new
 keys may come without."""
 SECTIONS = (
@@ -44,11 +44,11 @@ SECTIONS = (
 
 
 class Interval(TypedDict):
-    """A mean and its 95 % interval."""
+    """A mean and its 95 % interval; null ends: too few to give one."""
 
     mean: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
 class Counted(Interval):
@@ -58,21 +58,23 @@ class Counted(Interval):
 
 
 class Ratio(TypedDict):
-    """A quotient of means and its 95 % interval."""
+    """A quotient of means and its 95 % interval; null ends: too few to give one."""
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
 class Figures(Interval):
     """A metric of one system; `is_share`: shown in percent; against the teacher, the paired
-    difference and the share of the teacher's mean.
+    difference, the share of the teacher's mean, and the examples (or groups) that are needed to
+    hold the difference to the margin.
     """
 
     is_share: NotRequired[bool]
     to_teacher: NotRequired[Interval]
     kept: NotRequired[Ratio | None]
+    needed: NotRequired[int | None]
 
 
 class Confusion(TypedDict):
@@ -242,12 +244,12 @@ class Undefined(TypedDict):
 
 
 class Correlation(TypedDict):
-    """Pearson's r over the tasks."""
+    """Pearson's r over the tasks; null ends of its interval: fewer than 24 tasks."""
 
     r: float
     p: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     tasks: int
 
 

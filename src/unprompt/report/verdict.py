@@ -4,16 +4,17 @@ reads nothing but the report.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
-from unprompt.report.format import difference, is_share
+from unprompt.report.format import change as spanned_change, is_share
 
 if TYPE_CHECKING:
     from unprompt.report.schema import Report, Student, System
 
 ORDER = ("ship", "look closer", "don't ship")
 """Best first; reasons of the kind `note` decide nothing."""
+
+_MOSTLY = 0.5
 
 Reasons = list[tuple[str, str]]
 """What each says, and its text."""
@@ -57,20 +58,6 @@ def _concerned(report: Report, name: str, context: str, measured: set[str]) -> b
     return context in taught or not taught & measured
 
 
-def needed(examples: int, mean: float, low: float, margin: float) -> int | None:
-    """Held-out examples that it takes to say that a student is no worse than the teacher by more
-    than the margin; None: no number of them would.
-
-    The interval's lower end is `mean - c / sqrt(examples)`; it has to come up to `-margin`. And
-    never fewer than `3 / margin`: had none of so few gone wrong, more than the margin of all still
-    might (the rule of three).
-    """
-    least = math.ceil(round(3 / margin, 6))
-    if mean + margin <= 0:
-        return None
-    return max(least, math.ceil(round(examples * ((mean - low) / (mean + margin)) ** 2, 6)))
-
-
 def _student(report: Report, name: str, context: str, systems: dict[str, System]) -> Student:
     teacher, figures = systems["teacher"], systems[name]
     metric = next(iter(figures["metrics"]), None)
@@ -79,7 +66,7 @@ def _student(report: Report, name: str, context: str, systems: dict[str, System]
         "context": context,
         "metric": metric,
         "examples": figures["groups"] or figures["examples"],
-        "examples_needed": None,
+        "examples_needed": figures["metrics"][metric].get("needed") if metric else None,
         "quality": figures["metrics"][metric] if metric else None,
         "teacher_quality": teacher["metrics"][metric] if metric else None,
         "gap_closed": figures.get("gap_closed"),
@@ -98,6 +85,7 @@ def _student(report: Report, name: str, context: str, systems: dict[str, System]
     settings = report["recipe"]["report"]
     reasons = [
         _quality(student, settings["margin"]),
+        *_prompt(student, systems["before"]),
         _answers(figures, settings["failures"]),
         *_lessons(report, name, context),
         _drift(report, name),
@@ -114,13 +102,14 @@ def _quality(student: Student, margin: float) -> tuple[str, str]:
     if not is_share(metric, quality):
         why = f"{metric} has no scale from 0 to 1 that a margin could be measured on"
         return "look closer", f"quality is unknown: {why}"
-    change, n = quality["to_teacher"], student["examples"]
-    wanted = needed(n, change["mean"], change["low"], margin)
-    student["examples_needed"] = wanted
-    mean, low, high = (difference(change[key], share=True) for key in ("mean", "low", "high"))
-    measured = f"{metric} {mean} to the teacher [{low}, {high}]"
+    change, n, wanted = quality["to_teacher"], student["examples"], student["examples_needed"]
+    low, high = change["low"], change["high"]
+    measured = f"{metric} {spanned_change(change, share=True)} to the teacher"
     limit = f"the margin of {100 * margin:g} points"
-    if change["high"] < -margin:
+    if low is None or high is None:
+        more = f"; about {wanted:,} are needed" if wanted else ""
+        return "look closer", f"{measured}: {n} held-out examples are too few to tell{more}"
+    if high < -margin:
         return "don't ship", f"{measured}: worse by more than {limit}"
     if wanted is None:
         more = "more held-out examples would not mend it"
@@ -130,6 +119,22 @@ def _quality(student: Student, margin: float) -> tuple[str, str]:
         return "look closer", f"{measured}: {few}; about {wanted:,} are needed"
     enough = f"on {n:,} held-out examples ({wanted:,} needed)"
     return "ship", f"{measured}: no worse than {limit} allows, {enough}"
+
+
+def _prompt(student: Student, before: System) -> Reasons:
+    """Whether there was anything to distil: a teacher that is better than `before` by more than the
+    noise.
+    """
+    metric = student["metric"]
+    if metric is None or not is_share(metric, before["metrics"][metric]):
+        return []
+    of = before["metrics"][metric].get("to_teacher")
+    if of is None or of["high"] is None:
+        return []
+    measured = f"before has {metric} {spanned_change(of, share=True)} to the teacher"
+    if of["high"] < 0:
+        return [("ship", f"the prompt helps this model: {measured}")]
+    return [("look closer", f"the prompt does not help this model: {measured}")]
 
 
 def _answers(figures: System, limit: float) -> tuple[str, str]:
@@ -157,6 +162,14 @@ def _lessons(report: Report, name: str, context: str) -> Reasons:
                 f" ({cut / lessons:.1%})"
             )
             reasons.append(("look closer" if cut / lessons > limit else "note", text))
+        failed = entry.get("failed_extractions")
+        dropped = sum(failed["reasons"].values()) if failed else 0
+        if cut + dropped > _MOSTLY * (lessons + dropped):
+            text = (
+                f"{cut + dropped} of {lessons + dropped:,} answers to {each}'s inputs were cut or"
+                " dropped: most of what the teacher says was not learned"
+            )
+            reasons.append(("look closer", text))
         reasons += [
             ("look closer", f"{count} {what} ({each}): what is measured there may be remembered")
             for what, count in entry.get("overlap", {}).items()

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from markupsafe import Markup
 
 if TYPE_CHECKING:
+    from unprompt.metrics.statistics import Spanned
     from unprompt.report.evidence import Evidence
-    from unprompt.report.schema import Interval, Report
+    from unprompt.report.schema import Interval, Ratio, Report
 
 _TITLES = {
     "teacher": "teacher (teacher prompt)",
@@ -54,10 +55,21 @@ class Section(NamedTuple):
     pictures: Callable[[Report], Sequence[Picture]] = _none
 
 
-def named(values: tuple[float, float, float]) -> Interval:
+def named(values: Spanned) -> Interval:
     """A mean and the ends of its interval."""
     mean, low, high = values
     return {"mean": mean, "low": low, "high": high}
+
+
+def ratio(values: Spanned) -> Ratio:
+    """A quotient and the ends of its interval."""
+    value, low, high = values
+    return {"value": value, "low": low, "high": high}
+
+
+def bar(m: Interval) -> tuple[float, float] | None:
+    """The ends of a picture's bar; None: no bar."""
+    return None if m["low"] is None or m["high"] is None else (m["low"], m["high"])
 
 
 def title_of(report: Report, system: str) -> str:

@@ -17,7 +17,7 @@ def numbers(evidence: Evidence, report: Report) -> None:
     """The mean over the inputs."""
     if evidence.drift:
         report["drift"] = {
-            student: {**named(interval(nats)), "inputs": len(nats)}
+            student: {**named(interval(nats, None)), "inputs": len(nats)}
             for student, nats in evidence.drift.items()
         }
 

@@ -6,13 +6,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from unprompt.metrics.agreement import krippendorff_alpha
-from unprompt.metrics.statistics import bootstrap, by_group
+from unprompt.metrics.statistics import Bounds, by_group, interval
 from unprompt.report.evidence import Evidence
 from unprompt.report.format import spanned
-from unprompt.report.sections import Section, Table
+from unprompt.report.sections import Section, Table, named
 from unprompt.stages.evaluate.judge import DIFFICULTY, Rubric, Verdict, rubric
 
 if TYPE_CHECKING:
@@ -20,8 +18,8 @@ if TYPE_CHECKING:
 
 
 def numbers(evidence: Evidence, report: Report) -> None:
-    """An example's score is the mean of what its repeats say; means and 95 % bootstrap intervals
-    are over examples (or groups). `agreement` is Krippendorff's alpha (interval) between repeats,
+    """An example's score is the mean of what its repeats say; means and 95 % intervals are
+    over examples (or groups). `agreement` is Krippendorff's alpha (interval) between repeats,
     over all systems' answers; None where it is not defined.
     """
     settings = evidence.recipe.judge
@@ -84,9 +82,10 @@ def _judged(verdicts: Sequence[Verdict], rule: Rubric) -> Judged:
     return {
         "judged": len(things),
         "criteria": {
-            name: _interval([row[name] for row in scores], groups) for name in rule.criteria
+            name: _interval([row[name] for row in scores], groups, (rule.low, rule.high))
+            for name in rule.criteria
         },
-        "overall": _interval(every, groups),
+        "overall": _interval(every, groups, (rule.low, rule.high)),
         "verdicts": sum(v.unjudged is None for v in verdicts),
         "unparsable": sum(v.unjudged is None and None in v.scores.values() for v in verdicts),
         "unjudged": sum(reasons.values()),
@@ -99,15 +98,16 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _interval(values: Sequence[float | None], groups: Sequence[str | None]) -> Counted | None:
+def _interval(
+    values: Sequence[float | None], groups: Sequence[str | None], scale: Bounds
+) -> Counted | None:
     """Mean and interval over the examples that have a value; how many those are."""
     pairs = zip(values, groups, strict=True)
     known = [(value, group) for value, group in pairs if value is not None]
     if not known:
         return None
-    array = np.asarray(by_group([value for value, _ in known], [group for _, group in known]))
-    low, high = bootstrap(array)
-    return {"mean": float(array.mean()), "low": low, "high": high, "examples": len(known)}
+    means = by_group([value for value, _ in known], [group for _, group in known])
+    return {**named(interval(means, scale)), "examples": len(known)}
 
 
 # -- tables ----------------------------------------------------------------------------------------

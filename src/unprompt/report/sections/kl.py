@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unprompt.metrics.statistics import gap_closed
+from unprompt.metrics.statistics import by_group, gap_closed
 from unprompt.records import TokenKL
 from unprompt.report import svg
 from unprompt.report.evidence import Evidence
 from unprompt.report.format import spanned
-from unprompt.report.sections import Picture, Section, colour, of_context
+from unprompt.report.sections import Picture, Section, colour, of_context, ratio
 
 if TYPE_CHECKING:
     from unprompt.report.schema import Context, Positions, Report
@@ -22,22 +23,28 @@ _FEWEST_ANSWERS = 3
 
 
 def numbers(evidence: Evidence, report: Report) -> None:
-    """KL and gap closed of each system, and KL at each place of the answers."""
+    """KL and gap closed of each system, of groups of examples their means; and KL at each place of
+    the answers.
+    """
     for name, kl in evidence.kl.items():
         entry = report["contexts"][name]
         if not kl:
             continue
         assert "systems" in entry
         entry["kl_by_position"] = positions(kl)
+        group_of = evidence.groups(name)
+        means = {
+            system: by_group(tokens.means(), [group_of[id_] for id_ in tokens.example_ids])
+            for system, tokens in kl.items()
+        }
         for system, tokens in kl.items():
-            figures, means = entry["systems"][system], tokens.means()
+            figures = entry["systems"][system]
             figures["kl_nats_per_token"] = {
-                "mean": sum(means) / len(means),
-                "examples": len(means),
+                "mean": fmean(means[system]),
+                "examples": len(tokens.example_ids),
             }
             if system != "before":
-                closed, low, high = gap_closed(kl["before"].means(), means)
-                figures["gap_closed"] = {"value": closed, "low": low, "high": high}
+                figures["gap_closed"] = ratio(gap_closed(means["before"], means[system]))
 
 
 def positions(kl: Mapping[str, TokenKL]) -> Positions:

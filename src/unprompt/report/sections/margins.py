@@ -9,11 +9,11 @@ from unprompt.metrics.margins import correlation, margin
 from unprompt.metrics.statistics import by_group
 from unprompt.report import svg
 from unprompt.report.evidence import Evidence
-from unprompt.report.format import change
-from unprompt.report.sections import Picture, Section, Table, named
+from unprompt.report.format import change, spanned
+from unprompt.report.sections import Picture, Section, Table, bar, named
 
 if TYPE_CHECKING:
-    from unprompt.report.schema import Interval, Report
+    from unprompt.report.schema import Report
 
 
 def numbers(evidence: Evidence, report: Report) -> None:
@@ -37,6 +37,7 @@ def numbers(evidence: Evidence, report: Report) -> None:
             values(without, "teacher"),
             values(context),
             values(without),
+            next(iter(evidence.bounds(context).values())),
         )
         for task, (context, without) in pairs.items()
     ]
@@ -70,7 +71,7 @@ def tables(report: Report) -> list[Table]:
     line = (
         f"no correlation: {c['undefined']}"
         if "undefined" in c
-        else f"Pearson r = {c['r']:.2f} [{c['low']:.2f}, {c['high']:.2f}], p = {c['p']:.3f}, over"
+        else f"Pearson r = {spanned(c, '{:.2f}'.format, 'r')}, p = {c['p']:.3f}, over"
         f" {c['tasks']} tasks"
     )
     columns = ["task", "in context (teachers) [95 %]", "distilled (students) [95 %]"]
@@ -87,8 +88,8 @@ def pictures(report: Report) -> list[Picture]:
             m["task"],
             m["in_context"]["mean"],
             m["distilled"]["mean"],
-            _ends(m["in_context"]),
-            _ends(m["distilled"]),
+            bar(m["in_context"]),
+            bar(m["distilled"]),
         )
         for m in tasks
     ]
@@ -100,10 +101,6 @@ def pictures(report: Report) -> list[Picture]:
             "On the line, what a prompt brings to the teacher comes to the student whole.",
         )
     ]
-
-
-def _ends(m: Interval) -> tuple[float, float]:
-    return m["low"], m["high"]
 
 
 SECTION = Section(numbers, tables, pictures)

@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unprompt.metrics.match import normalise, same
-from unprompt.metrics.statistics import by_group, interval, paired_difference, resampled_means
+from unprompt.metrics.statistics import (
+    SHARE,
+    Bounds,
+    by_group,
+    interval,
+    kept,
+    needed,
+    paired_difference,
+)
 from unprompt.records import Grade
 from unprompt.report import svg
 from unprompt.report.evidence import Evidence
@@ -19,30 +25,45 @@ from unprompt.report.sections import (
     Picture,
     Section,
     Table,
+    bar,
     colour,
     kl,
     named,
     of_context,
+    ratio,
     title_of,
 )
 
 if TYPE_CHECKING:
-    from unprompt.report.schema import Confusion, Context, Figures, Ratio, Report, System
+    from unprompt.report.schema import Confusion, Context, Figures, Report, System
 
 _MOST_LABELS = 40
 """More gold answers than that make no table."""
 
 
+class _Measures(NamedTuple):
+    """What is known of a context's metrics, whatever came out: which are shares, between which
+    bounds values lie, and the margin that a student is held to.
+    """
+
+    shares: Mapping[str, bool]
+    bounds: Mapping[str, Bounds | None]
+    margin: float
+
+
 def numbers(evidence: Evidence, report: Report) -> None:
     """Every system's figures, the teacher's and those before training first."""
     for name, entry in report["contexts"].items():
-        grades, shares = evidence.of(name), evidence.shares(name)
+        grades = evidence.of(name)
         if not grades:
             continue
+        measures = _Measures(
+            evidence.shares(name), evidence.bounds(name), evidence.recipe.report.margin
+        )
         teacher = {grade.example_id: grade for grade in grades.get("teacher", ())}
         seconds = evidence.seconds.get(name, {})
         entry["systems"] = {
-            system: _system(grades[system], teacher, seconds.get(system), shares)
+            system: _system(grades[system], teacher, seconds.get(system), measures)
             for system in sorted(grades, key=lambda s: (s != "teacher", s != "before"))
         }
         if teacher:
@@ -63,15 +84,16 @@ def _system(
     grades: Sequence[Grade],
     teacher: Mapping[str, Grade],
     seconds: float | None,
-    shares: Mapping[str, bool],
+    measures: _Measures,
 ) -> System:
     groups = [g.group for g in grades]
     reference = [teacher[g.example_id] for g in grades] if teacher else []
     metrics = {
         metric: _figures(
+            metric,
             by_group([g.metrics[metric] for g in grades], groups),
             by_group([g.metrics[metric] for g in reference], groups) if teacher else None,
-            shares.get(metric, True),
+            measures,
         )
         for metric in grades[0].metrics
     }
@@ -87,7 +109,7 @@ def _system(
     }
     if teacher and grades[0].system != "teacher":
         agrees = [same(*pair) for pair in zip(grades, reference, strict=True)]
-        figures["agreement"] = named(interval(by_group([float(a) for a in agrees], groups)))
+        figures["agreement"] = named(interval(by_group([float(a) for a in agrees], groups), SHARE))
         first = next(iter(metrics), None)
         pairs = zip(grades, reference, strict=True)
         gains = [g.metrics[first] - t.metrics[first] for g, t in pairs] if first else []
@@ -102,24 +124,18 @@ def _system(
     return figures
 
 
-def _figures(values: list[float], teacher: list[float] | None, share: bool) -> Figures:
-    figures: Figures = {**named(interval(values)), "is_share": share}
+def _figures(
+    metric: str, values: list[float], teacher: list[float] | None, measures: _Measures
+) -> Figures:
+    share, bounds = measures.shares.get(metric, True), measures.bounds[metric]
+    figures: Figures = {**named(interval(values, bounds)), "is_share": share}
     if teacher is not None:
-        figures["to_teacher"] = named(paired_difference(values, teacher))
-        figures["kept"] = _kept(values, teacher) if share else None
+        figures["to_teacher"] = named(paired_difference(values, teacher, bounds))
+        quotient = kept(values, teacher) if bounds == SHARE else None
+        figures["kept"] = ratio(quotient) if quotient else None
+        if share and bounds:
+            figures["needed"] = needed(values, teacher, bounds, measures.margin)
     return figures
-
-
-def _kept(values: Sequence[float], teacher: Sequence[float]) -> Ratio | None:
-    """`mean(values) / mean(teacher)` over the same examples, with its 95 % paired bootstrap
-    interval; None where the teacher's mean is not over 0.
-    """
-    v, t = np.asarray(values, float), np.asarray(teacher, float)
-    if t.mean() <= 0:
-        return None
-    above, below = resampled_means(v, t)
-    low, high = np.percentile(above[below > 0] / below[below > 0], [2.5, 97.5])
-    return {"value": float(v.mean() / t.mean()), "low": float(low), "high": float(high)}
 
 
 def confusion(grades: Sequence[Grade]) -> Confusion | None:
@@ -261,7 +277,7 @@ def pictures(report: Report) -> list[Picture]:
                 system,
                 systems[system]["prompt_tokens"],
                 m["mean"],
-                along=(m["low"], m["high"]),
+                along=bar(m),
                 colour=colour(report, system),
             )
             for system, m in first.items()

@@ -12,6 +12,7 @@ from unprompt.records import BASE, Lesson, TokenKL, Who, student
 from unprompt.stages import lessons
 from unprompt.stages.asks import Ask, of_system
 from unprompt.stages.evaluate import instructions
+from unprompt.stages.evaluate.grade import group_of
 from unprompt.stages.plan import why_not_compared
 from unprompt.stages.prompts import Prompts
 from unprompt.stages.weights import Weights
@@ -147,6 +148,9 @@ def of_instructions(
         place = {id_: n for n, id_ in enumerate(ids)}
         asked = [n for n, prompt in enumerate(prompted) if prompt.example_id in place]
         completions = [answers[teacher][n] for n in asked]
+        evaluation = recipe.evaluation(name)
+        assert evaluation
+        groups = {x.id: group_of(x, evaluation) for x in prompts.inputs.held_out[name]}
         bars = []
         for number, item in enumerate(items, 1):
             built, _ = lessons.build(
@@ -162,7 +166,8 @@ def of_instructions(
             removed = token_kl(weights, teacher.who, built, title)
             at = [place[lesson.example_id] for lesson in built]
             nats = {system: [values.nats[n] for n in at] for system, values in systems.items()}
-            bars.append(instructions.bar(item.text, removed, nats.pop("before"), nats))
+            group = [groups[lesson.example_id] for lesson in built]
+            bars.append(instructions.bar(item.text, removed, nats.pop("before"), nats, group))
         bars.sort(key=lambda each: -each["matters"]["mean"])
         bars_of[name] = {"examples": len(asked), "bars": bars}
     return bars_of

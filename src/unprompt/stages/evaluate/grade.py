@@ -15,6 +15,8 @@ from unprompt.records import Completion, Example, Grade
 from unprompt.stages.lessons import extract as extract_
 from unprompt.stages.templates.render import value
 
+_ROUNDING = 1e-9
+
 
 def check(evaluation: Evaluate, held_out: Sequence[Example], where: str, modules: str) -> None:
     """Before any money is spent: the metrics exist, and the gold answers they need are there and
@@ -159,7 +161,7 @@ def grade(
         for metric_name, metric in wanted.items():
             try:
                 if metric.reads == "completion":
-                    values[metric_name] = float(metric.function(completion))
+                    values[metric_name] = _within(metric, float(metric.function(completion)))
                     continue
                 values[metric_name] = _value(metric, answer, example, evaluation)
                 if evaluation.lenient:
@@ -182,7 +184,17 @@ def _value(metric: Metric, answer: str | None, example: Example, evaluation: Eva
     if answer is None:
         return 0.0
     beside = _source(evaluation, example, "evaluate") if metric.reads == "source" else example
-    return float(metric.function(answer, beside))
+    return _within(metric, float(metric.function(answer, beside)))
+
+
+def _within(metric: Metric, number: float) -> float:
+    """The number, of which intervals take it that it lies between the metric's bounds."""
+    if metric.is_share and not -_ROUNDING <= number <= 1 + _ROUNDING:
+        raise ValueError(
+            f"it gave {number:g}, but a share lies from 0 to 1; a Metric with is_share=False may"
+            " give any number"
+        )
+    return number
 
 
 def _answer(span: extract_.Span | str, completion: Completion) -> str | None:
@@ -222,7 +234,6 @@ def _grade(
     values: dict[str, float],
     evaluation: Evaluate,
 ) -> Grade:
-    group = str(example.fields[evaluation.group]) if evaluation.group else None
     return Grade(
         example.id,
         name,
@@ -234,5 +245,10 @@ def _grade(
         len(completion.token_ids),
         failure,
         values,
-        group,
+        group_of(example, evaluation),
     )
+
+
+def group_of(example: Example, evaluation: Evaluate) -> str | None:
+    """What an example belongs to; None: it is alone."""
+    return str(example.fields[evaluation.group]) if evaluation.group else None

@@ -8,7 +8,7 @@ from typing import Any
 
 import regex
 
-from unprompt.metrics.statistics import gap_closed, interval
+from unprompt.metrics.statistics import by_group, gap_closed, interval
 from unprompt.records import Messages, Prompt
 
 _ITEM = regex.compile(r"^([ \t]*)(?:[-*•‣–]|\(?\d{1,3}[.)]|\(?[a-z][.)])[ \t]+\S.*$", regex.M)
@@ -81,6 +81,7 @@ def bar(
     removed: Sequence[Sequence[float]],
     before: Sequence[Sequence[float]],
     students: Mapping[str, Sequence[Sequence[float]]],
+    groups: Sequence[str | None],
 ) -> dict[str, Any]:
     """How much an instruction matters to the teacher, and how much of that each student has taken
     in.
@@ -94,13 +95,14 @@ def bar(
         removed: For each answer, KL(teacher || teacher without the instruction) of each token, in
             nats.
         before: KL(teacher || before) of the same tokens; so `students`, each by name.
+        groups: Of each answer; those of one group are one observation.
     """
-    mean, low, high = interval([sum(nats) / len(nats) for nats in removed])
-    gap = _weighted(removed, before)
-    matters = mean >= _LEAST and low > 0 and sum(gap) > 0
-    taken: dict[str, dict[str, float] | None] = dict.fromkeys(students)
+    mean, low, high = interval(by_group([sum(nats) / len(nats) for nats in removed], groups), None)
+    gap = by_group(_weighted(removed, before), groups)
+    matters = mean >= _LEAST and (low is None or low > 0) and sum(gap) > 0
+    taken: dict[str, dict[str, float | None] | None] = dict.fromkeys(students)
     for name, values in students.items() if matters else ():
-        share = gap_closed(gap, _weighted(removed, values))
+        share = gap_closed(gap, by_group(_weighted(removed, values), groups))
         taken[name] = dict(zip(("value", "low", "high"), share, strict=True))
     return {"text": text, "matters": {"mean": mean, "low": low, "high": high}, "taken_in": taken}
 

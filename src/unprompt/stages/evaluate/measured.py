@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from unprompt import metrics
 from unprompt.engines.tokens import common_prefix
 from unprompt.metrics.association import Association, association
 from unprompt.metrics.match import same
-from unprompt.metrics.statistics import interval
+from unprompt.metrics.statistics import SHARE, by_group, interval
 from unprompt.recipe import Recipe, Sampling
 from unprompt.records import BASE, JUDGE, Completion, Grade, Prompt, TokenKL, student
 from unprompt.stages.asks import Ask, of_system
@@ -48,7 +49,7 @@ class Measured:
     drift: dict[str, list[float]]
     verdicts: list[judge.Verdict]
     instructions: dict[str, dict[str, Any]]
-    self_agreement: dict[str, dict[str, float]]
+    self_agreement: dict[str, dict[str, Any]]
 
 
 def measure(weights: Weights, prompts: Prompts, answers: Answered) -> Measured:
@@ -123,6 +124,11 @@ def _associations(recipe: Recipe, prompts: Prompts, answers: Answered) -> dict[s
         for ask, completions in answers.items()
         if ask.purpose == "association"
     }
+    firsts = [
+        name for given in chosen if (of := recipe.evaluation(given)) for name in of.metrics[:1]
+    ]
+    found = metrics.find_all(firsts, "evaluate.metrics", recipe.modules).values()
+    bounds = SHARE if all(metric.is_share for metric in found) else None
     for who in (BASE, *map(student, recipe.plan)) if chosen else ():
         system = who.round or "before"
         values: dict[tuple[str, str], list[float]] = {}
@@ -143,18 +149,20 @@ def _associations(recipe: Recipe, prompts: Prompts, answers: Answered) -> dict[s
                     recipe.modules,
                 )
                 metric = evaluation.metrics[0]
-                values[asking, given] = [each.metrics[metric] for each in grades]
-        matrices[system] = association(values, chosen)
+                values[asking, given] = by_group(
+                    [each.metrics[metric] for each in grades], [each.group for each in grades]
+                )
+        matrices[system] = association(values, chosen, bounds)
     return matrices
 
 
 def _self_agreement(
     recipe: Recipe, prompts: Prompts, answers: Answered
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, Any]]:
     """Context -> how often two answers of the teacher to one held-out input, written as `sampling`
     says, are the same.
     """
-    agreement: dict[str, dict[str, float]] = {}
+    agreement: dict[str, dict[str, Any]] = {}
     for ask, completions in answers.items():
         if ask.purpose != "self-agreement":
             continue
@@ -167,7 +175,7 @@ def _self_agreement(
             for k in (0, 1)
         )
         values = [float(same(a, b)) for a, b in zip(first, second, strict=True)]
-        mean, low, high = interval(values)
+        mean, low, high = interval(by_group(values, [each.group for each in first]), SHARE)
         agreement[name] = {"mean": mean, "low": low, "high": high, "examples": len(values)}
     return agreement
 

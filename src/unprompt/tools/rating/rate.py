@@ -21,8 +21,9 @@ from scipy import stats
 from unprompt import recipe
 from unprompt.messages import UserError
 from unprompt.metrics.agreement import krippendorff_alpha
-from unprompt.metrics.statistics import bootstrap, by_group
+from unprompt.metrics.statistics import Bounds, by_group, interval
 from unprompt.records import Grade, as_text
+from unprompt.report.format import spanned
 from unprompt.stages.prompts import rendered
 from unprompt.store.files import fingerprint
 from unprompt.store.folder import RunDir
@@ -247,7 +248,7 @@ def ratings(folder: Path, paths: Sequence[Path]) -> dict[str, Any]:
 def summary(key: Mapping[str, Any], ratings: Ratings) -> dict[str, Any]:
     """What the ratings say. Pure.
 
-    A response's rating is the mean over those who rated it. A system's mean has a 95 % bootstrap
+    A response's rating is the mean over those who rated it. A system's mean has a 95 %
     interval over responses (or groups of examples). Agreement between people is Krippendorff's
     alpha; None where it is not defined. Length bias: Spearman's correlation of a response's rating
     with its length in characters, over all responses and within each system, where no system's
@@ -273,7 +274,9 @@ def summary(key: Mapping[str, Any], ratings: Ratings) -> dict[str, Any]:
         wrote.setdefault((row["context"], row["system"]), []).append(id_)
     contexts: dict[str, dict[str, Any]] = {}
     for context, system in sorted(wrote):
-        contexts.setdefault(context, {})[system] = _figures(wrote[context, system], rows, given)
+        contexts.setdefault(context, {})[system] = _figures(
+            wrote[context, system], rows, given, (key["low"], key["high"])
+        )
     units = list(given.values())
     shown = ("context", "example_id", "system")
     return {
@@ -293,15 +296,18 @@ def summary(key: Mapping[str, Any], ratings: Ratings) -> dict[str, Any]:
 
 
 def _figures(
-    ids: Sequence[str], rows: Mapping[str, Any], given: Mapping[str, Sequence[int]]
+    ids: Sequence[str],
+    rows: Mapping[str, Any],
+    given: Mapping[str, Sequence[int]],
+    scale: Bounds,
 ) -> dict[str, Any]:
     """A system's, from the ids of its responses."""
     rated, rating = [id_ for id_ in ids if given[id_]], None
     if rated:
         means = [float(np.mean(given[id_])) for id_ in rated]
-        array = np.asarray(by_group(means, [rows[id_]["group"] for id_ in rated]))
-        low, high = bootstrap(array)
-        rating = {"mean": float(array.mean()), "low": low, "high": high}
+        groups = [rows[id_]["group"] for id_ in rated]
+        mean, low, high = interval(by_group(means, groups), scale)
+        rating = {"mean": mean, "low": low, "high": high}
     return {
         "responses": len(ids),
         "unrated": len(ids) - len(rated),
@@ -334,7 +340,7 @@ def lines(summary: Mapping[str, Any]) -> list[str]:
         for system, figures in systems.items():
             mean, bias, value, rest = figures["rating"], figures["length_bias"], "not rated", ""
             if mean:
-                value = f"{mean['mean']:.2f} [{mean['low']:.2f}, {mean['high']:.2f}]"
+                value = spanned(mean, "{:.2f}".format)
             if figures["unrated"]:
                 rest = f", {figures['unrated']} of {figures['responses']} unrated"
             if bias and bias["flagged"]:

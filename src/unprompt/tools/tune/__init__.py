@@ -17,11 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unprompt import metrics
 from unprompt.messages import UserError, say
 from unprompt.metrics.statistics import by_group, interval
 from unprompt.recipe import Evaluate, Recipe, Sampling
 from unprompt.recipe.measuring import Tune
 from unprompt.records import BASE, TEACHER, Who
+from unprompt.report.format import spanned
 from unprompt.stages import evaluate
 from unprompt.stages.questions import Question
 from unprompt.store.files import fingerprint, module_digest, writing
@@ -38,7 +40,7 @@ from unprompt.tools.tune.search import (
 if TYPE_CHECKING:
     import optuna
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of `tune.json` and of the trials kept."""
 _STARTUP = 5
 """Trials at random before the TPE sampler models what it saw."""
@@ -207,7 +209,10 @@ def answer(search: Search, combination: Combination) -> dict[str, Any]:
         recipe.modules,
     )
     values = [grade.metrics[wanted.metric] for grade in grades]
-    mean, low, high = interval(by_group(values, [grade.group for grade in grades]))
+    mean, low, high = interval(
+        by_group(values, [grade.group for grade in grades]),
+        metrics.find(wanted.metric, "tune.metric", recipe.modules).bounds,
+    )
     tried = [f"{key} {value!r}" for key, value in settings(wanted, combination).items()]
     say(f"{', '.join([combination[0], *tried])}: {wanted.metric} {mean:.4f}")
     return {
@@ -268,7 +273,7 @@ def table(report: dict[str, Any]) -> tuple[str, list[str], list[list[str]], list
         [
             trial["variant"],
             *(json.dumps(trial["settings"][name]) for name in names),
-            f"{trial['mean']:.4f} [{trial['low']:.4f}, {trial['high']:.4f}]",
+            spanned(trial, "{:.4f}".format),
             f"{trial['prompt_tokens']:.1f}",
             f"{trial['completion_tokens']:.1f}",
             str(trial["failures"]),
