@@ -221,7 +221,7 @@ def test_step_by_step_is_label_loss_and_lambda_times_rationale_loss(
         assert float(loss(model, lessons)) == pytest.approx(
             factor * (label + 0.4 * rationale), rel=1e-5
         )
-    tokens = dict.fromkeys(("label", "rationale"), 0.0)
+    tokens: dict[str, float] = {"label": 0.0, "rationale": 0.0}
     for lesson in lessons:
         tokens[lesson.context] += float(lesson.weights.sum())
     weight = tokens["label"] + 0.4 * tokens["rationale"]

@@ -11,8 +11,8 @@ import torch
 
 from conftest import byte_tokenizer, decoder  # pyright: ignore[reportAttributeAccessIssue]  # of tests/, not of this folder
 from faults.conftest import Counts
-from unprompt.engines.hf import engine as hf
 from unprompt.engines.hf.engine import HFEngine
+from unprompt.engines.hf.members import Members
 from unprompt.messages import UserError
 from unprompt.recipe import Labels, Sampling
 from unprompt.records import Prompt
@@ -39,9 +39,9 @@ def room(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
         return limited
 
-    monkeypatch.setattr(hf._Members, "step", short(hf._Members.step, lambda rest: len(rest[0])))
-    monkeypatch.setattr(hf._Members, "score", short(hf._Members.score, lambda rest: len(rest[0])))
-    monkeypatch.setattr(hf._Members, "join", short(hf._Members.join, lambda rest: len(rest[0])))
+    for name in ("step", "score", "join"):
+        call = short(getattr(Members, name), lambda rest: len(rest[0]))
+        monkeypatch.setattr(Members, name, call)
     return limits
 
 
