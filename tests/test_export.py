@@ -12,9 +12,10 @@ import transformers
 import yaml
 
 import unprompt
-from conftest import tiny_recipe
+from conftest import seq2seq, tiny_recipe
 from unprompt.messages import UserError
-from unprompt.recipe import parse
+from unprompt.recipe import Train, parse
+from unprompt.stages import train
 from unprompt.store.tables import read_grades
 from unprompt.tools import export
 
@@ -105,3 +106,46 @@ def test_sampled_answers_are_exported_as_sampled(decoder_folder: Path) -> None:
         0,
         [1],
     )
+
+
+@pytest.mark.parametrize(
+    "targets", [["lm_head"], ["embed_tokens", "v_proj"], ["lm_head", "q_proj"]]
+)
+@pytest.mark.parametrize("family", ["LlamaForCausalLM", "Qwen2ForCausalLM", "GemmaForCausalLM"])
+def test_a_head_that_was_tied_gets_weights_of_its_own(
+    family: str, targets: list[str], tmp_path: Path
+) -> None:
+    """Merged, saved and read again, it gives the student's numbers."""
+    kind = getattr(transformers, family)
+    config = kind.config_class(
+        vocab_size=50,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        tie_word_embeddings=True,
+        **({"head_dim": 8} if family.startswith("Gemma") else {}),
+    )
+    torch.manual_seed(0)
+    base, ids = kind(config).eval(), torch.arange(6)[None]
+    settings = Train.model_validate({"adapter": {"rank": 2, "targets": targets}})
+    student = train.attach_adapter(base, settings, 0).eval()
+    for name, weight in student.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(weight, std=0.5)
+    with torch.inference_mode():
+        wanted, before = student(ids).logits, base.get_input_embeddings().weight.clone()
+    train.merged(student).save_pretrained(tmp_path / "whole")
+    found = kind.from_pretrained(tmp_path / "whole").eval()
+    with torch.inference_mode():
+        torch.testing.assert_close(found(ids).logits, wanted, rtol=1e-4, atol=1e-4)
+    kept = torch.equal(found.get_input_embeddings().weight, before)
+    assert kept is ("embed_tokens" not in targets), "the test proves nothing"
+
+
+@pytest.mark.parametrize("target", ["lm_head", "shared"])
+def test_an_encoder_decoders_tied_weights_take_no_adapter(target: str) -> None:
+    settings = Train.model_validate({"adapter": {"targets": [target, "q"]}})
+    with pytest.raises(UserError, match="the head is tied to the embeddings"):
+        train.attach_adapter(seq2seq(), settings, 0)

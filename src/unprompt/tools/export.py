@@ -59,7 +59,9 @@ def export(folder: Path, to: Path, round_: str | None, *, merge: bool = True) ->
     with replacing(to) as partial, models.quiet():
         partial.mkdir(parents=True)
         if merge and adapter:
-            model = model.merge_and_unload()
+            from unprompt.stages.train import merged
+
+            model = merged(model)
         settings = generation(recipe, tokenizer, model)
         if merge:
             model.generation_config = settings

@@ -98,33 +98,6 @@ class LessonTrainer(Trainer):
         return loss / num_items_in_batch * self.args.world_size
 
 
-def attach_adapter(model: Any, train: Train, seed: int) -> Any:
-    """The student before training: the model with a fresh LoRA adapter, or the model itself."""
-    adapter: Any = train.adapter
-    if adapter is None:
-        return model.requires_grad_(True)
-    from peft import LoraConfig, get_peft_model
-
-    config = LoraConfig(
-        r=adapter.rank,
-        lora_alpha=adapter.alpha or 2 * adapter.rank,
-        lora_dropout=adapter.dropout,
-        target_modules=adapter.targets
-        if isinstance(adapter.targets, str)
-        else list(adapter.targets),
-        task_type="SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM",
-    )
-    transformers.set_seed(seed)
-    try:
-        return get_peft_model(model, config)
-    except ValueError as error:
-        raise UserError(
-            str(error).splitlines()[0],
-            where="train.adapter.targets",
-            fix="name layers that the model has",
-        ) from None
-
-
 def train(
     student: Any,
     tokenizer: PreTrainedTokenizerBase,
