@@ -12,6 +12,7 @@ from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pyarrow
@@ -664,7 +665,10 @@ def prompt_of(template: Any, **fields: Any) -> str:
         ('{{ input["order-id"] }}/{{ a }}', {"order-id": 7, "a": "x"}, "7/x"),
         ("{{ input }}", {"input": "a column of that name"}, "a column of that name"),
         ("{{ range }} {{ dict }}", {"range": "5 km", "dict": "word"}, "5 km word"),
+        ('{{ input["none"] }}', {"none": "nobody"}, "nobody"),
         ("{{ e | join('; ') }}", {"e": ["a", 2]}, "a; 2"),
+        ("{{ e }}", {"e": [Decimal("1.50"), Decimal(2)]}, "[1.5, 2]"),
+        ("{{ e }}", {"e": UUID(int=7)}, "00000000-0000-0000-0000-000000000007"),
     ],
 )
 def test_a_value_stands_as_a_person_would_write_it(
@@ -688,8 +692,9 @@ def test_a_value_stands_as_a_person_would_write_it(
         ("{{ notes | join(', ') }}", {"notes": ["a", None]}, "a null"),
         ("{{ e.copy }}", {"e": {}}, "builtin_function_or_method"),
         ("{{ text.upper }}", {"text": "a"}, "builtin_function_or_method"),
-        ("{{ self }}", {"self": "mine"}, "TemplateReference"),
-        ("{{ e }}", {"e": b"\x00"}, "bytes"),
+        ("{{ self }}", {"self": "mine"}, r'a field \'self\'.*write input\["self"\]'),
+        ("{{ true }}", {"true": "mine"}, r"a word of Jinja2\'s own"),
+        ("{{ e }}", {"e": b"\x00"}, "bytes.*write it as text into the data"),
         ("{{ e }}", {"e": float("nan")}, "nan is no number"),
         ("{{ e }}", {"e": np.float32("nan")}, "nan is no number"),
         ("{{ e }}", {"e": {"a": float("inf")}}, "what JSON can't hold"),
@@ -702,6 +707,14 @@ def test_what_nobody_would_write_is_refused_with_its_row(
 ) -> None:
     with pytest.raises(UserError, match=said):
         prompt_of(template, **fields)
+
+
+@pytest.mark.parametrize("suffix", ["json", "jsonl"])
+def test_a_name_that_an_object_has_twice_is_refused(suffix: str, tmp_path: Path) -> None:
+    rows = '{"text": "a", "note": {"b": 1, "b": 2}}'
+    (tmp_path / f"d.{suffix}").write_text(f"[{rows}]" if suffix == "json" else rows)
+    with pytest.raises(UserError, match=f"d.{suffix}:1.*the name 'b' twice"):
+        inputs.load(Data(file=str(tmp_path / f"d.{suffix}")), "inputs")
 
 
 def test_a_field_called_as_the_few_shot_examples_is_refused() -> None:

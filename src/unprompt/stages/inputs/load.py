@@ -13,13 +13,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unprompt.messages import UserError
 from unprompt.recipe import Data, Examples
 from unprompt.recipe.names import function, local_path
 from unprompt.records import Example
 from unprompt.store.files import file_digest, first_line, module_digest, path_digest
+
+if TYPE_CHECKING:
+    import pyarrow
 
 
 def load(data: Data, where: str, modules: str | None = None) -> list[Example]:
@@ -129,10 +132,24 @@ def _json(path: Path) -> Iterator[Any]:
     yield from rows
 
 
+class _Twice(Exception):
+    """A name that an object has twice."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise _Twice(next(name for name, many in Counter(n for n, _ in pairs).items() if many > 1))
+    return found
+
+
 def _parsed(text: str, line: int, fix: str) -> Any:
     """The value of a JSON text that begins in this line of its file."""
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_object)
+    except _Twice as error:
+        what = f"an object has the name '{error}' twice"
+        raise _Wrong(what, "rename or remove one of them", line) from None
     except json.JSONDecodeError as error:
         raise _Wrong(f"not JSON: {error.msg}", fix, line + error.lineno - 1) from None
     except RecursionError:
@@ -162,10 +179,53 @@ def _parquet(path: Path) -> Iterator[Any]:
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
+            twice = [n for n, many in Counter(file.schema_arrow.names).items() if many > 1]
+            if twice:
+                raise _Wrong(f"column '{twice[0]}' occurs twice", "rename one of them")
             for batch in file.iter_batches():
-                yield from batch.to_pylist()
-    except pyarrow.ArrowInvalid as error:
+                yield from _values(batch)
+    except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError) as error:
         raise _Wrong(f"not Parquet: {first_line(error)}", "write the file again") from None
+
+
+def _values(batch: pyarrow.RecordBatch) -> Iterator[dict[str, Any]]:
+    """Rows of a Parquet file. Numbers of 16 and 32 bits have the digits that tell them, and maps
+    are objects.
+    """
+    import pyarrow
+
+    columns = []
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            if column.type == pyarrow.time64("ns"):  # Python has no such time
+                column = column.cast(pyarrow.time64("us"))
+            values = column.to_pylist(maps_as_pydicts="strict")
+        except (ValueError, KeyError, OverflowError) as error:
+            what = f"column '{name}' can't be read: {first_line(error)}"
+            raise _Wrong(what, "write it as another type") from None
+        columns.append([_of_type(value, column.type) for value in values])
+    for row in zip(*columns, strict=True):
+        yield dict(zip(batch.schema.names, row, strict=True))
+
+
+def _of_type(value: Any, kind: pyarrow.DataType) -> Any:
+    """A value of Parquet's as Python's."""
+    import numpy as np
+    from pyarrow import types
+
+    if value is None:
+        return None
+    if types.is_float32(kind) or types.is_float16(kind):
+        return float(str(np.dtype(kind.to_pandas_dtype()).type(value)))
+    if types.is_dictionary(kind):
+        return _of_type(value, kind.value_type)
+    if types.is_map(kind):
+        return {key: _of_type(each, kind.item_type) for key, each in value.items()}
+    if types.is_struct(kind):
+        return {part.name: _of_type(value[part.name], part.type) for part in kind}
+    if isinstance(value, list):
+        return [_of_type(each, kind.value_type) for each in value]
+    return value
 
 
 _FORMATS: dict[str, Callable[[Path], Iterator[Any]]] = {

@@ -29,6 +29,13 @@ def _compile(source: str) -> jinja2.Template:
     return _JINJA.from_string(source)
 
 
+@functools.lru_cache(maxsize=256)
+def _jinjas_own(source: str) -> frozenset[str]:
+    """Words of a template that mean something of Jinja2's, whatever the data call so."""
+    words = {text for _, kind, text in _JINJA.lex(source) if kind == "name"}
+    return frozenset(words & {"true", "false", "none", "True", "False", "None", "self"})
+
+
 @functools.lru_cache(maxsize=64)
 def _expression(source: str) -> Any:
     return _JINJA.compile_expression(source, undefined_to_none=False)
@@ -172,6 +179,13 @@ def _value(expression: str, variables: Mapping[str, Any], example: Example, wher
 
 def _rendered(source: str, variables: Mapping[str, Any], example: Example, where: str) -> str:
     with _explained(variables, example, where):
+        if hidden := _jinjas_own(source) & example.fields.keys():
+            name = min(hidden)
+            raise UserError(
+                f"input '{example.id}' has a field '{name}', which is a word of Jinja2's own",
+                where=where,
+                fix=f'write input["{name}"] for the field, or rename it',
+            )
         return _JINJA.text(lambda: _compile(source), variables)
 
 
@@ -182,6 +196,8 @@ def _explained(variables: Mapping[str, Any], example: Example, where: str) -> It
     try:
         yield
         return
+    except UserError:
+        raise
     except jinja2.TemplateSyntaxError as error:
         what, where = f"not a Jinja2 template: {error.message}", f"{where}, line {error.lineno}"
         fix = f"mend the braces{_odd_names(example)}"
@@ -190,10 +206,12 @@ def _explained(variables: Mapping[str, Any], example: Example, where: str) -> It
         names = sorted(variables.keys() - ({"input"} - example.fields.keys()))
         fix = f"the data has: {', '.join(names)}{_odd_names(example)}"
     except sandbox.NoText as error:
-        nulls = [name for name, each in example.fields.items() if each is None]
         what = f"{error} would stand in the prompt of input '{example.id}'"
-        what += f" (null there: {', '.join(nulls)})" if nulls else ""
-        fix = f'write {{{{ {nulls[0] if nulls else "field"} or "" }}}}, or leave such rows out'
+        fix = "take another field, or write it as text into the data"
+        if "null" in str(error):
+            nulls = [name for name, each in example.fields.items() if each is None]
+            what += f" (null there: {', '.join(nulls)})" if nulls else ""
+            fix = f'write {{{{ {nulls[0] if nulls else "field"} or "" }}}}, or leave such rows out'
     except MemoryError:
         what = f"takes too much memory on input '{example.id}'"
     except Exception as error:  # whatever the template's own expressions raise, and the sandbox

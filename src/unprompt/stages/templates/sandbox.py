@@ -20,6 +20,7 @@ import math
 import resource
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -64,7 +65,7 @@ def shown(value: Any) -> str:
         if not math.isfinite(value):
             raise NoText(f"{value} is no number")
         return repr(value) if isinstance(value, float) else f"{value:f}"
-    if isinstance(value, datetime.date | datetime.time | datetime.timedelta):
+    if isinstance(value, datetime.date | datetime.time | datetime.timedelta | uuid.UUID):
         if value != value:  # pandas' NaT
             raise NoText(f"{value} is no time")
         return str(value)
@@ -90,8 +91,13 @@ def as_json(value: Any, indent: int | None = None) -> str:
 
 
 def _in_json(value: Any) -> Any:
-    """What JSON has no word for: a number of NumPy's is a number, the rest is text."""
-    return _number(value) if isinstance(value, np.generic) else shown(value)
+    """What JSON has no word for: a number stays one where JSON can hold it, the rest is text."""
+    if isinstance(value, np.generic):
+        return _number(value)
+    if isinstance(value, decimal.Decimal) and value.is_finite():
+        number = int(value) if value == value.to_integral_value() else float(value)
+        return number if decimal.Decimal(str(number)) == value else shown(value)
+    return shown(value)
 
 
 def _number(value: np.generic) -> Any:
@@ -100,7 +106,7 @@ def _number(value: np.generic) -> Any:
 
 
 _OF_TEXT = (
-    *("capitalize", "center", "escape", "e", "format", "forceescape", "indent", "lower"),
+    *("capitalize", "center", "escape", "e", "forceescape", "indent", "lower"),
     *("replace", "string", "striptags", "title", "trim", "truncate", "upper", "urlize"),
     *("wordcount", "wordwrap"),
 )
@@ -123,16 +129,34 @@ def _text(value: Any) -> Any:
     return shown(value) if value is None else value
 
 
-def _without_nulls(method: Any) -> Any:
-    """A text's `format`, which makes no text of a null."""
+def _put_in(value: Any) -> Any:
+    """What `%` and `format` put into a text: numbers, which they may round, and text."""
+    written = shown(value)
+    plain = isinstance(value, int | float | decimal.Decimal) and not isinstance(value, bool)
+    return value if plain else written
+
+
+def _formatting(method: Any) -> Any:
+    """A text's `format` or `format_map`, which writes values as everywhere."""
 
     @functools.wraps(method)
     def checked(*args: Any, **more: Any) -> Any:
-        for each in (*args, *more.values()):
-            _text(each)
-        return method(*args, **more)
+        if method.__name__ == "format_map":
+            return method(*map(_each_put_in, args))
+        return method(*map(_put_in, args), **_each_put_in(more))
 
     return checked
+
+
+def _each_put_in(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _put_in(each) for name, each in values.items()}
+
+
+def _format(value: Any, *args: Any, **more: Any) -> str:
+    """The filter `format`."""
+    if args and more:
+        raise ValueError("format takes values by place or by name, not both")
+    return shown(value) % (_each_put_in(more) or tuple(map(_put_in, args)))
 
 
 def _join(value: Any, d: str = "", attribute: str | int | None = None) -> str:
@@ -149,7 +173,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def __init__(self) -> None:
         super().__init__(undefined=jinja2.StrictUndefined, autoescape=False, finalize=shown)
         self.filters |= {name: _of_text(self.filters[name]) for name in _OF_TEXT}
-        self.filters |= {"tojson": as_json, "join": _join}
+        self.filters |= {"tojson": as_json, "join": _join, "format": _format}
         del self.globals["lipsum"]  # a loop that counts no turns, as the filter slice is
         del self.filters["slice"]
         self._here = threading.local()
@@ -179,8 +203,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         if isinstance(obj, Mapping) and attribute in obj:
             return obj[attribute]
         found = super().getattr(obj, attribute)
-        makes_text = isinstance(obj, str) and attribute == "format"
-        return _without_nulls(found) if makes_text else found
+        makes_text = isinstance(obj, str) and attribute in ("format", "format_map")
+        return _formatting(found) if makes_text else found
 
     def turn(self) -> None:
         """Called by each turn of a loop."""
@@ -194,10 +218,14 @@ class Sandbox(ImmutableSandboxedEnvironment):
             raise SecurityError(f"it took over {SECONDS:g} s")
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """A product or a power, unless it would be huge; `%` that makes no text of a null."""
+        """A product or a power, unless it would be huge; `%` that writes values as everywhere."""
         if operator == "%" and isinstance(left, str):
-            for each in right if isinstance(right, tuple) else (right,):
-                _text(each)
+            if isinstance(right, tuple):
+                right = tuple(map(_put_in, right))
+            elif isinstance(right, dict) and "%(" in left:
+                right = _each_put_in(right)
+            else:
+                right = _put_in(right)
         for one, other in ((left, right), (right, left)):
             if (
                 operator == "*"
