@@ -292,3 +292,7 @@ class TokenKL:
     def means(self) -> list[float]:
         """Nats per token of each answer."""
         return [float(np.mean(values)) for values in self.nats]
+
+    def sums(self) -> list[float]:
+        """Nats of each answer."""
+        return [float(np.sum(values)) for values in self.nats]

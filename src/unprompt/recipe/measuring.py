@@ -253,6 +253,9 @@ class Report(Section):
     watch: Annotated[int, Field(ge=0)] = 4
     """Parts of the training behind each of which gap closed is measured on held-out inputs (on at
     most 32 of each context). 0: only at the end."""
+    sampled: Annotated[int, Field(ge=0)] = 64
+    """Held-out examples of each context that the teacher answers once more, sampling at temperature
+    1, so that gap closed is measured on what it may say, too, beside what is graded. 0: none."""
     self_agreement: Annotated[int, Field(ge=0)] = 0
     """Held-out examples of each context that the teacher answers twice as `sampling` says, to see
     how often it agrees with itself. 0: none."""

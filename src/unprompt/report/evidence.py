@@ -27,6 +27,7 @@ class Evidence:
         grades: Of all systems.
         kl: Context -> `before` and rounds -> KL(teacher || system) on each held-out example's
             answer.
+        kl_sampled: The same on answers that the teacher sampled.
         seconds: Context -> system -> measured seconds a call.
         rounds: Round -> what it was taught, steps, first and last loss.
         folder: Where the last round's student lies, as the printed commands name it.
@@ -46,6 +47,7 @@ class Evidence:
     seconds: Mapping[str, Mapping[str, float | None]]
     rounds: Mapping[str, Mapping[str, Any]]
     folder: str
+    kl_sampled: Mapping[str, Mapping[str, TokenKL]] = field(default_factory=dict)
     associations: Mapping[str, Association] = field(default_factory=dict)
     drift: Mapping[str, Sequence[float]] = field(default_factory=dict)
     verdicts: Sequence[Verdict] = ()

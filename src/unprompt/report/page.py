@@ -16,7 +16,7 @@ from unprompt.report.examples import HeldOut
 from unprompt.report.format import TOO_FEW, is_share, on_page
 from unprompt.report.markdown import recipe
 from unprompt.report.schema import SECTIONS
-from unprompt.report.sections import systems, title_of
+from unprompt.report.sections import kl, systems, title_of
 from unprompt.report.visible import embedded, visible
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ def page(report: Report, rows: Sequence[HeldOut], grades: Sequence[Grade]) -> st
         "page.html",
         report,
         title_of=partial(title_of, report),
+        form=f"{kl.FORM[0].upper()}{kl.FORM[1:]}.",
         browser=Markup(embedded(browser)),
         prompts=prompts,
         last=last,

@@ -63,6 +63,7 @@ def write(
             measured.seconds,
             trained,
             str(files.round(list(recipe.plan)[-1]).folder),
+            kl_sampled=measured.kl_sampled,
             associations=measured.associations,
             drift=measured.drift,
             verdicts=measured.verdicts,

@@ -17,6 +17,7 @@ Purpose = Literal[
     "lessons",
     "hint",
     "held-out",
+    "sampled",
     "self-agreement",
     "association",
     "drift",
@@ -79,6 +80,7 @@ class Ask:
             return f"{self.context}: {self.system.name} on held-out{behind}{part}"
         return {
             "lessons": f"{self.context}: {self.who} answers",
+            "sampled": f"{self.context}: {self.who} samples on held-out",
             "self-agreement": f"{self.context}: {self.who} against itself",
             "association": f"{self.part}: {self.who} on examples of {self.context}",
         }.get(self.purpose, f"{self.purpose}: {self.who} answers")
@@ -110,7 +112,7 @@ class Plan:
 
     def measured(self, who: Who) -> list[Ask]:
         """What these weights are asked so that they can be measured, or others by them."""
-        return self.of("held-out", "self-agreement", "association", "drift", who=who)
+        return self.of("held-out", "sampled", "self-agreement", "association", "drift", who=who)
 
     def sizes(self, recipe: Recipe) -> Sizes:
         """Whose weights -> what they are asked at most, equal questions once; and whether that is

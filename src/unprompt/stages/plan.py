@@ -33,6 +33,7 @@ def plan(recipe: Recipe, prompts: Prompts) -> Plan:
     for who in (TEACHER, BASE, *map(student, recipe.plan)):
         for context in prompts.inputs.held_out:
             asks += _held_out(recipe, prompts, who, context, notes)
+    asks += _sampled(recipe, prompts, asks)
     asks += _self_agreement(recipe, prompts, asks)
     asks += [*_association(recipe, prompts), *_drift(recipe, prompts)]
     asks += _judge(recipe, prompts, asks)
@@ -179,6 +180,19 @@ def _as_student_reads(prompts: Prompts, context: str, side: Side, notes: list[st
         return None
 
 
+def _sampled(recipe: Recipe, prompts: Prompts, asks: Sequence[Ask]) -> Iterator[Ask]:
+    """What the teacher may say to held-out inputs, for KL, where there is one."""
+    for context, side in prompts.held_teacher.items():
+        evaluation, teacher = recipe.evaluation(context), of_system(asks, context, "teacher")
+        count = min(recipe.report.sampled, len(side.prompts))
+        if not (count and teacher and evaluation) or why_not_compared(prompts, teacher.who):
+            continue
+        plain = {"temperature": 1.0, "top_p": 1.0}
+        sampling = recipe.sampling_of(evaluation).model_copy(update=plain)
+        question = Question(teacher.who, side.first(count), sampling, EVALUATION_LABELS)
+        yield Ask("sampled", context, teacher.who, question)
+
+
 def _self_agreement(recipe: Recipe, prompts: Prompts, asks: Sequence[Ask]) -> Iterator[Ask]:
     """Two answers of the teacher to one held-out input, written as `sampling` says."""
     for context, side in prompts.held_teacher.items():
@@ -255,6 +269,8 @@ def _passes(recipe: Recipe, prompts: Prompts, asks: Sequence[Ask]) -> Iterator[P
             continue
         for who in students:
             yield Pass("KL", who, prompts.held_student[context])
+            if recipe.report.sampled:
+                yield Pass("KL", who, prompts.held_student[context].first(recipe.report.sampled))
         first = replace(side.first(recipe.report.instructions), prefix=(0,))
         for _ in instructions.find(first.prompts):
             yield Pass("instructions", teacher.who, first)

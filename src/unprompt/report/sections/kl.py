@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from unprompt.report.format import spanned
 from unprompt.report.sections import Picture, Section, colour, of_context, ratio
 
 if TYPE_CHECKING:
-    from unprompt.report.schema import Context, Positions, Report
+    from unprompt.report.schema import Closeness, Context, Positions, Report
 
 _FEWEST_ANSWERS = 3
 """A mean over fewer answers is not drawn."""
@@ -33,18 +33,43 @@ def numbers(evidence: Evidence, report: Report) -> None:
         assert "systems" in entry
         entry["kl_by_position"] = positions(kl)
         group_of = evidence.groups(name)
-        means = {
-            system: by_group(tokens.means(), [group_of[id_] for id_ in tokens.example_ids])
-            for system, tokens in kl.items()
-        }
-        for system, tokens in kl.items():
-            figures = entry["systems"][system]
-            figures["kl_nats_per_token"] = {
+        for system, figures in closeness(kl, group_of).items():
+            entry["systems"][system].update(figures)  # type: ignore[typeddict-item]
+        for system, figures in closeness(evidence.kl_sampled.get(name, {}), group_of).items():
+            entry["systems"][system]["sampled"] = figures
+
+
+def closeness(
+    kl: Mapping[str, TokenKL], group_of: Mapping[str, str | None]
+) -> dict[str, Closeness]:
+    """System -> how close it is to the teacher on some answers, by answer and by token."""
+    found: dict[str, Closeness] = {}
+    means, sums = dict[str, list[float]](), dict[str, list[float]]()
+    for system, tokens in kl.items():
+        groups = [group_of[id_] for id_ in tokens.example_ids]
+        means[system] = by_group(tokens.means(), groups)
+        sums[system] = _totals(tokens.sums(), groups)
+        figures: Closeness = {
+            "kl_nats_per_token": {
                 "mean": fmean(means[system]),
+                "by_token": sum(sums[system]) / sum(map(len, tokens.nats)),
                 "examples": len(tokens.example_ids),
             }
-            if system != "before":
-                figures["gap_closed"] = ratio(gap_closed(means["before"], means[system]))
+        }
+        if system != "before":
+            figures["gap_closed"] = ratio(gap_closed(means["before"], means[system]))
+            figures["gap_closed_by_token"] = ratio(gap_closed(sums["before"], sums[system]))
+        found[system] = figures
+    return found
+
+
+def _totals(values: Sequence[float], groups: Sequence[str | None]) -> list[float]:
+    """The sum of each group's values."""
+    totals: dict[object, float] = {}
+    for n, (value, group) in enumerate(zip(values, groups, strict=True)):
+        key = n if group is None else group
+        totals[key] = totals.get(key, 0.0) + value
+    return list(totals.values())
 
 
 def positions(kl: Mapping[str, TokenKL]) -> Positions:
@@ -63,6 +88,13 @@ def positions(kl: Mapping[str, TokenKL]) -> Positions:
     return {"answers": reach[:shown], "systems": means, "left_out": len(reach) - shown}
 
 
+FORM = (
+    "gap closed goes by every token of the teacher's answers, most of which are form: it can be"
+    " high where answers are wrong, and low where they are right"
+)
+"""What gap closed does not show."""
+
+
 def lines(entry: Context) -> list[str]:
     """Gap closed by each student, or why there is none; they stand beneath the systems."""
     systems: Any = entry.get("systems", {})
@@ -75,8 +107,20 @@ def lines(entry: Context) -> list[str]:
             f"gap closed{'' if system == 'after' else ' by ' + system}:"
             f" {spanned(figures['gap_closed'], '{:.1%}'.format, 'value')} of KL(teacher ||"
             f" student), {before['mean']:.3f} -> {after['mean']:.3f} nats per token, the"
-            f" mean over the answers to {after['examples']} held-out inputs"
+            f" mean over the answers to {after['examples']} held-out inputs; the mean over their"
+            f" tokens: {spanned(figures['gap_closed_by_token'], '{:.1%}'.format, 'value')}"
         )
+        if sampled := figures.get("sampled"):
+            by_answer, by_token = (
+                spanned(sampled[key], "{:.1%}".format, "value")
+                for key in ("gap_closed", "gap_closed_by_token")
+            )
+            said.append(
+                f"  on what the teacher samples ({sampled['kl_nats_per_token']['examples']}"
+                f" inputs): {by_answer} over answers, {by_token} over tokens"
+            )
+    if said:
+        said.append(FORM)
     if "kl_left_out" in entry:
         said.append(f"no KL(teacher || student) and no gap closed: {entry['kl_left_out']}")
     return said

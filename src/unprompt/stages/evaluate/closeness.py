@@ -27,11 +27,18 @@ _WATCHED = 32
 """Held-out inputs that are looked at while a student trains."""
 
 
-def held(recipe: Recipe, prompts: Prompts, answers: Answered, context: str) -> list[Lesson] | str:
+def held(
+    recipe: Recipe, prompts: Prompts, answers: Answered, context: str, *, sampled: bool = False
+) -> list[Lesson] | str:
     """What the teacher answered to a context's held-out inputs, behind the student's prompts; where
     that can't be compared, why.
+
+    Args:
+        sampled: Not the graded answers, but those that it sampled for this (of fewer inputs).
     """
     ask = of_system(list(answers), context, "teacher")
+    if sampled:
+        ask = next((a for a in answers if (a.purpose, a.context) == ("sampled", context)), None)
     if ask is None:
         return []
     if why := why_not_compared(prompts, ask.who):
@@ -42,7 +49,7 @@ def held(recipe: Recipe, prompts: Prompts, answers: Answered, context: str) -> l
     except UserError as error:
         return error.what
     return lessons.build(
-        prompts.held_student[context].prompts,
+        prompts.held_student[context].prompts[: len(completions)],
         completions,
         prompts.readers.student,
         recipe.contexts[context].extract,
@@ -75,17 +82,20 @@ def token_kl(weights: Weights, who: Who, asked: Sequence[Lesson], title: str) ->
 
 
 def to_teacher(
-    weights: Weights, prompts: Prompts, answers: Answered
+    weights: Weights, prompts: Prompts, answers: Answered, *, sampled: bool = False
 ) -> tuple[dict[str, dict[str, TokenKL]], dict[str, str]]:
     """Context -> `before` and each round -> KL(teacher || system); and the contexts that are left
     out, with the reason.
+
+    Args:
+        sampled: As in `held`.
     """
     from unprompt.stages.train import kl
 
     recipe, tokenizer = weights.recipe, prompts.readers.student.tokenizer
     of_context, left_out = dict[str, list[Lesson]](), dict[str, str]()
     for name in prompts.inputs.held_out:
-        said = held(recipe, prompts, answers, name)
+        said = held(recipe, prompts, answers, name, sampled=sampled)
         if isinstance(said, str):
             left_out[name] = said
         elif said:
@@ -97,7 +107,8 @@ def to_teacher(
     for who in (BASE, *map(student, recipe.plan)):
         system = who.round or "before"
         for name, own in of_context.items():
-            nats = token_kl(weights, who, own, f"{name}: KL of {system}")
+            on = " on sampled answers" if sampled else ""
+            nats = token_kl(weights, who, own, f"{name}: KL of {system}{on}")
             ids = [lesson.example_id for lesson in own]
             values[name][system] = TokenKL(ids, pieces[name], nats)
     return values, left_out

@@ -33,6 +33,7 @@ class Measured:
         grades: Of every system's answers.
         seconds: Context -> system -> measured seconds a call; None if nobody noted them.
         kl: Context -> `before` and each round -> KL(teacher || system).
+        kl_sampled: The same on answers that the teacher sampled.
         kl_left_out: Context -> why it has no KL.
         associations: System -> its association matrix.
         drift: Round -> KL(base || student) of each unrelated input.
@@ -44,6 +45,7 @@ class Measured:
     grades: list[Grade]
     seconds: dict[str, dict[str, float | None]]
     kl: dict[str, dict[str, TokenKL]]
+    kl_sampled: dict[str, dict[str, TokenKL]]
     kl_left_out: dict[str, str]
     associations: dict[str, Association]
     drift: dict[str, list[float]]
@@ -65,6 +67,7 @@ def measure(weights: Weights, prompts: Prompts, answers: Answered) -> Measured:
         grades,
         _seconds(answers),
         kl,
+        closeness.to_teacher(weights, prompts, answers, sampled=True)[0],
         left_out,
         _associations(recipe, prompts, answers),
         closeness.drift(weights, prompts, answers),

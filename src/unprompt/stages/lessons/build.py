@@ -104,9 +104,9 @@ def build(
         completions: The teacher's, with labels.
         reader: The student's.
         rule: f.
-        end_token: Teach the end token after an answer that is finished: the teacher's own, with its
-            label, where the teacher itself ended there; else the one that belongs to the prompt
-            (`own_end`), certain, since f ends the answer there.
+        end_token: Where f ends an answer that its teacher did not end there, teach the end token
+            that belongs to the prompt (`own_end`), certain. Where the teacher ended it, its own
+            end token is taught, with its label, in any case.
         writer: The tokenizer of a teacher that has another one than the student: the text of the
             tokens that f keeps is tokenised anew, each token its own label.
         window: Longest lesson, of those that are tokenised anew: nobody could know their length
@@ -151,7 +151,7 @@ def _answer(
 
     Args:
         ends: Ids at which the student's answers end.
-        end: The one that is taught where the teacher wrote none of them; None: none is taught.
+        end: The one that is taught where the teacher wrote none of them; None: none is, then.
     """
     if isinstance(span, str):
         return span
@@ -172,11 +172,13 @@ def _answer(
     if not ends.isdisjoint(ids):
         return "the student's end token inside the answer"
     cut = completion.stop == "length" and span.end >= len(completion.text.rstrip())
-    if cut or end is None:
+    if cut:
         return ids, labels, cut
     written = completion.token_ids[stop:]
     if writer is None and len(written) == 1 and written[0] in ends:
         return (*ids, *written), completion.labels.slice(start, stop + 1), cut
+    if end is None:
+        return ids, labels, cut
     return (*ids, end), labels.then_hard(end), cut
 
 
