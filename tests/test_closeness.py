@@ -25,7 +25,7 @@ KL = {
 
 
 def test_over_answers_and_over_tokens_by_hand() -> None:
-    found = closeness(KL, dict.fromkeys("abc"))
+    found: Any = closeness(KL, dict.fromkeys("abc"))
     assert found["before"]["kl_nats_per_token"] == {
         "mean": pytest.approx((2 + 2 + 4) / 3),
         "by_token": pytest.approx(18 / 6),
@@ -38,7 +38,7 @@ def test_over_answers_and_over_tokens_by_hand() -> None:
 
 
 def test_groups_are_means_of_answers_and_sums_of_tokens() -> None:
-    after = closeness(KL, {"a": "x", "b": None, "c": "x"})["after"]
+    after: Any = closeness(KL, {"a": "x", "b": None, "c": "x"})["after"]
     assert after["gap_closed"]["value"] == pytest.approx(1 - (0.35 + 1) / (3 + 2))
     assert after["gap_closed_by_token"]["value"] == pytest.approx(1 - 2.6 / 18)
 

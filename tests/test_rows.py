@@ -163,7 +163,7 @@ def shortest(value: Any, kind: Any) -> Any:
         inner = kind.value_type if kind else None
         return [shortest(each, inner) for each in value]
     if isinstance(value, dict):
-        structs = kind is not None and pa.types.is_struct(kind)
+        structs = pa.types.is_struct(kind) if kind else False
         return {
             name: shortest(each, kind.field(name).type if structs else kind and kind.item_type)
             for name, each in value.items()

@@ -23,7 +23,7 @@ from unprompt.engines.hf.engine import HFEngine
 from unprompt.recipe import Extract, Labels, Lessons, Recipe, Sampling, parse
 from unprompt.records import Grade, Lesson, Prompt, SoftLabels
 from unprompt.stages import lessons as lessons_
-from unprompt.stages.lessons import shots
+from unprompt.stages.lessons import select, shots
 from unprompt.stages.train.loop import LessonTrainer
 from unprompt.stages.train.loss import batch_kl, collate
 from unprompt.store.tables import read_grades, write_grades
@@ -268,13 +268,13 @@ def test_random_shots_are_others_in_every_epoch_and_the_same_for_a_seed(tokenize
     assert told == [[ahead(x) for x in epoch] for epoch in again]
     assert told[0] != told[1] != told[2]
     assert len({id_ for epoch in told for own in epoch for id_ in own}) == 5
-    for select in ("fixed", "nearest"):
-        assert len(packed(gold(tokenizer), tokenizer, epochs=3, n=3, select=select).epochs) == 1
+    for how in ("fixed", "nearest"):
+        assert len(packed(gold(tokenizer), tokenizer, epochs=3, n=3, select=how).epochs) == 1
 
 
 def test_nearest_shots_are_the_nearest_by_tf_idf() -> None:
     texts = ["red apple pie", "green apple", "a fast car", "a fast red car", "sky"]
-    near = shots._nearest(texts, 2)
+    near = select._nearest(texts, 2)
     assert near[2][-1] == 3, "the nearest stands last, beside the question"
     assert near[1][-1] == 0
     from sklearn.feature_extraction.text import TfidfVectorizer

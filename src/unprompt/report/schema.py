@@ -84,22 +84,20 @@ class Confusion(TypedDict):
     counts: list[list[int]]
 
 
-class Closeness(TypedDict):
+class Closeness(TypedDict, total=False):
     """KL(teacher || system) on answers of the teacher, in nats per token: `mean` over `examples` of
     the mean over an answer's tokens, `by_token` over the tokens of all; of a student the share of
     KL(teacher || before) that is gone, by each of the two.
     """
 
     kl_nats_per_token: dict[str, float]
-    gap_closed: NotRequired[Ratio]
-    gap_closed_by_token: NotRequired[Ratio]
+    gap_closed: Ratio
+    gap_closed_by_token: Ratio
 
 
-class System(TypedDict):
+class System(Closeness):
     """One system on one context's held-out examples; `outcomes`: examples that are `lost`, `won`,
-    `changed` or `failed` against the teacher; `kl_nats_per_token`, `gap_closed` and
-    `gap_closed_by_token` as in `Closeness`, on the graded answers; `sampled`: on answers that the
-    teacher sampled.
+    `changed` or `failed` against the teacher; `sampled`: closeness on answers that it sampled.
     """
 
     examples: int
@@ -113,9 +111,6 @@ class System(TypedDict):
     confusion: NotRequired[Confusion | None]
     agreement: NotRequired[Interval]
     outcomes: NotRequired[dict[str, int]]
-    kl_nats_per_token: NotRequired[dict[str, float]]
-    gap_closed: NotRequired[Ratio]
-    gap_closed_by_token: NotRequired[Ratio]
     sampled: NotRequired[Closeness]
 
 

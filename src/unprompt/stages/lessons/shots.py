@@ -7,7 +7,6 @@ T_student(x_n) y_n <end>.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from unprompt.messages import UserError
 from unprompt.recipe import Context, Lessons, Recipe, Shots, Template
 from unprompt.records import Lesson, Prompt, SoftLabels
 from unprompt.stages import inputs
+from unprompt.stages.lessons import select
 from unprompt.stages.prompts import plain
 from unprompt.stages.templates.render import render, render_all
 
@@ -91,7 +91,7 @@ def pack(
     Raises:
         UserError: Too few inputs have a lesson.
     """
-    ahead = _shots(lessons, texts, input_of, settings, epochs, seed)
+    ahead = select.shots(lessons, texts, input_of, settings, epochs, seed)
     pairs = [_pair(lesson, texts[lesson.example_id], reader) for lesson in lessons]
     packed, window = Packed([]), reader.window
     for shots_of in ahead:
@@ -110,21 +110,6 @@ def pack(
         packed.epochs.append(epoch)
         packed.sequences += len(epoch)
     return packed
-
-
-def refuse_too_few(inputs_: int, n: int, name: str) -> None:
-    """A lesson never has itself, or another completion of its own input, as a shot.
-
-    Raises:
-        UserError: There are not enough others.
-    """
-    if inputs_ < n:
-        raise UserError(
-            f"{inputs_} inputs have a lesson, but lessons.n is {n}: each stands behind {n - 1}"
-            " others",
-            where=f"contexts.{name}",
-            fix="lower lessons.n, or give more inputs",
-        )
 
 
 class _Pair(NamedTuple):
@@ -251,68 +236,6 @@ def _same(written: Sequence[int], read: Sequence[int]) -> list[tuple[int, int]]:
     return pairs
 
 
-def _shots(
-    lessons: Sequence[Lesson],
-    texts: Mapping[str, str],
-    input_of: Mapping[str, str],
-    settings: Lessons,
-    epochs: int,
-    seed: int,
-) -> list[list[list[int]]]:
-    """Epoch -> lesson -> numbers of the lessons ahead of it, of as many other inputs."""
-    by_input: dict[str, list[int]] = {}
-    for n, lesson in enumerate(lessons):
-        by_input.setdefault(input_of[lesson.example_id], []).append(n)
-    refuse_too_few(len(by_input), settings.n, lessons[0].context if lessons else "")
-    others, members = settings.n - 1, list(by_input.values())
-    number = {id_: n for n, id_ in enumerate(by_input)}
-    inputs_ = [number[input_of[lesson.example_id]] for lesson in lessons]
-    if not others:
-        return [[[] for _ in lessons]]
-    if settings.select == "fixed":
-        return [[[members[m][0] for m in range(others + 1) if m != n][:others] for n in inputs_]]
-    if settings.select == "nearest":
-        near = _nearest([texts[lessons[first].example_id] for first, *_ in members], others)
-        return [[[members[m][0] for m in near[n]] for n in inputs_]]
-
-    def drawn(epoch: int, lesson: Lesson, itself: int) -> list[int]:
-        key = f"{seed}:{epoch}:{lesson.context}:{lesson.example_id}"
-        digest = hashlib.sha256(key.encode()).digest()
-        random = np.random.default_rng(int.from_bytes(digest[:8]))
-        picked = random.choice(len(members) - 1, others, replace=False).tolist()
-        chosen = [members[m + (m >= itself)] for m in picked]
-        return [member[random.integers(len(member))] for member in chosen]
-
-    each = list(zip(lessons, inputs_, strict=True))
-    return [[drawn(epoch, lesson, n) for lesson, n in each] for epoch in range(epochs)]
-
-
-def _nearest(texts: Sequence[str], count: int) -> list[list[int]]:
-    """The `count` texts nearest to each by the cosine of TF-IDF weights, the nearest last, beside
-    the question; of equals, the earlier ones.
-    """
-    words, nearest = _words(texts), []
-    for n in range(len(texts)):
-        likeness = (words[n] @ words.T).toarray()[0]
-        likeness[n] = -np.inf
-        nearest.append(np.argsort(-likeness, kind="stable")[:count][::-1].tolist())
-    return nearest
-
-
-def _words(texts: Sequence[str]) -> Any:
-    """TF-IDF weights of each text's words, a sparse matrix of unit rows."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    try:
-        return TfidfVectorizer(token_pattern=r"(?u)\b\w+\b").fit_transform(texts)
-    except ValueError:  # no words
-        raise UserError(
-            "the student's prompts have no words to be compared by",
-            where="lessons.select",
-            fix="write random or fixed",
-        ) from None
-
-
 # -- questions behind shots ------------------------------------------------------------------------
 
 
@@ -415,6 +338,6 @@ def check(recipe: Recipe, asked: Mapping[str, Sequence[Prompt]], *, encoder_deco
             )
         for name in plan.contexts:
             refuse_chat(recipe.contexts[name].student, name, where)
-            refuse_too_few(len(asked[name]), plan.lessons.n, name)
+            select.refuse_too_few(len(asked[name]), plan.lessons.n, name)
             if plan.lessons.select == "nearest":
-                _words([str(prompt.content) for prompt in asked[name]])
+                select.words([str(prompt.content) for prompt in asked[name]])

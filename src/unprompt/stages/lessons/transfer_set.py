@@ -12,7 +12,7 @@ from unprompt.messages import UserError, say
 from unprompt.recipe import Extract, Lessons, Recipe
 from unprompt.records import Completion, Lesson, Prompt, Who
 from unprompt.stages import lessons as made
-from unprompt.stages.lessons import rationales, shots
+from unprompt.stages.lessons import rationales, select, shots
 from unprompt.stages.lessons.mixing import mixed
 from unprompt.stages.prompts import Prompts, sample_ids, several
 from unprompt.stages.questions import Question
@@ -160,7 +160,7 @@ def of_context(
         named = ", ".join(f"{count} {what}" for what, count in drops.filtered.items())
         say(f"{name}: filtered answers of {who}: {named}")
     if settings.kind == "shots":
-        shots.refuse_too_few(len(inputs), settings.n, name)
+        select.refuse_too_few(len(inputs), settings.n, name)
     return Taught(name, who, lessons, drops, answers)
 
 

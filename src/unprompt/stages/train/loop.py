@@ -153,16 +153,18 @@ def train(
             probe = collated([longest, shortest, shortest]).to(values.device)
             trainer.step = _fast_step(trainer, student, probe, undo)
         trainer.add_callback(Follow(taught, progress))
-        if watch is not None and trainer.sharded:
-            say(
-                "held-out inputs are not looked at while the student trains: no process has all"
-                " of it"
-            )
-        elif watch is not None:
-            trainer.add_callback(watch)
+        if watch is not None:
+            _look_on(trainer, watch)
         with _refusals(start, folder), writing(folder.checkpoints), models.quiet():
             trainer.train(resume_from_checkpoint=start)
     _save(trainer, student, tokenizer, folder, clock)
+
+
+def _look_on(trainer: LessonTrainer, watch: TrainerCallback) -> None:
+    if trainer.sharded:
+        say("held-out inputs are not looked at while the student trains: no process has all of it")
+    else:
+        trainer.add_callback(watch)
 
 
 def lengths_of(lessons: Sequence[Lesson]) -> NDArray[Any]:
