@@ -78,7 +78,8 @@ def test_two_processes_train_the_student_of_one(name: str, dealt: Path, tmp_path
     read = int(
         (dealt / name / "read.txt").read_text()
     )  # by the first process: half of both epochs, or after the kill what was left
-    assert read == (4 if "killed" in name else 12), "it began anew"
+    tried = "fast" in name  # the longest lesson, ahead of training
+    assert read == (4 if "killed" in name else 12 + tried), "it began anew"
 
 
 @pytest.fixture(scope="module")

@@ -592,7 +592,8 @@ def test_no_answer_takes_for_ever(answer: str) -> None:
 def test_a_gold_query_that_can_not_be_read_is_refused_ahead_of_asking() -> None:
     name = "sql_exact_set:metric"
     found = metrics.find(name, "evaluate.metrics", str(SNELL))
-    assert (found.function, found.needs_gold, found.is_share) == (exact_set_match, True, True)
+    assert found.function.__name__ == exact_set_match.__name__  # its file may be read twice
+    assert (found.needs_gold, found.is_share) == (True, True)
     evaluate.refuse_gold(name, [Example("e1", {}, "SELECT 1")], "target", str(SNELL))
     with pytest.raises(UserError, match="can't use the gold answer of example 'e1'"):
         evaluate.refuse_gold(name, [Example("e1", {}, "no query")], "target", str(SNELL))

@@ -207,7 +207,7 @@ def test_aicds_step_is_the_sum_over_answers_and_the_mean_over_lessons(
     weights = [0.1, 0.3, 1.0]
     [lessons] = packed(gold(tokenizer), tokenizer, n=3, weights=weights).epochs
     found = stepped(tokenizer, lessons, tmp_path, "sum", micro_batch_size=micro, fast=fast)
-    order = ["bca", "acb", "abc", "abde", "abe"]
+    order = ["bca", "acb", "abc", "abd", "abe"]
     asked = {"a": "1+1=", "b": "2+3 is", "c": "sum 4 4:", "d": "9-1?", "e": "7 times 1,"}
     said = {"a": " two", "b": " five!", "c": " 8", "d": " it is 8", "e": " 7"}
     start, loss = decoder(), torch.zeros(())

@@ -56,9 +56,13 @@ def ending_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def recipe(folder: Path, rounds: dict[str, Any] | None = None, **parts: Any) -> Recipe:
+def recipe(
+    folder: Path, rounds: dict[str, Any] | None = None, weight: float = 1, **parts: Any
+) -> Recipe:
     words = tiny_recipe(folder)
     words["contexts"]["colours"] |= parts
+    if weight != 1:  # beside another context, since alone it changes nothing
+        words["contexts"]["heavy"] = {**words["contexts"]["colours"], "weight": 1 / weight}
     return parse(
         words
         | {
@@ -148,9 +152,9 @@ def test_a_round_and_a_file_of_ones_choice(
     ]
     made = recipe(
         ending_folder,
-        {"one": {"contexts": ["colours"]}, "two": {"contexts": ["colours"]}},
-        student=student,
+        {"one": {"contexts": ["colours", "heavy"]}, "two": {"contexts": ["colours", "heavy"]}},
         weight=0.5,
+        student=student,
     )
     run = unprompt.run(made, tmp_path / "run")
     said = command(

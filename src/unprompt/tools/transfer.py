@@ -118,7 +118,7 @@ def export(
             clean_up_tokenization_spaces=False,
         )
         chats.append(example(prompt.content, str(text)))
-        weighted += bool((weights != 1).any())
+        weighted += lesson.loss_weight != 1 or bool((weights != 1).any())
     return Exported(chats, cut, weighted)
 
 
