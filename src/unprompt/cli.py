@@ -4,6 +4,7 @@ a command needs it.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -363,6 +364,9 @@ def _show_run(finished: Run) -> None:
 def main() -> None:
     """Entry point: a `UserError` becomes one line and exit code 2."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a letter that the terminal has not is no end
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except UserError as error:

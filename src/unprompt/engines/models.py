@@ -9,6 +9,7 @@ import functools
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,9 +35,16 @@ pieces of so many bytes, from its beginning (names, settings, vocabulary) to its
 
 
 def cache_dir() -> Path:
-    """Where converted models are kept: `$UNPROMPT_CACHE`, else the user's cache folder."""
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(os.environ.get("UNPROMPT_CACHE") or caches / "unprompt")
+    """Where converted models are kept: `$UNPROMPT_CACHE`, else the user's cache folder; of a user
+    who has none (a container's number without a name), one among temporary files.
+    """
+    if named := os.environ.get("UNPROMPT_CACHE"):
+        return Path(named)
+    try:
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        return Path(tempfile.gettempdir(), f"unprompt-{os.getuid()}")
+    return caches / "unprompt"
 
 
 def identity(model: Model, where: str) -> str:

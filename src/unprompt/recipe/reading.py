@@ -65,7 +65,7 @@ def read_yaml(path: Path, kind: str) -> Any:
     """
     where, fix = str(path), f"give the path of a YAML {kind}"
     try:
-        return yaml.load(path.read_text("utf-8"), _Loader)
+        return yaml.load(path.read_text("utf-8-sig"), _Loader)
     except FileNotFoundError:
         raise UserError(f"there is no such {kind}", where=where, fix=fix) from None
     except IsADirectoryError:

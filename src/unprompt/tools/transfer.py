@@ -367,7 +367,7 @@ def check_file(path: Path, model: str | None) -> list[str]:
         UserError: What is wrong first, with its line.
     """
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")
     except (FileNotFoundError, IsADirectoryError):
         raise UserError(
             "there is no such file", where=str(path), fix="give the path of a JSONL file"

@@ -5,6 +5,7 @@ ids.
 from __future__ import annotations
 
 import csv
+import decimal
 import itertools
 import json
 import math
@@ -23,6 +24,10 @@ from unprompt.store.files import file_digest, first_line, module_digest, path_di
 
 if TYPE_CHECKING:
     import pyarrow
+
+
+_MOST_DIGITS = 4300
+"""Of a whole number that Python turns into text and back (`sys.set_int_max_str_digits`)."""
 
 
 def load(data: Data, where: str, modules: str | None = None) -> list[Example]:
@@ -136,6 +141,11 @@ class _Twice(Exception):
     """A name that an object has twice."""
 
 
+def _whole(digits: str) -> int | decimal.Decimal:
+    """A whole number; one that Python would not write again (over 4,300 digits) keeps its digits."""
+    return int(digits) if len(digits) <= _MOST_DIGITS else decimal.Decimal(digits)
+
+
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -146,7 +156,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _parsed(text: str, line: int, fix: str) -> Any:
     """The value of a JSON text that begins in this line of its file."""
     try:
-        return json.loads(text, object_pairs_hook=_object)
+        return json.loads(text, object_pairs_hook=_object, parse_int=_whole)
     except _Twice as error:
         what = f"an object has the name '{error}' twice"
         raise _Wrong(what, "rename or remove one of them", line) from None
@@ -157,6 +167,7 @@ def _parsed(text: str, line: int, fix: str) -> Any:
 
 
 def _separated(path: Path, separator: str) -> Iterator[Any]:
+    csv.field_size_limit(2**31 - 1)  # Python's own is 131,072 letters, and of the whole process
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, delimiter=separator, strict=True)
         try:

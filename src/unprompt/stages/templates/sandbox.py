@@ -94,7 +94,7 @@ def _in_json(value: Any) -> Any:
     """What JSON has no word for: a number stays one where JSON can hold it, the rest is text."""
     if isinstance(value, np.generic):
         return _number(value)
-    if isinstance(value, decimal.Decimal) and value.is_finite():
+    if isinstance(value, decimal.Decimal) and value.is_finite() and value.adjusted() < 4300:
         number = int(value) if value == value.to_integral_value() else float(value)
         return number if decimal.Decimal(str(number)) == value else shown(value)
     return shown(value)
