@@ -276,8 +276,9 @@ class Stops:
 
 class Reader(NamedTuple):
     """Who reads prompts, and how much fits: `window` in tokens, None without a limit; `ends` are
-    the ids at which its answers end, `rope_switch` is `models.rope_switch`. The tokenizer of a
-    `server` that names none is the student's, and lengths are then estimates.
+    the ids at which its answers end, `rope_switch` is `models.rope_switch`, and ids from
+    `embeddings` on (None: unknown) mean nothing to it. The tokenizer of a `server` that names none
+    is the student's, and lengths are then estimates.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -286,6 +287,7 @@ class Reader(NamedTuple):
     ends: frozenset[int]
     server: Server | None = None
     rope_switch: int | None = None
+    embeddings: int | None = None
 
     @property
     def chat(self) -> bool:

@@ -14,7 +14,6 @@ from unprompt.engines.tokens import (
     open_thought,
     writes_date,
 )
-from unprompt.messages import UserError
 from unprompt.recipe import Model, Recipe, Server
 from unprompt.stages.prompts import Prompts, Side
 
@@ -50,6 +49,7 @@ def of_models(recipe: Recipe, prompts: Prompts) -> Iterator[str]:
             config = models.load_config(model, where)
             embeddings[role] = int(config.get_text_config().vocab_size)
             yield _of_model(role, model, config.model_type, reader, embeddings[role])
+            yield from _without_embeddings(reader, embeddings[role])
             if chats and role != "judge.model":
                 yield from _of_chats(role, model, reader)
         if role == "teacher" and readers.pair:
@@ -78,12 +78,6 @@ def _of_server(role: str, server: Server) -> Iterator[str]:
 
 def _of_model(role: str, model: Model, kind: str, reader: Reader, embeddings: int) -> str:
     tokenizer = reader.tokenizer
-    if embeddings < len(tokenizer):
-        raise UserError(
-            f"the tokenizer has {len(tokenizer)} tokens but the model only {embeddings} embeddings",
-            where=role,
-            fix="use the model's own tokenizer",
-        )
     padded = f", padded to {embeddings}" if embeddings > len(tokenizer) else ""
     template = "chat template" if tokenizer.chat_template else "no chat template"
     return (
@@ -91,6 +85,19 @@ def _of_model(role: str, model: Model, kind: str, reader: Reader, embeddings: in
         f" {reader.window or 'unlimited'}, vocabulary {len(tokenizer)}{padded},"
         f" {_start(tokenizer)}, {_ends(tokenizer, reader.ends)}, {template}"
     )
+
+
+def _without_embeddings(reader: Reader, embeddings: int) -> Iterator[str]:
+    """Tokens that the model can't read (`<image_soft_token>` of a model without pictures)."""
+    vocabulary_ = reader.tokenizer.get_vocab().items()
+    beyond = sorted((id_, token) for token, id_ in vocabulary_ if id_ >= embeddings)
+    if beyond:
+        named = ", ".join(f"{token!r} ({id_})" for id_, token in beyond[:_NAMED])
+        more = f" and {len(beyond) - _NAMED} more" if len(beyond) > _NAMED else ""
+        yield (
+            f"  note: the model has no embeddings for {named}{more}: a prompt with one of them is"
+            " refused, an answer left out"
+        )
 
 
 def _start(tokenizer: PreTrainedTokenizerBase) -> str:

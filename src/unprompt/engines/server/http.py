@@ -17,6 +17,7 @@ import httpx2
 
 from unprompt.messages import UserError
 from unprompt.recipe import Server
+from unprompt.store.files import first_line
 
 # its debug lines hold headers, which may hold the key
 logging.getLogger("httpcore2").setLevel(logging.INFO)
@@ -50,7 +51,19 @@ class Endpoint:
         limits = httpx2.Limits(
             max_connections=server.concurrency, max_keepalive_connections=server.concurrency
         )
-        self._client = httpx2.AsyncClient(timeout=server.timeout, headers=headers, limits=limits)
+        here = httpx2.URL(server.url).host in ("localhost", "127.0.0.1", "::1")
+        try:  # what runs on this machine is behind no proxy
+            self._client = httpx2.AsyncClient(
+                timeout=server.timeout, headers=headers, limits=limits, trust_env=not here
+            )
+        except (ImportError, ValueError, httpx2.InvalidURL) as error:
+            raise UserError(
+                f"the proxy that the environment names (ALL_PROXY, HTTPS_PROXY, HTTP_PROXY) can't"
+                f" be used: {first_line(error)}",
+                where=where,
+                fix="for socks5:// install socksio; or put the server's host into NO_PROXY, and"
+                " unset what names the proxy",
+            ) from None
 
     async def __aenter__(self) -> Self:
         await self._client.__aenter__()

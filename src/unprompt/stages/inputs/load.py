@@ -142,7 +142,7 @@ class _Twice(Exception):
 
 
 def _whole(digits: str) -> int | decimal.Decimal:
-    """A whole number; one that Python would not write again (over 4,300 digits) keeps its digits."""
+    """A whole number; one that Python could not write again keeps its digits."""
     return int(digits) if len(digits) <= _MOST_DIGITS else decimal.Decimal(digits)
 
 

@@ -122,6 +122,8 @@ def build(
         span = extract_.extract(rule, completion.text, completion.stop, where, modules)
         end = end_of(not isinstance(prompt.content, str)) if end_token else None
         answer = _answer(tokenizer, completion, span, writer, reader.ends, end)
+        if not isinstance(answer, str) and _beyond(answer[0], reader):
+            answer = "a token that the student has no embedding for"
         if isinstance(answer, str):
             drops.failed[id_] = answer
             continue
@@ -136,6 +138,10 @@ def build(
         ids = (*asked, *target)
         lessons.append(Lesson(id_, prompt.context, ids, len(asked), weights, labels))
     return lessons, drops
+
+
+def _beyond(ids: Sequence[int], reader: Reader) -> bool:
+    return reader.embeddings is not None and max(ids, default=0) >= reader.embeddings
 
 
 def _answer(

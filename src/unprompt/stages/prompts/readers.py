@@ -77,7 +77,15 @@ def _reader(model: Model, where: str, student: PreTrainedTokenizerBase | None = 
     window = models.window(model, config, tokenizer)
     ends = frozenset(models.ends_of(model, tokenizer, config, where))
     switch = models.rope_switch(config)
-    return Reader(tokenizer, config.is_encoder_decoder, window, ends, rope_switch=switch)
+    embeddings = int(config.get_text_config().vocab_size)
+    return Reader(
+        tokenizer,
+        config.is_encoder_decoder,
+        window,
+        ends,
+        rope_switch=switch,
+        embeddings=embeddings,
+    )
 
 
 def _pair(recipe: Recipe, teacher: Model, student: Reader, reader: Reader) -> vocabulary.Pair:
@@ -122,6 +130,15 @@ def _refuse(
     what = f"the prompt of input '{prompt.example_id}'"
     refuse_length(what, len(tokens), longest_answer, reader.window, where)
     refuse_switch(what, len(tokens), longest_answer, reader.rope_switch, where)
+    strange = max(tokens, default=0)
+    if reader.embeddings and strange >= reader.embeddings:
+        token = reader.tokenizer.convert_ids_to_tokens(strange)
+        raise UserError(
+            f"{what} has the token {token!r} ({strange}) in it, and the model has only"
+            f" {reader.embeddings} embeddings",
+            where=where,
+            fix="take that text out of the data or the template",
+        )
     ends = tokens[-1] == reader.tokenizer.eos_token_id
     if ends and isinstance(prompt.content, str) and not reader.encoder_decoder:
         raise UserError(

@@ -20,6 +20,8 @@ from unprompt.records import Example, Prompt
 from unprompt.stages.templates import sandbox
 
 _JINJA = sandbox.Sandbox()
+_PART = 256
+"""Inputs whose prompts may together take as much memory as a template may."""
 _NAMED = 8
 """Fields that a message names at most."""
 
@@ -242,11 +244,12 @@ def render_all(
         where: Key of a template that is not the context's.
     """
     where = where or f"contexts.{name}.{side}"
-    with sandbox.room():
-        members = [
-            [render(template, name, example, shown, where) for example in inputs]
-            for shown in examples
-        ]
+    members: list[list[Prompt]] = [[] for _ in examples]
+    for rendered, shown in zip(members, examples, strict=True):
+        for start in range(0, len(inputs), _PART):
+            with sandbox.room():  # of one part: the prompts of a whole data set may be long
+                for example in inputs[start : start + _PART]:
+                    rendered.append(render(template, name, example, shown, where))
     return [
         replace(first, others=tuple(prompt.content for prompt in others))
         for first, *others in zip(*members, strict=True)
