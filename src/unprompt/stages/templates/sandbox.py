@@ -62,9 +62,10 @@ def shown(value: Any) -> str:
     if isinstance(value, int):
         return str(value)
     if isinstance(value, float | decimal.Decimal):
-        if not math.isfinite(value):
+        exact = isinstance(value, decimal.Decimal)
+        if not (value.is_finite() if exact else math.isfinite(value)):
             raise NoText(f"{value} is no number")
-        return repr(value) if isinstance(value, float) else f"{value:f}"
+        return f"{value:f}" if exact else repr(value)
     if isinstance(value, datetime.date | datetime.time | datetime.timedelta | uuid.UUID):
         if value != value:  # pandas' NaT
             raise NoText(f"{value} is no time")

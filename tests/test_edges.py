@@ -1,0 +1,190 @@
+"""What people's machines, data and prompts are like: nothing of it ends in a traceback, and nothing
+good is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conftest import byte_tokenizer, decoder, reads
+from unprompt.engines import models
+from unprompt.engines.server.http import Endpoint
+from unprompt.messages import UserError
+from unprompt.recipe import Data, Extract, Recipe, Server, Template, load
+from unprompt.records import Completion, Example, Prompt, SoftLabels
+from unprompt.stages import check, inputs, lessons
+from unprompt.stages.templates import sandbox
+from unprompt.stages.templates.render import render, render_all
+from unprompt.tools import starter
+
+DIGITS = "7" * 5000
+
+
+# -- data ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("suffix", "separator"), [("csv", ","), ("tsv", "\t")])
+@pytest.mark.parametrize("column", ["text", "page"])
+def test_a_cell_of_any_length(suffix: str, separator: str, column: str, tmp_path: Path) -> None:
+    cells = {"text": "short", "page": "short"} | {column: "x" * 300_000}
+    path = tmp_path / f"d.{suffix}"
+    path.write_text(f"{separator.join(cells)}\n{separator.join(cells.values())}\n")
+    [example] = inputs.load(Data(file=str(path)), "inputs")
+    assert example.fields == cells
+
+
+@pytest.mark.parametrize("suffix", ["json", "jsonl"])
+@pytest.mark.parametrize("value", [DIGITS, f"-{DIGITS}", f'[1, {{"n": {DIGITS}}}]'])
+def test_a_number_of_any_length(suffix: str, value: str, tmp_path: Path) -> None:
+    path = tmp_path / f"d.{suffix}"
+    row = f'{{"text": "a", "key": {value}}}'
+    path.write_text(f"[{row}]" if suffix == "json" else row)
+    [example] = inputs.load(Data(file=str(path)), "inputs")
+    assert render(Template(text="{{ text }}"), "c", example, None, "t").content == "a"
+    shown = str(render(Template(text="{{ key }}"), "c", example, None, "t").content)
+    assert DIGITS in shown
+    assert shown.replace('"', "") == value.replace('"', "")
+
+
+@pytest.mark.parametrize("count", [300, 700])
+def test_long_prompts_together(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes little memory; all of them take more than one template may."""
+    monkeypatch.setattr(sandbox, "_ROOM", 2**28)
+    rules = "Answer politely. " * (2**20 // 17)
+    rows = [Example(str(n), {"text": str(n)}) for n in range(count)]
+    found = render_all("c", Template(text=rules + "{{ text }}"), "teacher", rows, [None])
+    assert [str(prompt.content)[-3:].strip(" .") for prompt in found[:2]] == ["0", "1"]
+    assert len(found) == count
+    with pytest.raises(UserError, match=r"over [0-9,]+ letters"):
+        render(Template(text="{{ 'x' * 10**8 }}{{ text }}"), "c", rows[0], None, "t")
+
+
+# -- models ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("more", [["<picture>"], ["<picture>", "<sound>"]])
+def test_tokens_without_an_embedding(
+    more: list[str], tiny: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    """As of gemma-3-1b-it: the tokenizer is that of a family of which some see."""
+    tokenizer = byte_tokenizer()
+    tokenizer.add_tokens(more, special_tokens=True)
+    decoder().save_pretrained(tmp_path / "m")
+    tokenizer.save_pretrained(tmp_path / "m")
+    recipe = tiny(model=str(tmp_path / "m"))
+    notes = [line for line in check.check(recipe).lines if "no embeddings" in line]
+    assert len(notes) == 1
+    assert all(token in notes[0] for token in more)
+    named = recipe.contexts["colours"].model_copy(update={"student": Template(text=f"{more[-1]}!")})
+    with pytest.raises(UserError, match=f"input 'i0' has the token '{more[-1]}'"):
+        check.check(recipe.model_copy(update={"contexts": {"colours": named}}))
+    answer = Completion("a", "c", more[0], (259, 1), "end", 3, SoftLabels.hard([259, 1]))
+    reader = reads(tokenizer)._replace(embeddings=259)
+    built, drops = lessons.build(
+        [Prompt("a", "c", "Say:")], [answer], reader, Extract(), end_token=True
+    )
+    assert not built
+    assert "no embedding" in drops.failed["a"]
+
+
+# -- machines --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "socks4://proxy:1", "nonsense://x"])
+def test_a_proxy_that_can_not_be_used(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    for host in ("127.0.0.1:9", "localhost:9", "[::1]:9"):
+        made(f"http://{host}/v1")
+    with pytest.raises(UserError, match="the proxy that the environment names"):
+        made("https://models.example/v1")
+
+
+def made(url: str) -> Endpoint:
+    return Endpoint(Server(url=url, model="m"), "teacher_model.server", asyncio.sleep)
+
+
+def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> Any:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("UNPROMPT_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", nowhere)
+    assert models.cache_dir().name == f"unprompt-{os.getuid()}"
+    monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
+    assert models.cache_dir() == Path("/caches/unprompt")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_a_terminal_that_lacks_a_letter(encoding: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "unprompt", "check", str(tmp_path / "été-東京.yaml")],
+        capture_output=True,
+        env={**os.environ, "PYTHONUTF8": "0", "PYTHONIOENCODING": encoding},
+        check=False,
+    )
+    said = done.stderr.decode(encoding)
+    assert done.returncode == 2, said
+    assert said.startswith("error: ")
+    assert "\\u6771\\u4eac" in said
+
+
+# -- prompts ---------------------------------------------------------------------------------------
+
+
+def started(text: str, tmp_path: Path) -> tuple[Template, list[str], dict[str, Any]]:
+    """The teacher's template, what is said, and the first row of the inputs."""
+    (tmp_path / "p.txt").write_text(text, "utf-8")
+    said = starter.write(tmp_path / "p.txt", tmp_path / "recipe.yaml")
+    row = json.loads((tmp_path / "inputs.jsonl").read_text().splitlines()[0])
+    return load(tmp_path / "recipe.yaml").contexts["main"].teacher, said, row  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("text", "prompt", "fields"),
+    [
+        ("Say {text}, then {text}:", "Say TEXT, then TEXT:", ["text"]),
+        ("{question} and {question}", "TEXT and TEXT", ["text"]),
+        ("C: {context}\nQ: {question}", "C: CONTEXT\nQ: QUESTION", ["context", "question"]),
+        ("{{ text }} or {{text}}", "TEXT or TEXT", ["text"]),
+        ('Write {{"a": 1}} for {text}', 'Write {"a": 1} for TEXT', ["text"]),
+        ('Write {"a": 1} for <input>, <input>', 'Write {"a": 1} for TEXT, TEXT', ["text"]),
+        ("{% if %} is Jinja2's; {text}", "{% if %} is Jinja2's; TEXT", ["text"]),
+        ("\ufeffOnly a prompt", "Only a prompt\n\nTEXT", ["text"]),
+        ("\ufeff{a} {b}\r\n{c}", "A B\nC", ["a", "b", "c"]),
+    ],
+)
+def test_every_place_of_a_prompt_is_filled(
+    text: str, prompt: str, fields: list[str], tmp_path: Path
+) -> None:
+    teacher, said, row = started(text, tmp_path)
+    assert [*row] == ["id", *fields]
+    example = Example("1", {name: name.upper() for name in fields})
+    found = render(teacher, "main", example, None, "t").content
+    assert str(found).replace("\r\n", "\n").rstrip("\n") == prompt
+    assert any("places of the prompt" in line or "at the prompt's end" in line for line in said)
+
+
+@pytest.mark.parametrize("suffix", ["yaml", "yml"])
+def test_a_recipe_with_a_byte_order_mark(
+    suffix: str, tiny: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    path = tmp_path / f"r.{suffix}"
+    path.write_text("\ufeff" + tiny().to_yaml(), "utf-8")
+    assert load(path).contexts == tiny().contexts
+
+
+def test_numbers_that_are_long_are_in_no_prompt_as_floats() -> None:
+    example = Example("1", {"x": np.float64(1e22), "n": 10**400})
+    assert render(Template(text="{{ n }}"), "c", example, None, "t").content == str(10**400)
