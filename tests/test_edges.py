@@ -7,16 +7,20 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
-from conftest import byte_tokenizer, decoder, reads
+from conftest import byte_tokenizer, decoder, reads, tiny_recipe
+from endpoint import HELD, Asked, Sent, serving
 from unprompt.engines import models
 from unprompt.engines.server.http import Endpoint
 from unprompt.messages import UserError
@@ -138,6 +142,34 @@ def test_a_terminal_that_lacks_a_letter(encoding: str, tmp_path: Path) -> None:
     assert done.returncode == 2, said
     assert said.startswith("error: ")
     assert "\\u6771\\u4eac" in said
+
+
+@pytest.mark.parametrize("command", ["collect", "run"])
+def test_ctrl_c_says_how_to_go_on(command: str, decoder_folder: Path, tmp_path: Path) -> None:
+    came = threading.Event()
+
+    def held(asked: Asked, before: int) -> Sent:
+        came.set()
+        return Sent({}, after=HELD)
+
+    with serving(held) as (url, _):
+        words = tiny_recipe(decoder_folder) | {
+            "teacher_model": {"server": {"url": url, "model": "m", "api": "completions"}},
+            "labels": {"kind": "hard"},
+        }
+        (tmp_path / "r.yaml").write_text(yaml.safe_dump(words))
+        started = subprocess.Popen(
+            [sys.executable, "-m", "unprompt", command, "r.yaml", "--out", "r"],
+            cwd=tmp_path,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert came.wait(120)
+        started.send_signal(signal.SIGINT)
+        _, said = started.communicate(timeout=60)
+    assert started.returncode == 130, said
+    assert said.splitlines()[-1] == "stopped; run the same command again to go on"
+    assert "Traceback" not in said
 
 
 # -- prompts ---------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ app = typer.Typer(
 )
 
 RecipeFile = Annotated[Path, Argument(metavar="RECIPE", help="A YAML recipe.")]
+_STOPPED = 130
 _SET = "Override a field, as in --set train.epochs=3. May be repeated."
 Overrides = Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE", help=_SET)]
 _OUT = "The run's folder [default: runs/<name of the recipe>]."
@@ -372,6 +373,7 @@ def main() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped; run the same command again to go on", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == _STOPPED:  # Typer's code for Ctrl-C
+            print("stopped; run the same command again to go on", file=sys.stderr)
+        raise
