@@ -220,3 +220,23 @@ def test_a_recipe_with_a_byte_order_mark(
 def test_numbers_that_are_long_are_in_no_prompt_as_floats() -> None:
     example = Example("1", {"x": np.float64(1e22), "n": 10**400})
     assert render(Template(text="{{ n }}"), "c", example, None, "t").content == str(10**400)
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("epochs", "train.epochs"),
+        ("train.lr", "train.learning_rate"),
+        ("lr", "train.learning_rate"),
+        ("train.rank", "train.adapter.rank"),
+        ("sampling.max_tokens", "sampling.max_new_tokens"),
+        ("temperature", "sampling.temperature"),
+        ("evaluates", "evaluate"),
+    ],
+)
+def test_a_key_in_the_wrong_place_is_named_where_it_belongs(
+    key: str, meant: str, tmp_path: Path
+) -> None:
+    (tmp_path / "r.yaml").write_text("model: m\ncontexts: {}\n")
+    with pytest.raises(UserError, match=rf"unknown key '{key}' -> did you mean '{meant}'"):
+        load(tmp_path / "r.yaml", [f"{key}=1"])

@@ -121,9 +121,7 @@ def _explain(error: ValidationError, where: str) -> UserError:
     key = ".".join(loc) or "recipe"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     if first["type"] == "extra_forbidden":
-        valid = _keys(Recipe, loc[:-1])
-        fix = nearest(loc[-1], valid, f"valid keys: {', '.join(valid)}", 0.5)
-        return UserError(f"unknown key '{key}'{more}", where=where, fix=fix)
+        return UserError(f"unknown key '{key}'{more}", where=where, fix=_meant(loc))
     if first["type"] == "missing":
         return UserError(f"'{key}' is missing{more}", where=where, fix="add it")
     what, _, fix = first["msg"].removeprefix("Value error, ").partition(" -> ")
@@ -136,6 +134,59 @@ def _explain(error: ValidationError, where: str) -> UserError:
         what = f"{what} (it is {value!r})"
     what = f"'{key}': {what}" if loc else what
     return UserError(f"{what}{more}", where=where, fix=fix or "mend the value")
+
+
+_ELSEWHERE = {
+    "lr": "learning_rate",
+    "num_train_epochs": "epochs",
+    "num_epochs": "epochs",
+    "per_device_train_batch_size": "micro_batch_size",
+    "weight_decay_rate": "weight_decay",
+    "lora_r": "rank",
+    "lora_rank": "rank",
+    "r": "rank",
+    "lora_alpha": "alpha",
+    "max_tokens": "max_new_tokens",
+    "max_length": "max_new_tokens",
+    "temp": "temperature",
+    "dataset": "inputs",
+    "num_samples": "draws",
+    "stop_sequences": "stop",
+}
+"""Names of other tools -> ours."""
+
+
+def _meant(loc: list[str]) -> str:
+    """What may be meant by a key that there is not: one nearly so called in its section, one of
+    that name (or of that name in other tools) elsewhere, or else the section's.
+    """
+    *section, name = loc
+    valid, ours = _keys(Recipe, section), _ELSEWHERE.get(name, name)
+    if ours not in valid and (near := nearest(name, valid, "", 0.75)):
+        return near
+    at = [".".join([*section, ours])] if ours in valid else _places(Recipe, ours)
+    if at:
+        return f"did you mean '{at[0]}'?"
+    return nearest(name, valid, f"valid keys: {', '.join(valid)}", 0.5)
+
+
+def _places(model: type[BaseModel], name: str, ahead: str = "") -> list[str]:
+    """Where in the recipe a field is called so, not under a name of the user's; nearest the top
+    first.
+    """
+    found, below = [], []
+    for field, info in model.model_fields.items():
+        key = f"{ahead}{info.alias or field}"
+        if (info.alias or field) == name:
+            found.append(key)
+        elif ahead.count(".") < _DEEP and field not in ("contexts", "rounds", "systems"):
+            for inner in _models(info.annotation):
+                below += _places(inner, name, f"{key}.")
+    return found + sorted(below, key=lambda place: place.count("."))
+
+
+_DEEP = 2
+"""Sections inside a section that are looked through."""
 
 
 def _keys(model: type[BaseModel], loc: list[str]) -> list[str]:
