@@ -50,7 +50,7 @@ def test_the_end_token_is_compared_where_the_teacher_wrote_it(rule: Any, tokeniz
     sampling = Sampling(temperature=1.0, max_new_tokens=60)
     said = HFEngine(decoder(), tokenizer).generate(prompts, sampling, labels, seed=0)
     reader, extract = reads(tokenizer), Extract(keep=rule)
-    built, _ = lessons.build(prompts, said, reader, extract, end_token=False)
+    built, _ = lessons.build(prompts, said, reader, extract, end_token=True, add_end=False)
     of = {x.example_id: x for x in said}
     ended = [x.input_ids[-1] == tokenizer.eos_token_id for x in built]
     whole = [len(x.input_ids) - x.prompt_length == len(of[x.example_id].token_ids) for x in built]
@@ -58,6 +58,8 @@ def test_the_end_token_is_compared_where_the_teacher_wrote_it(rule: Any, tokeniz
     assert ended == [a and b for a, b in zip(whole, by_itself, strict=True)]
     assert any(ended)
     assert not all(ended), "cut at the limit, or by the rule"
+    without, _ = lessons.build(prompts, said, reader, extract, end_token=False)
+    assert all(x.input_ids[-1] != tokenizer.eos_token_id for x in without), "lessons.end_token"
     for lesson in built:
         assert sum(lesson.weights) == len(lesson.input_ids) - lesson.prompt_length
 

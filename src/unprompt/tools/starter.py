@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from string import Formatter
 
 import yaml
 
@@ -96,19 +97,21 @@ def _places(text: str) -> tuple[list[str], list[str]]:
     >>> _places("Say {{ text }}.")
     (['Say ', '.'], ['text'])
     """
-    formatted = r"(?<!\{)\{([A-Za-z_]\w*)\}(?!\})"
-    if re.search(formatted, text):  # as Python's format reads it: a doubled brace is one
-        found = re.split(formatted, text)
-        return [_single(piece) for piece in found[::2]], found[1::2]
-    found = re.split(r"\{\{\s*([A-Za-z_]\w*)\s*\}\}", text)
-    if len(found) > 1:
-        return found[::2], found[1::2]
+    with contextlib.suppress(ValueError):  # as Python formats it: a doubled brace is one
+        parts = list(Formatter().parse(text))
+        places = [(name, *more) for _, name, *more in parts if name is not None]
+        if places and all(name.isidentifier() and more == ["", None] for name, *more in places):
+            pieces = [""]
+            for piece, name, *_ in parts:
+                pieces[-1] += piece
+                pieces += [""] if name is not None else []
+            return pieces, [name for name, *_ in places]
+    for form in (r"\{\{\s*([A-Za-z_]\w*)\s*\}\}", r"(?<!\{)\{([A-Za-z_]\w*)\}(?!\})"):
+        found = re.split(form, text)
+        if len(found) > 1:
+            return found[::2], found[1::2]
     pieces = re.split(r"<input>|\[INPUT\]", text)
     return pieces, ["text"] * (len(pieces) - 1)
-
-
-def _single(piece: str) -> str:
-    return piece.replace("{{", "{").replace("}}", "}")
 
 
 def _times(count: int) -> str:

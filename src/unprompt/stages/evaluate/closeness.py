@@ -36,9 +36,10 @@ def held(
     Args:
         sampled: Not the graded answers, but those that it sampled for this (of fewer inputs).
     """
-    ask = of_system(list(answers), context, "teacher")
     if sampled:
         ask = next((a for a in answers if (a.purpose, a.context) == ("sampled", context)), None)
+    else:
+        ask = of_system(list(answers), context, "teacher")
     if ask is None:
         return []
     if why := why_not_compared(prompts, ask.who):
@@ -53,7 +54,8 @@ def held(
         completions,
         prompts.readers.student,
         recipe.contexts[context].extract,
-        end_token=False,
+        end_token=True,
+        add_end=False,
         where=f"contexts.{context}.extract",
         modules=recipe.modules,
     )[0]
@@ -98,6 +100,8 @@ def to_teacher(
         said = held(recipe, prompts, answers, name, sampled=sampled)
         if isinstance(said, str):
             left_out[name] = said
+            if sampled:
+                say(f"{name}: no KL on answers that the teacher sampled: {said}")
         elif said:
             of_context[name] = said
     pieces = {
@@ -169,7 +173,8 @@ def of_instructions(
                 completions,
                 reader,
                 recipe.contexts[name].extract,
-                end_token=False,
+                end_token=True,
+                add_end=False,
                 where=f"contexts.{name}.extract",
                 modules=recipe.modules,
             )

@@ -92,6 +92,7 @@ def build(
     rule: Extract,
     *,
     end_token: bool,
+    add_end: bool = True,
     where: str = "extract",
     modules: str | None = None,
     writer: PreTrainedTokenizerBase | None = None,
@@ -104,9 +105,10 @@ def build(
         completions: The teacher's, with labels.
         reader: The student's.
         rule: f.
-        end_token: Where f ends an answer that its teacher did not end there, teach the end token
-            that belongs to the prompt (`own_end`), certain. Where the teacher ended it, its own
-            end token is taught, with its label, in any case.
+        end_token: Teach the end token after an answer that is finished: the teacher's own, with its
+            label, where the teacher itself ended there; else the one that belongs to the prompt
+            (`own_end`), certain, since f ends the answer there.
+        add_end: With `end_token`, so else; not: only an end that the teacher wrote.
         writer: The tokenizer of a teacher that has another one than the student: the text of the
             tokens that f keeps is tokenised anew, each token its own label.
         window: Longest lesson, of those that are tokenised anew: nobody could know their length
@@ -120,8 +122,8 @@ def build(
     for prompt, completion in zip(prompts, completions, strict=True):
         id_ = prompt.example_id
         span = extract_.extract(rule, completion.text, completion.stop, where, modules)
-        end = end_of(not isinstance(prompt.content, str)) if end_token else None
-        answer = _answer(tokenizer, completion, span, writer, reader.ends, end)
+        end = end_of(not isinstance(prompt.content, str)) if end_token and add_end else None
+        answer = _answer(tokenizer, completion, span, writer, reader.ends, end_token, end)
         if not isinstance(answer, str) and _beyond(answer[0], reader):
             answer = "a token that the student has no embedding for"
         if isinstance(answer, str):
@@ -150,6 +152,7 @@ def _answer(
     span: extract_.Span | str,
     writer: PreTrainedTokenizerBase | None,
     ends: Set[int],
+    end_token: bool,
     end: int | None,
 ) -> tuple[tuple[int, ...], SoftLabels, bool] | str:
     """What is learned of a completion, in the student's tokens: ids, labels, and whether
@@ -157,6 +160,7 @@ def _answer(
 
     Args:
         ends: Ids at which the student's answers end.
+        end_token: Whether an end is taught at all.
         end: The one that is taught where the teacher wrote none of them; None: none is, then.
     """
     if isinstance(span, str):
@@ -178,7 +182,7 @@ def _answer(
     if not ends.isdisjoint(ids):
         return "the student's end token inside the answer"
     cut = completion.stop == "length" and span.end >= len(completion.text.rstrip())
-    if cut:
+    if cut or not end_token:
         return ids, labels, cut
     written = completion.token_ids[stop:]
     if writer is None and len(written) == 1 and written[0] in ends:
