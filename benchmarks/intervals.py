@@ -2,6 +2,7 @@
 margin passes: the tables of docs/reliability.md.
 
     python benchmarks/intervals.py [SIMULATIONS]
+    python benchmarks/intervals.py share RIGHT OF      # of one accuracy, in percent
 
 Pairs of right and wrong answers are not simulated: the chance of every outcome is known, and is
 summed. The other tables draw so many samples (2,000 unless given) of known distributions. The
@@ -313,5 +314,9 @@ def _cells(values: Any) -> str:
     return " | ".join(f"{value:.1%}" for value in values)
 
 
-if __name__ == "__main__":
+if __name__ == "__main__" and sys.argv[1:2] == ["share"]:
+    right, of = map(int, sys.argv[2:])
+    low, high = _share(right, of)
+    print(f"{right / of:.1%} [{low:.1%}, {high:.1%}]")
+elif __name__ == "__main__":
     rows(int(sys.argv[1]) if len(sys.argv) > 1 else 2000)

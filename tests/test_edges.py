@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -111,20 +112,28 @@ def test_a_proxy_that_can_not_be_used(proxy: str, monkeypatch: pytest.MonkeyPatc
         made(f"http://{host}/v1")
     with pytest.raises(UserError, match="the proxy that the environment names"):
         made("https://models.example/v1")
+    monkeypatch.setenv("NO_PROXY", "other.example,models.example")
+    made("https://models.example/v1")
 
 
 def made(url: str) -> Endpoint:
     return Endpoint(Server(url=url, model="m"), "teacher_model.server", asyncio.sleep)
 
 
-def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def nowhere() -> Any:
         raise RuntimeError("Could not determine home directory.")
 
     for name in ("UNPROMPT_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(Path, "home", nowhere)
-    assert models.cache_dir().name == f"unprompt-{os.getuid()}"
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    found = models.cache_dir()
+    assert found == tmp_path / f"unprompt-{os.getuid()}"
+    assert found.stat().st_mode & 0o777 == 0o700
+    found.chmod(0o777)
+    with pytest.raises(UserError, match="others may write into this cache"):
+        models.cache_dir()
     monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
     assert models.cache_dir() == Path("/caches/unprompt")
 

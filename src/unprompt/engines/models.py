@@ -9,6 +9,7 @@ import functools
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -43,8 +44,18 @@ def cache_dir() -> Path:
     try:
         caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     except RuntimeError:
-        return Path(tempfile.gettempdir(), f"unprompt-{os.getuid()}")
+        return _among_temporary(Path(tempfile.gettempdir(), f"unprompt-{os.getuid()}"))
     return caches / "unprompt"
+
+
+def _among_temporary(folder: Path) -> Path:
+    """A folder where everybody writes, of this user alone: else another could put weights there."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o022:
+        fix = "name a folder of your own in UNPROMPT_CACHE"
+        raise UserError("others may write into this cache", where=str(folder), fix=fix)
+    return folder
 
 
 def identity(model: Model, where: str) -> str:

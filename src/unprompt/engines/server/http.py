@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Self
+from urllib.request import proxy_bypass
 
 import httpx2
 
@@ -51,18 +52,18 @@ class Endpoint:
         limits = httpx2.Limits(
             max_connections=server.concurrency, max_keepalive_connections=server.concurrency
         )
-        here = httpx2.URL(server.url).host in ("localhost", "127.0.0.1", "::1")
-        try:  # what runs on this machine is behind no proxy
+        try:  # what runs on this machine, or stands in NO_PROXY, is behind no proxy
+            host = httpx2.URL(server.url).host
+            here = host in ("localhost", "127.0.0.1", "::1") or proxy_bypass(host)
             self._client = httpx2.AsyncClient(
                 timeout=server.timeout, headers=headers, limits=limits, trust_env=not here
             )
         except (ImportError, ValueError, httpx2.InvalidURL) as error:
             raise UserError(
-                f"the proxy that the environment names (ALL_PROXY, HTTPS_PROXY, HTTP_PROXY) can't"
-                f" be used: {first_line(error)}",
+                "the proxy that the environment names (ALL_PROXY, HTTPS_PROXY, HTTP_PROXY) can't be"
+                f" used: {first_line(error)}",
                 where=where,
-                fix="for socks5:// install socksio; or put the server's host into NO_PROXY, and"
-                " unset what names the proxy",
+                fix="for socks5:// install socksio, or put the server's host into NO_PROXY",
             ) from None
 
     async def __aenter__(self) -> Self:
