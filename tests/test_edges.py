@@ -21,7 +21,7 @@ import yaml
 
 from conftest import byte_tokenizer, decoder, reads, tiny_recipe
 from endpoint import HELD, Asked, Sent, serving
-from unprompt.engines import models
+from unprompt.engines import cache
 from unprompt.engines.server.http import Endpoint
 from unprompt.messages import UserError
 from unprompt.recipe import Data, Extract, Recipe, Server, Template, load
@@ -128,14 +128,14 @@ def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(Path, "home", nowhere)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    found = models.cache_dir()
+    found = cache.cache_dir()
     assert found == tmp_path / f"unprompt-{os.getuid()}"
     assert found.stat().st_mode & 0o777 == 0o700
     found.chmod(0o777)
     with pytest.raises(UserError, match="others may write into this cache"):
-        models.cache_dir()
+        cache.cache_dir()
     monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
-    assert models.cache_dir() == Path("/caches/unprompt")
+    assert cache.cache_dir() == Path("/caches/unprompt")
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])

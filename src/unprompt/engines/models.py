@@ -9,8 +9,6 @@ import functools
 import hashlib
 import json
 import os
-import stat
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,29 +31,6 @@ _WHOLE, _PIECES, _PIECE = 2**28, 256, 2**18
 """Bytes of a GGUF file up to which all of it is read for its identity; of a longer one so many
 pieces of so many bytes, from its beginning (names, settings, vocabulary) to its end.
 """
-
-
-def cache_dir() -> Path:
-    """Where converted models are kept: `$UNPROMPT_CACHE`, else the user's cache folder; of a user
-    who has none (a container's number without a name), one among temporary files.
-    """
-    if named := os.environ.get("UNPROMPT_CACHE"):
-        return Path(named)
-    try:
-        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError:
-        return _among_temporary(Path(tempfile.gettempdir(), f"unprompt-{os.getuid()}"))
-    return caches / "unprompt"
-
-
-def _among_temporary(folder: Path) -> Path:
-    """A folder where everybody writes, of this user alone: else another could put weights there."""
-    folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
-    if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o022:
-        fix = "name a folder of your own in UNPROMPT_CACHE"
-        raise UserError("others may write into this cache", where=str(folder), fix=fix)
-    return folder
 
 
 def identity(model: Model, where: str) -> str:
@@ -151,7 +126,8 @@ def _converted(model: Model, where: str, *, weights: bool) -> Path:
     """The folder of a GGUF file's conversion, with its configuration and tokenizer, or its weights,
     in it.
     """
-    from unprompt.engines import gguf
+    from unprompt.engines.cache import cache_dir
+from unprompt.engines import gguf
 
     assert model.gguf is not None
     path = local_path(model.gguf, where)
