@@ -8,11 +8,11 @@ import contextlib
 import functools
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unprompt.engines.cache import cache_dir
 from unprompt.engines.tokens import end_ids, writes_date
 from unprompt.messages import UserError, say
 from unprompt.recipe import Model
@@ -126,8 +126,7 @@ def _converted(model: Model, where: str, *, weights: bool) -> Path:
     """The folder of a GGUF file's conversion, with its configuration and tokenizer, or its weights,
     in it.
     """
-    from unprompt.engines.cache import cache_dir
-from unprompt.engines import gguf
+    from unprompt.engines import gguf
 
     assert model.gguf is not None
     path = local_path(model.gguf, where)
