@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from unprompt.messages import UserError
 from unprompt.recipe.recipe import Recipe
 from unprompt.recipe.section import nearest, number
+from unprompt.recipe.training import TRAINER_FIELDS
 
 
 class _Loader(yaml.SafeLoader):
@@ -137,11 +138,9 @@ def _explain(error: ValidationError, where: str) -> UserError:
 
 
 _ELSEWHERE = {
+    **TRAINER_FIELDS,
     "lr": "learning_rate",
-    "num_train_epochs": "epochs",
     "num_epochs": "epochs",
-    "per_device_train_batch_size": "micro_batch_size",
-    "weight_decay_rate": "weight_decay",
     "lora_r": "rank",
     "lora_rank": "rank",
     "r": "rank",
@@ -154,6 +153,8 @@ _ELSEWHERE = {
     "stop_sequences": "stop",
 }
 """Names of other tools -> ours."""
+_DEEP = 2
+"""Sections inside a section that are looked through."""
 
 
 def _meant(loc: list[str]) -> str:
@@ -183,10 +184,6 @@ def _places(model: type[BaseModel], name: str, ahead: str = "") -> list[str]:
             for inner in _models(info.annotation):
                 below += _places(inner, name, f"{key}.")
     return found + sorted(below, key=lambda place: place.count("."))
-
-
-_DEEP = 2
-"""Sections inside a section that are looked through."""
 
 
 def _keys(model: type[BaseModel], loc: list[str]) -> list[str]:

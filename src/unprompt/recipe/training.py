@@ -157,7 +157,7 @@ class Adapter(Section):
     """Names of the layers to adapt."""
 
 
-_FIELDS = {
+TRAINER_FIELDS = {
     "num_train_epochs": "epochs",
     "gradient_accumulation_steps": "batch_size",
     "per_device_train_batch_size": "micro_batch_size",
@@ -203,7 +203,7 @@ def _field(name: str, value: Any) -> str | None:
         "save_steps": isinstance(value, float) and value < 1,  # a share, not a count
         "max_grad_norm": value in (0, None),  # no limit
     }
-    return None if only_there.get(name) else _FIELDS.get(name)
+    return None if only_there.get(name) else TRAINER_FIELDS.get(name)
 
 
 class Train(Section):

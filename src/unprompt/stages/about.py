@@ -46,10 +46,10 @@ def of_models(recipe: Recipe, prompts: Prompts) -> Iterator[str]:
         if model.server:
             yield from _of_server(role, model.server)
         else:
-            config = models.load_config(model, where)
-            embeddings[role] = int(config.get_text_config().vocab_size)
-            yield _of_model(role, model, config.model_type, reader, embeddings[role])
-            yield from _without_embeddings(reader, embeddings[role])
+            assert reader.embeddings is not None
+            kind, embeddings[role] = models.load_config(model, where).model_type, reader.embeddings
+            yield _of_model(role, model, kind, reader, reader.embeddings)
+            yield from _without_embeddings(reader, reader.embeddings)
             if chats and role != "judge.model":
                 yield from _of_chats(role, model, reader)
         if role == "teacher" and readers.pair:

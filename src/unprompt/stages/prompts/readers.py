@@ -92,11 +92,11 @@ def _pair(recipe: Recipe, teacher: Model, student: Reader, reader: Reader) -> vo
     """How labels come from the teacher to the student."""
     if teacher.server and not teacher.server.tokenizer:
         return vocabulary.unknown(student.tokenizer, student.window)
-    config = models.load_config(recipe.model, "model")
+    assert student.embeddings is not None
     return vocabulary.pair(
         student.tokenizer,
         reader.tokenizer,
-        int(config.get_text_config().vocab_size),
+        student.embeddings,
         student.window,
         student.ends,
         reader.ends,
@@ -130,11 +130,11 @@ def _refuse(
     what = f"the prompt of input '{prompt.example_id}'"
     refuse_length(what, len(tokens), longest_answer, reader.window, where)
     refuse_switch(what, len(tokens), longest_answer, reader.rope_switch, where)
-    strange = max(tokens, default=0)
-    if reader.embeddings and strange >= reader.embeddings:
-        token = reader.tokenizer.convert_ids_to_tokens(strange)
+    highest = max(tokens, default=0)
+    if reader.embeddings and highest >= reader.embeddings:
+        token = reader.tokenizer.convert_ids_to_tokens(highest)
         raise UserError(
-            f"{what} has the token {token!r} ({strange}) in it, and the model has only"
+            f"{what} has the token {token!r} ({highest}) in it, and the model has only"
             f" {reader.embeddings} embeddings",
             where=where,
             fix="take that text out of the data or the template",

@@ -210,7 +210,7 @@ def _explained(variables: Mapping[str, Any], example: Example, where: str) -> It
     except sandbox.NoText as error:
         what = f"{error} would stand in the prompt of input '{example.id}'"
         fix = "take another field, or write it as text into the data"
-        if "null" in str(error):
+        if isinstance(error, sandbox.Null):
             nulls = [name for name, each in example.fields.items() if each is None]
             what += f" (null there: {', '.join(nulls)})" if nulls else ""
             fix = f'write {{{{ {nulls[0] if nulls else "field"} or "" }}}}, or leave such rows out'

@@ -46,6 +46,10 @@ class NoText(ValueError):
     """A value that can't stand in a prompt."""
 
 
+class Null(NoText):
+    """A null, for which a template may give another word."""
+
+
 def shown(value: Any) -> str:
     """A value as it stands in a prompt.
 
@@ -73,7 +77,7 @@ def shown(value: Any) -> str:
     if isinstance(value, dict | list | tuple):
         return as_json(value)
     if value is None:
-        raise NoText("a null")
+        raise Null("a null")
     raise NoText(f"a value of type {type(value).__name__}")
 
 
