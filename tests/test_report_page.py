@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,9 +15,10 @@ import pytest
 import yaml
 
 import unprompt
-from unprompt import report
+from unprompt import cli, report
 from unprompt.recipe import Recipe, parse
 from unprompt.records import Grade
+from unprompt.report import svg, templates
 from unprompt.report.compare import differences
 from unprompt.report.examples import browser, vanished
 from unprompt.report.visible import embedded, visible
@@ -408,6 +411,47 @@ def test_a_run_shows_itself_in_a_notebook(run: unprompt.Run) -> None:
     assert len(found.examples) == 24
 
 
+# -- the terminal's tables, on screens of several widths -------------------------------------------
+
+METRICS = ["page_letters:first", "accuracy", "exact_match", "rouge_l", "entropy", "numeric_match"]
+
+
+def with_metrics(run: unprompt.Run, count: int) -> Any:
+    """The run's report as one of so many metrics, each with values of its own."""
+    found = json.loads(json.dumps(run.report))
+    for figures in found["contexts"]["colours"]["systems"].values():
+        of, figures["metrics"] = figures["metrics"]["page_letters:first"], {}
+        for n, name in enumerate(METRICS[:count]):
+            figures["metrics"][name] = {**of, "mean": of["mean"] + n / 1000}
+    return found
+
+
+@pytest.mark.parametrize("count", [1, 3, 6])
+@pytest.mark.parametrize("width", [80, 100, 160, 50])
+def test_the_terminals_table_is_as_wide_as_the_screen_and_breaks_no_number(
+    run: unprompt.Run,
+    count: int,
+    width: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = with_metrics(run, count)
+    monkeypatch.setenv("COLUMNS", str(width))
+    cli._show_run(unprompt.Run(run.folder, found))
+    said = capsys.readouterr().out
+    [table] = [table for table in report.tables(found) if table.title == "Context colours"]
+    shown, _, _ = said.partition(f"\n{table.title}\n")[2].partition("distilled: ")
+    lines = [line for line in shown.splitlines() if "; " not in line]
+    assert max(map(len, lines)) <= width
+    whole, cells = " ".join(lines), [cell for row in table.rows for cell in row[1:]]
+    # a screen of 50 letters has the interval below the mean
+    pieces = cells if width >= 80 else [each for c in cells for each in re.split(r" (?=\[)", c)]
+    assert [piece for piece in pieces if piece not in whole] == [], "no number is broken"
+    heads = re.sub(r"\s+", " ", whole)
+    assert all(name in heads for name in METRICS[:count])
+    assert heads.count("to teacher") == count, "each beside its metric"
+
+
 # -- a real browser --------------------------------------------------------------------------------
 
 
@@ -488,4 +532,116 @@ def test_hostile_output_does_nothing_in_a_browser(
         "[...document.querySelectorAll('.text bdi')].some(e => e.textContent.length >= 100000)"
     )
     assert page.evaluate("document.documentElement.scrollWidth") == 1000
+    assert errors == []
+
+
+@pytest.mark.parametrize("width", [375, 1280])
+@pytest.mark.parametrize(("count", "scheme"), [(1, "light"), (3, "dark"), (6, "light")])
+def test_the_page_by_picture(
+    run: unprompt.Run, chromium: Any, tmp_path: Path, count: int, width: int, scheme: str
+) -> None:
+    path = tmp_path / "page.html"
+    path.write_text(report.page(with_metrics(run, count), list(run.examples), run.grades), "utf-8")
+    page, errors = opened(
+        chromium, path, color_scheme=scheme, viewport={"width": width, "height": 800}
+    )
+    assert page.evaluate("document.documentElement.scrollWidth") == width, "nothing sticks out"
+    tables = page.evaluate(
+        "[...document.querySelectorAll('.systems')]"
+        ".map(e => [e.offsetWidth, e.parentElement.clientWidth])"
+    )
+    assert len(tables) == {1: 1, 3: 2, 6: 3}[count]
+    if width == 1280:
+        assert all(own <= box for own, box in tables), "the whole table is seen at once"
+    else:  # the names of the rows stay where they are while the rest of a table is moved
+        first = page.locator(".systems td").first
+        before = first.bounding_box()
+        page.locator(".systems").first.evaluate("e => { e.parentElement.scrollLeft = 200; }")
+        assert first.bounding_box() == before
+    margin = pixels(page.screenshot(full_page=True))[:, -12:]
+    assert len(np.unique(margin.reshape(-1, 3), axis=0)) == 1, "the margin is empty"
+    for drawing in page.locator("svg").all():
+        assert len(np.unique(pixels(drawing.screenshot()).reshape(-1, 3), axis=0)) > 20
+    assert meetings(page) == []
+    assert errors == []
+
+
+def pixels(png: bytes) -> np.ndarray:
+    """A picture's pixels (height, width, 3)."""
+    image = pytest.importorskip("PIL.Image")
+    return np.asarray(image.open(io.BytesIO(png)).convert("RGB"))
+
+
+def meetings(page: Any) -> list[str]:
+    """Texts of drawings that lie on one another, or beyond their drawing, as the browser draws
+    them.
+    """
+    return page.evaluate("""() => {
+      const found = [];
+      for (const drawing of document.querySelectorAll('svg')) {
+        const frame = drawing.getBoundingClientRect();
+        const texts = [...drawing.querySelectorAll('text')];
+        const boxes = texts.map(e => e.getBoundingClientRect());
+        boxes.forEach((a, n) => {
+          if (a.left < frame.left - 1 || a.right > frame.right + 1 || a.top < frame.top - 1 ||
+              a.bottom > frame.bottom + 1) found.push('beyond: ' + texts[n].textContent);
+          boxes.slice(n + 1).forEach((b, m) => {
+            const x = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+            const y = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+            if (x > .5 && y > .5)
+              found.push(texts[n].textContent + ' / ' + texts[n + 1 + m].textContent);
+          });
+        });
+      }
+      return found;
+    }""")
+
+
+POINTS = {
+    "at one place": [svg.Point(f"system {n}", 8.2, 0.5, None, (0.4, 0.6), n % 7) for n in range(9)],
+    "many": [
+        svg.Point(f"task {n}", 0.02 * n + 0.01, 0.02 * n + 0.01 * (n % 3), None, (0.0, 1.0))
+        for n in range(40)
+    ],
+    "long names": [svg.Point("a_run_" * 12 + ": after", 8.2, 0.5), svg.Point("teacher", 900, 0.8)],
+    "near each other": [
+        svg.Point("before", 56.1, 0.2),
+        svg.Point("after", 56.4, 0.21),
+        svg.Point("teacher", 57.9, 0.9, None, (0.8, 1.0)),
+    ],
+    "at the edge": [
+        svg.Point("W" * 36, 12_000, 0.999),
+        svg.Point("x", 3, 0.0),
+        svg.Point("\u6f22\u5b57" * 6, 6_000, 0.98),
+        svg.Point("\u202egone", 5_000, 0.97),
+    ],
+    "one": [svg.Point("after", 8, 0.5)],
+}
+
+
+@pytest.mark.parametrize("width", [375, 1280])
+def test_no_name_in_a_picture_lies_on_another(chromium: Any, tmp_path: Path, width: int) -> None:
+    metric = "my_package.metrics:close_enough_to_what_the_example_says_is_gold"
+    drawings = [
+        svg.dots(points, "prompt tokens per call (logarithmic)", name, log_x=log)
+        for points in POINTS.values()
+        for name, log in ((metric, True), ("accuracy", False))
+    ]
+    drawings.append(svg.dots(POINTS["many"], "in context", "distilled", diagonal=True))
+    steps = [(1000 * n, 1e-4 * n) for n in range(1, 101)]
+    drawings.append(svg.lines([svg.Series("w" * 70, steps)], "step", "loss, nats"))
+    body = "".join(f"<figure>{drawing}</figure>" for drawing in drawings)
+    style, path = templates._file("page.css"), tmp_path / "page.html"
+    path.write_text(
+        f'<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f'<style>{style}</style><body><div class="pictures">{body}</div>',
+        "utf-8",
+    )
+    page, errors = opened(chromium, path, viewport={"width": width, "height": 800})
+    assert meetings(page) == []
+    shown = page.locator("body").inner_text()
+    for points in POINTS.values():
+        for point in points[:3]:
+            assert shown.count(point.name) >= 2, "every name is there to read"
+    assert page.evaluate("document.documentElement.scrollWidth") == width
     assert errors == []

@@ -329,21 +329,22 @@ def _print(lines: list[str]) -> None:
 def _console() -> Console:
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else 160)
+    told = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(width=None if told else 160)
 
 
 def _print_table(
     console: Console, title: str, columns: list[str], rows: list[list[str]], lines: list[str]
 ) -> None:
-    from rich.table import Table
+    from unprompt.report import terminal
 
     if rows:
-        table = Table(title=title, title_justify="left")
-        for number, column in enumerate(columns):
-            table.add_column(column, justify="right" if number else "left")
-        for row in rows:
-            table.add_row(*row)
-        console.print(table)
+        parts, meaning = terminal.drawn(columns, rows, console.width)
+        say(f"\n{title}", to=console)
+        for part in parts:
+            say("", to=console)
+            console.print(part)
+        say("", *([meaning] if meaning else []), to=console)
     say(*lines, to=console)
 
 
