@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,6 +115,7 @@ def _distil(recipe: Recipe, files: RunDir) -> None:
     """All stages of a run, one behind the other; what is there of one is not done again."""
     from unprompt.report.write import write
     from unprompt.stages.evaluate import closeness, measured
+    from unprompt.stages.evaluate.bars import Bars
     from unprompt.stages.lessons import transfer_set
     from unprompt.stages.train import student as training
 
@@ -149,8 +150,20 @@ def _distil(recipe: Recipe, files: RunDir) -> None:
         watched = closeness.watched(weights, decided)
         trained[round_] = training.facts(weights, round_, transfer, watched)
         ask(plan.measured(student(round_)))
+    told = recipe, files, checked, draws, transfers, trained, answers
     results = measured.measure(weights, prompts, answers)
-    write(recipe, files, checked, draws, transfers, trained, answers, results, weights.asked())
+    write(*told, results, weights.asked())
+    bars = Bars(weights, prompts, answers, results.kl)
+    if missing := bars.missing:
+        say(
+            f"the report is written, with its verdict: {files.folder}/report.html",
+            f"now the bars of {len(missing)} instructions (report.instructions). To stop loses"
+            " none that is measured",
+        )
+        try:
+            bars.measure()
+        finally:  # however that ended
+            write(*told, replace(results, instructions=bars.figures()), weights.asked())
     weights.forget_engines()
 
 

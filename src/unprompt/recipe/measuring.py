@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
@@ -237,6 +237,23 @@ class Cost(Section):
     """Calls you expect; the report then has the total for them, one-time cost included."""
 
 
+class Instructions(Section):
+    """Every bulleted or numbered instruction of the teacher's prompt is left out in turn, once the
+    report's first version is written. A bare number is `examples`.
+    """
+
+    shorthand: ClassVar = {int: "examples"}
+
+    examples: Annotated[int, Field(ge=0)] = 32
+    """Held-out examples of each context on which that is measured. 0: none."""
+    items: Annotated[int, Field(ge=1)] | None = None
+    """Instructions of each context that are measured; all of them unless given. Longest first:
+    which of them matter most is not known ahead, so that is a guess."""
+    seconds: Annotated[float, Field(gt=0)] | None = 300.0
+    """No further instruction is begun that would not end within so many seconds of one run; null:
+    no limit. What was measured before is kept, and counts for nothing."""
+
+
 class Report(Section):
     """What the report's verdict is held to, and what is measured for the report alone."""
 
@@ -246,10 +263,9 @@ class Report(Section):
     failures: Annotated[float, Field(ge=0, le=1)] = 0.02
     """Share of the student's answers that may fail extraction, and of the teacher's that may be
     cut, before the verdict is `look closer`."""
-    instructions: Annotated[int, Field(ge=0)] = 32
-    """Held-out examples of each context on which every bulleted or numbered instruction of the
-    teacher's prompt is left out in turn: one pass of the teacher over these examples for each
-    instruction. 0: none."""
+    instructions: Instructions = Instructions()
+    """How much each instruction of the teacher's prompt matters, and how much of it was taken in.
+    """
     watch: Annotated[int, Field(ge=0)] = 4
     """Parts of the training behind each of which gap closed is measured on held-out inputs (on at
     most 32 of each context). 0: only at the end."""

@@ -23,12 +23,14 @@ class Section(BaseModel):
     )
 
     shorthand: ClassVar[dict[type, str]] = {}
-    """What may stand for the whole section: `{str: "name"}`, a bare text is its `name`."""
+    """What may stand for the whole section: `{str: "name"}`, a bare text is its `name`; so lists,
+    and whole numbers.
+    """
 
     @model_validator(mode="before")
     @classmethod
     def _written_out(cls, data: Any) -> Any:
-        kind = str if isinstance(data, str) else list if isinstance(data, (list, tuple)) else None
+        kind = list if isinstance(data, tuple) else type(data)
         return {cls.shorthand[kind]: data} if kind in cls.shorthand else data
 
     def _wrong(self) -> Iterator[str]:

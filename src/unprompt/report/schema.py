@@ -140,10 +140,14 @@ class Bar(TypedDict):
 
 
 class Instructions(TypedDict):
-    """What was internalised; the instruction that matters most stands first."""
+    """What was internalised; the instruction that matters most stands first. `items`: instructions
+    of the prompt; `left_out`: why not all of them are measured.
+    """
 
     examples: int
+    items: NotRequired[int]
     bars: list[Bar]
+    left_out: NotRequired[str]
 
 
 class Failed(TypedDict):

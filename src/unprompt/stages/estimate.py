@@ -32,29 +32,36 @@ def estimate(
         weights: Of the student.
         teachers: Of the teacher; 0 of one behind a server, whose time is not counted. So `judges`.
     """
-    work = 0.0
-    """Weights times tokens, a token that is trained on counted thrice."""
+    work, of_bars = 0.0, 0.0
+    """Weights times tokens, a token that is trained on counted thrice; those of instruction bars
+    apart."""
     sizes = {"teacher": teachers, "judge": judges}
     read = 0
     for who, (size, _) in asked.items():
         read += size.read
         work += sizes.get(who.role, weights) * (size.read + size.answer_tokens)
     longest = recipe.sampling.max_new_tokens
-    for _, who, side in plan.passes:
+    for what, who, side in plan.passes:
         read += side.read
-        work += sizes.get(who.role, weights) * (side.read + longest * len(side.prompts))
+        more = sizes.get(who.role, weights) * (side.read + longest * len(side.prompts))
+        work, of_bars = (work, of_bars + more) if what == "instructions" else (work + more, of_bars)
     taught = _taught(recipe, prompts)
     work += 3 * weights * taught
     collected = sum(ask.size.answer_tokens for ask in plan.of("lessons", "hint"))
     stored = token_bytes(recipe.labels) * collected
-    seconds = 2 * work / _speed(models.device(recipe.model), models.dtype(recipe.model))
+    speed = _speed(models.device(recipe.model), models.dtype(recipe.model))
+    bars, limit = 2 * of_bars / speed, recipe.report.instructions.seconds
+    bars = bars if limit is None else min(bars, limit)
+    seconds = 2 * work / speed + bars
+    count = sum(each.what == "instructions" for each in plan.passes)
+    within = f", {_spent(bars)} of it for the bars of {count} instructions" if count else ""
     both = f"{weights / 1e6:.0f}M weights" + (
         f", the teacher {teachers / 1e6:.0f}M" if recipe.teacher_model and teachers else ""
     )
     return (
         f"estimate: {both}; {read:,.0f} prompt tokens read (shared prefixes once), at most"
         f" {collected:,.0f} answer tokens collected, {taught:,.0f} trained on; labels at"
-        f" most {stored / 1e6:.1f} MB; at most {_spent(seconds)} on this machine"
+        f" most {stored / 1e6:.1f} MB; at most {_spent(seconds)} on this machine{within}"
     )
 
 

@@ -260,7 +260,7 @@ def _judge(recipe: Recipe, prompts: Prompts, asks: Sequence[Ask]) -> Iterator[As
 
 def _passes(recipe: Recipe, prompts: Prompts, asks: Sequence[Ask]) -> Iterator[Pass]:
     """KL of `before` and of every student on the teacher's answers, and of the teacher without
-    each of its instructions (with an item left out, little of the prompt is shared).
+    each of its instructions, behind a prefix that its examples share.
     """
     students = (BASE, *map(student, recipe.plan))
     for context, side in prompts.held_teacher.items():
@@ -271,8 +271,9 @@ def _passes(recipe: Recipe, prompts: Prompts, asks: Sequence[Ask]) -> Iterator[P
             yield Pass("KL", who, prompts.held_student[context])
             if recipe.report.sampled:
                 yield Pass("KL", who, prompts.held_student[context].first(recipe.report.sampled))
-        first = replace(side.first(recipe.report.instructions), prefix=(0,))
-        for _ in instructions.find(first.prompts):
+        settings = recipe.report.instructions
+        first = side.first(settings.examples)
+        for _ in instructions.find(first.prompts)[: settings.items]:
             yield Pass("instructions", teacher.who, first)
     for ask in asks:
         if ask.purpose == "drift" and ask.question:

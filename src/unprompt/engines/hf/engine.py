@@ -16,11 +16,12 @@ from typing import Any, Unpack
 
 import psutil
 import torch
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from unprompt.engines import Options, drawing, models, tokens
 from unprompt.engines.hf import sequences
 from unprompt.engines.hf.members import Members
+from unprompt.engines.hf.prefixes import Prefixes
 from unprompt.messages import UserError, say
 from unprompt.recipe import Labels, Sampling
 from unprompt.records import Completion, Prompt, SoftLabels
@@ -57,7 +58,7 @@ class HFEngine:
         self.model: PreTrainedModel = model
         self.tokenizer = tokenizer
         self._ends = tokens.end_ids(tokenizer, model.generation_config)
-        self._prefixes: dict[tuple[int, ...], DynamicCache] = {}
+        self._prefixes = Prefixes(model)
         self._shares: bool | None = None
         self._tried = 0
         """Length in tokens up to which that was tried."""
@@ -192,48 +193,64 @@ class HFEngine:
     ) -> list[SoftLabels]:
         """See `Engine.score`."""
         ids = self._encode(prompts, [len(given) for given in completions])
-        pairs = zip(ids, completions, strict=True)
-        whole = [max(map(len, each)) + len(given) - 1 for each, given in pairs]
-        if len(halves := self._halves(whole)) > 1:
-            said = dict[int, SoftLabels]()
-            for half in halves:
-                own = [prompts[n] for n in half], [completions[n] for n in half]
-                said |= zip(half, self.score(*own, labels, **options), strict=True)
-            return [said[n] for n in range(len(prompts))]
-        longest = max(map(len, completions), default=0)
-        logits = max(1, longest * self.model.config.get_text_config().vocab_size)
-        most, scored = max(1, _SCORED_LOGITS // logits), list[SoftLabels]()
-        while len(scored) < len(prompts):
-            size = min(most, self._size(ids, longest, options))
-            batch = slice(len(scored), len(scored) + size)
-            with self._halving(len(prompts[batch])):
-                together = self._sequences(ids, options.get("prefix_tokens"), longest)
-                draw = drawing.Draws(tokens.keys(prompts[batch], options.get("seed", 0)))
-                scored += self._scored(together, ids[batch], completions[batch], labels, draw)
-                if progress := options.get("progress"):
-                    progress(len(prompts[batch]))
-        return scored
+        scored = dict[int, SoftLabels]()
 
-    def _scored(
+        def labelled(places: list[int], logits_NV: torch.Tensor) -> None:
+            book, seed = drawing.Book(), options.get("seed", 0)
+            if given := [token for n in places for token in completions[n]]:
+                draw = drawing.Draws(tokens.keys([prompts[n] for n in places], seed))
+                rows = [row for row, n in enumerate(places) for _ in completions[n]]
+                given_N = torch.tensor(given, device=logits_NV.device)
+                logp_NV = logits_NV.float().log_softmax(-1)
+                drawing.write_labels(logp_NV, given_N, labels, draw, rows, book)
+            scored.update(zip(places, book.of(len(places)), strict=True))
+
+        self.read(ids, completions, labelled, **options)
+        return [scored[n] for n in range(len(prompts))]
+
+    def read(
         self,
-        together: Members,
         ids: _Ids,
         given: Sequence[Sequence[int]],
-        labels: Labels,
-        draw: drawing.Draws,
-    ) -> list[SoftLabels]:
-        """Labels of one batch."""
-        book, some = drawing.Book(), [n for n, tokens in enumerate(given) if tokens]
-        if some:
-            logits_BTV = together.score([ids[n] for n in some], [given[n] for n in some])
-            logits_NV = torch.cat(
-                [row_TV[-len(given[n]) :] for n, row_TV in zip(some, logits_BTV, strict=True)]
-            )
-            rows = [n for n in some for _ in given[n]]
-            given_N = torch.tensor([token for n in some for token in given[n]])
-            logp_NV = logits_NV.float().log_softmax(-1)
-            drawing.write_labels(logp_NV, given_N.to(logp_NV.device), labels, draw, rows, book)
-        return book.of(len(given))
+        use: Callable[[list[int], torch.Tensor], object],
+        like: Sequence[int] = (),
+        **options: Unpack[Options],
+    ) -> None:
+        """Read given answers behind prompts, the prefix that the prompts share once.
+
+        Args:
+            ids: Token ids of each prompt's renderings.
+            given: Token ids of each answer.
+            use: Told, batch by batch, the places of some prompts, and the logits (N, V) that
+                predict each token of their answers, one answer behind the other.
+            like: Token ids that the shared prefix begins like, for as far as it does: read once
+                for all calls that name them. Empty: each prefix is read from its start.
+        """
+        pairs = zip(ids, given, strict=True)
+        whole = [max(map(len, each)) + len(answer) - 1 for each, answer in pairs]
+        vocabulary = self.model.config.get_text_config().vocab_size
+        progress = options.get("progress") or (lambda n: None)
+        for half in self._halves(whole):
+            asked, longest = [ids[n] for n in half], max(len(given[n]) for n in half)
+            most, done = max(1, _SCORED_LOGITS // max(1, longest * vocabulary)), 0
+            while done < len(half):
+                size = min(most, self._size(asked, longest, options))
+                places = half[done : done + size]
+                with self._halving(len(places)), self._prefixes.going_on(tuple(like)):
+                    together = self._sequences(asked, options.get("prefix_tokens"), longest)
+                    use(places, self._given(together, ids, given, places))
+                    done += len(places)
+                    progress(len(places))
+
+    def _given(
+        self, together: Members, ids: _Ids, given: Sequence[Sequence[int]], places: list[int]
+    ) -> torch.Tensor:
+        """Logits (N, V) that predict each given token of one batch."""
+        if not (some := [n for n in places if given[n]]):
+            return torch.zeros(0)
+        logits_BTV = together.score([ids[n] for n in some], [given[n] for n in some])
+        pairs = zip(some, logits_BTV, strict=True)
+        return torch.cat([row_TV[-len(given[n]) :] for n, row_TV in pairs])
 
     # -- prompts -----------------------------------------------------------------------------------
 
@@ -333,11 +350,7 @@ class HFEngine:
         if not shared or switched or (not whole and sequences.is_windowed(self.model)):
             return made(self.model, None)
         key = tuple(ids[0][:shared])
-        if key not in self._prefixes:
-            while len(self._prefixes) >= kept:
-                del self._prefixes[next(iter(self._prefixes))]
-            self._prefixes[key] = sequences.read_prefix(self.model, key, whole=whole)
-        return made(self.model, self._prefixes[key])
+        return made(self.model, self._prefixes.read(key, whole=whole, kept=kept))
 
     def _shares_prefix(self, ids: _Ids, answer: int) -> bool:
         """Whether the prefix's cache can stand once for all sequences; tried at the length of the

@@ -318,13 +318,28 @@ def is_windowed(model: Any) -> bool:
     )
 
 
-def read_prefix(model: Any, ids: Sequence[int], *, whole: bool) -> DynamicCache:
-    """Cache of a prefix, of one row. `whole`: layers with a sliding window keep all of it, as
-    `Slots` need.
+def read_prefix(
+    model: Any,
+    ids: Sequence[int],
+    alike: tuple[DynamicCache, int] | None = None,
+    *,
+    whole: bool,
+) -> DynamicCache:
+    """Cache of a prefix, of one row.
+
+    Args:
+        alike: A cache that was read before, and how many of its first tokens are this prefix's,
+            too: those are taken from it. It stays as it is.
+        whole: Layers with a sliding window keep all of it, as `Slots` need.
     """
-    cache = DynamicCache() if whole else DynamicCache(config=model.config)
+    cache, known = DynamicCache() if whole else DynamicCache(config=model.config), 0
+    if alike:
+        before, known = alike
+        layers: Any = before.layers if known else ()
+        for number, layer in enumerate(layers):
+            cache.update(layer.keys[:, :, :known], layer.values[:, :, :known], number)
     model(
-        input_ids=torch.tensor([list(ids)], device=model.device),
+        input_ids=torch.tensor([list(ids)[known:]], device=model.device),
         past_key_values=cache,
         use_cache=True,
         logits_to_keep=1,

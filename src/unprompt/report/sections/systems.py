@@ -217,6 +217,11 @@ def _lines(entry: Context) -> list[str]:
     groups = next((figures["groups"] for figures in systems.values()), None)
     if groups:
         lines.append(f"intervals over {groups} groups of examples")
+    if (bars := entry.get("instructions")) and "left_out" in bars:
+        lines.append(
+            f"instructions: {len(bars['bars'])} of {bars.get('items')} measured, the longest first;"
+            f" {bars['left_out']}"
+        )
     return lines + _lessons(entry)
 
 

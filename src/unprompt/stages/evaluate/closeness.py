@@ -1,9 +1,10 @@
-"""How close systems are to the teacher: KL on what it answered to held-out inputs."""
+"""How close systems are to the teacher: KL on what it answered to held-out inputs; and drift."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unprompt.messages import UserError, bar, say
@@ -11,8 +12,6 @@ from unprompt.recipe import Extract, Recipe
 from unprompt.records import BASE, Lesson, TokenKL, Who, student
 from unprompt.stages import lessons
 from unprompt.stages.asks import Ask, of_system
-from unprompt.stages.evaluate import instructions
-from unprompt.stages.evaluate.grade import group_of
 from unprompt.stages.plan import why_not_compared
 from unprompt.stages.prompts import Prompts
 from unprompt.stages.weights import Weights
@@ -61,23 +60,49 @@ def held(
     )[0]
 
 
-def token_kl(weights: Weights, who: Who, asked: Sequence[Lesson], title: str) -> list[list[float]]:
-    """KL from the lessons' labels to these weights, in nats, of each token of each lesson; kept in
-    the run's folder.
-    """
-    from unprompt.stages.train import kl
-
+def kl_file(weights: Weights, who: Who, asked: Sequence[Lesson]) -> Path:
+    """Where KL from the lessons' labels to these weights is kept."""
     key = fingerprint(
         FORMAT,
         weights.identity(who),
         [[x.input_ids, x.labels.ids.tolist(), x.labels.probs.tolist()] for x in asked],
     )
-    path = weights.files.folder / "kl" / f"{key}.tokens.json"
+    return weights.files.folder / "kl" / f"{key}.tokens.json"
+
+
+def token_kl(weights: Weights, who: Who, asked: Sequence[Lesson], title: str) -> list[list[float]]:
+    """KL from the lessons' labels to these weights, in nats, of each token of each lesson; kept in
+    the run's folder.
+    """
+    path = kl_file(weights, who, asked)
     if (known := read_json(path)) is not None:
         return known
+    with bar(title, len(asked)) as progress:
+        return read_kl(weights, who, asked, path, progress)
+
+
+def read_kl(
+    weights: Weights,
+    who: Who,
+    asked: Sequence[Lesson],
+    path: Path,
+    progress: Callable[[int], object],
+    like: Sequence[int] | None = None,
+) -> list[list[float]]:
+    """Measure it, and keep it.
+
+    Args:
+        like: What their prompts begin like (see `HFEngine.read`), if they share much: that is read
+            once for all.
+    """
+    from unprompt.stages.train import kl
+
     engine, batch = weights.here(who), weights.recipe.batch_size or 32
-    with bar(title, len(asked)) as progress, engine.ready():
-        nats = kl.token_kl(engine.model, engine.tokenizer, asked, batch, progress)
+    with engine.ready():
+        if like is None:
+            nats = kl.token_kl(engine.model, engine.tokenizer, asked, batch, progress)
+        else:
+            nats = kl.shared_kl(engine, asked, batch, like, progress)
     with replacing(path) as partial:
         partial.write_text(json.dumps(nats))
     return nats
@@ -140,53 +165,6 @@ def watch(
 def watched(weights: Weights, decided: str) -> Any:
     """Where `Watch` keeps what it sees of the training of a student that this decides."""
     return weights.files.folder / "kl" / f"{fingerprint('watch', decided, _WATCHED)}.json"
-
-
-def of_instructions(
-    weights: Weights,
-    prompts: Prompts,
-    answers: Answered,
-    kl: Mapping[str, Mapping[str, TokenKL]],
-) -> dict[str, dict[str, Any]]:
-    """Context -> how much each instruction of the teacher's prompt matters to it, and how much of
-    that the students have taken in.
-    """
-    recipe, bars_of = weights.recipe, dict[str, dict[str, Any]]()
-    for name, systems in kl.items():
-        prompted = prompts.held_teacher[name].prompts
-        teacher = of_system(list(answers), name, "teacher")
-        items = instructions.find(prompted) if recipe.report.instructions else []
-        if not items or teacher is None:
-            continue
-        reader = prompts.readers.of(teacher.who)
-        ids = systems["before"].example_ids[: recipe.report.instructions]
-        place = {id_: n for n, id_ in enumerate(ids)}
-        asked = [n for n, prompt in enumerate(prompted) if prompt.example_id in place]
-        completions = [answers[teacher][n] for n in asked]
-        evaluation = recipe.evaluation(name)
-        assert evaluation
-        groups = {x.id: group_of(x, evaluation) for x in prompts.inputs.held_out[name]}
-        bars = []
-        for number, item in enumerate(items, 1):
-            built, _ = lessons.build(
-                [item.without[n] for n in asked],
-                completions,
-                reader,
-                recipe.contexts[name].extract,
-                end_token=True,
-                add_end=False,
-                where=f"contexts.{name}.extract",
-                modules=recipe.modules,
-            )
-            title = f"{name}: teacher without instruction {number}"
-            removed = token_kl(weights, teacher.who, built, title)
-            at = [place[lesson.example_id] for lesson in built]
-            nats = {system: [values.nats[n] for n in at] for system, values in systems.items()}
-            group = [groups[lesson.example_id] for lesson in built]
-            bars.append(instructions.bar(item.text, removed, nats.pop("before"), nats, group))
-        bars.sort(key=lambda each: -each["matters"]["mean"])
-        bars_of[name] = {"examples": len(asked), "bars": bars}
-    return bars_of
 
 
 def drift(weights: Weights, prompts: Prompts, answers: Answered) -> dict[str, list[float]]:

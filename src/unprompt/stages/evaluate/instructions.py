@@ -45,6 +45,11 @@ def find(prompts: Sequence[Prompt]) -> list[Instruction]:
     return items if len(items) >= _FEWEST else []
 
 
+def in_order(items: Sequence[Instruction]) -> list[Instruction]:
+    """Those first that may matter most: the longest. That is a guess; what matters is measured."""
+    return sorted(items, key=lambda item: -len(item.text))
+
+
 def _items(text: str) -> list[str]:
     """Each item with its line's end, and the lines beneath, indented deeper than its sign."""
     items: list[str] = []

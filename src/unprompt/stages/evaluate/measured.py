@@ -16,6 +16,7 @@ from unprompt.recipe import Recipe, Sampling
 from unprompt.records import BASE, JUDGE, Completion, Grade, Prompt, TokenKL, student
 from unprompt.stages.asks import Ask, of_system
 from unprompt.stages.evaluate import closeness, judge
+from unprompt.stages.evaluate.bars import Bars
 from unprompt.stages.evaluate.grade import grade, grade_choices
 from unprompt.stages.prompts import Prompts, Side
 from unprompt.stages.questions import Question
@@ -38,7 +39,8 @@ class Measured:
         associations: System -> its association matrix.
         drift: Round -> KL(base || student) of each unrelated input.
         verdicts: The judge's.
-        instructions: Context -> how much each instruction of the teacher's prompt matters.
+        instructions: Context -> how much each instruction of the teacher's prompt matters, as far
+            as that is measured.
         self_agreement: Context -> how often the teacher agrees with itself.
     """
 
@@ -72,7 +74,7 @@ def measure(weights: Weights, prompts: Prompts, answers: Answered) -> Measured:
         _associations(recipe, prompts, answers),
         closeness.drift(weights, prompts, answers),
         _verdicts(weights, prompts, grades),
-        closeness.of_instructions(weights, prompts, answers, kl),
+        Bars(weights, prompts, answers, kl).figures(),
         _self_agreement(recipe, prompts, answers),
     )
 

@@ -7,14 +7,18 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
+from unprompt.engines import Options
 from unprompt.engines.models import rope_switch
-from unprompt.records import Lesson
-from unprompt.stages.train.loss import batch_kl, collator
+from unprompt.records import Lesson, SoftLabels
+from unprompt.stages.train.loss import batch_kl, collator, label_loss
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from unprompt.engines.hf.engine import HFEngine
 
 _LONGEST_CHARACTER = 4
 """Bytes of UTF-8, and so tokens that one character may be torn into."""
@@ -42,6 +46,49 @@ def token_kl(
         for row, value in zip(batch.row_N.tolist(), batch_kl(model, batch).tolist(), strict=True):
             nats[chosen[row]].append(value)
         progress(len(chosen))
+    return nats
+
+
+def shared_kl(
+    engine: HFEngine,
+    lessons: Sequence[Lesson],
+    batch_size: int,
+    like: Sequence[int] = (),
+    progress: Callable[[int], object] = lambda n: None,
+) -> list[list[float]]:
+    """As `token_kl`, with what all prompts begin with read once.
+
+    Args:
+        like: Token ids of a prompt that these begin like, as in `HFEngine.read`.
+    """
+    nats: list[list[float]] = [[] for _ in lessons]
+    weighted = [np.flatnonzero(lesson.weights) for lesson in lessons]
+    given = [
+        lesson.input_ids[lesson.prompt_length : at[-1] + 1]
+        for lesson, at in zip(lessons, weighted, strict=True)
+    ]
+
+    def compared(places: list[int], logits_NV: torch.Tensor) -> None:
+        ends = np.cumsum([0, *(len(given[n]) for n in places)])
+        rows = [
+            int(start) + weighted[n] - lessons[n].prompt_length
+            for n, start in zip(places, ends, strict=False)
+        ]
+        labels = SoftLabels.concat([lessons[n].labels for n in places])
+        token_E = np.repeat(np.arange(len(labels)), np.diff(labels.offsets))
+        values = label_loss(
+            logits_NV[torch.from_numpy(np.concatenate(rows)).to(logits_NV.device)],
+            *(
+                torch.from_numpy(each).to(logits_NV.device)
+                for each in (token_E, labels.ids.astype(np.int64), labels.probs, labels.teacher_nll)
+            ),
+        ).tolist()
+        for n in places:
+            nats[n], values = values[: len(weighted[n])], values[len(weighted[n]) :]
+
+    asked = [[list(lesson.input_ids[: lesson.prompt_length])] for lesson in lessons]
+    options: Options = {"batch_size": batch_size, "progress": progress}
+    engine.read(asked, given, compared, like, **options)
     return nats
 
 

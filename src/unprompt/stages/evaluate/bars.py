@@ -1,0 +1,169 @@
+"""How much each instruction of a teacher's prompt matters, measured one by one: what is there is
+kept, whatever stops the rest.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from unprompt.messages import bar
+from unprompt.records import Lesson, TokenKL, Who
+from unprompt.stages import lessons
+from unprompt.stages.asks import Ask, of_system
+from unprompt.stages.evaluate import closeness, instructions
+from unprompt.stages.evaluate.grade import group_of
+from unprompt.stages.prompts import Prompts
+from unprompt.stages.weights import Weights
+from unprompt.store.answers import Answers
+from unprompt.store.files import read_json
+
+_LATER = "they are measured behind the report's first version: run the recipe again to go on"
+
+
+class Bars:
+    """The instruction bars of a run.
+
+    Args:
+        kl: Context -> `before` and each round -> KL(teacher || system).
+
+    Attributes:
+        items: Of all contexts, in the order in which they are measured.
+    """
+
+    def __init__(
+        self,
+        weights: Weights,
+        prompts: Prompts,
+        answers: Mapping[Ask, Answers],
+        kl: Mapping[str, Mapping[str, TokenKL]],
+    ) -> None:
+        self._weights, self._contexts = weights, dict[str, _Context]()
+        self._over = False
+        for name, systems in kl.items() if weights.recipe.report.instructions.examples else ():
+            if teacher := of_system(list(answers), name, "teacher"):
+                context = _Context(weights, prompts, name, teacher.who, answers[teacher], systems)
+                if context.found:
+                    self._contexts[name] = context
+
+    @property
+    def missing(self) -> list[Item]:
+        """Those that are to be measured, and are not."""
+        return [item for of in self._contexts.values() for item in of.items if item.nats is None]
+
+    def measure(self) -> None:
+        """Measure those, until all are there or no further one would end in time."""
+        began, slowest, limit = time.monotonic(), 0.0, self._weights.recipe.report.instructions
+        missing = self.missing
+        with bar("prompt without each instruction", sum(map(len, missing))) as progress:
+            for item in missing:
+                start = time.monotonic()
+                if limit.seconds is not None and start - began + slowest > limit.seconds:
+                    self._over = True
+                    return
+                item.measure(progress)
+                slowest = max(slowest, time.monotonic() - start)
+
+    def figures(self) -> dict[str, dict[str, Any]]:
+        """Context -> its bars as far as they are measured, and why others are not."""
+        settings, told = self._weights.recipe.report.instructions, dict[str, dict[str, Any]]()
+        for name, context in self._contexts.items():
+            bars = [item.bar(nats) for item in context.items if (nats := item.nats) is not None]
+            bars.sort(key=lambda each: -each["matters"]["mean"])
+            why = _LATER
+            if self._over:
+                why = f"report.instructions.seconds: {settings.seconds:g} is used up"
+            elif len(bars) == len(context.items):
+                why = f"report.instructions.items: {settings.items}"
+            told[name] = {"examples": len(context.asked), "items": context.found, "bars": bars}
+            if len(bars) < context.found:
+                told[name]["left_out"] = why
+        return told
+
+
+class _Context:
+    """What the items of one context share."""
+
+    def __init__(
+        self,
+        weights: Weights,
+        prompts: Prompts,
+        name: str,
+        who: Who,
+        answers: Answers,
+        systems: Mapping[str, TokenKL],
+    ) -> None:
+        recipe, side = weights.recipe, prompts.held_teacher[name]
+        settings, evaluation = recipe.report.instructions, recipe.evaluation(name)
+        assert evaluation
+        self.weights, self.name, self.who, self.systems = weights, name, who, systems
+        self.reader = prompts.readers.of(who)
+        ids = systems["before"].example_ids[: settings.examples]
+        self.place = {id_: n for n, id_ in enumerate(ids)}
+        self.asked = [n for n, prompt in enumerate(side.prompts) if prompt.example_id in self.place]
+        self.answers = answers
+        self.groups = {x.id: group_of(x, evaluation) for x in prompts.inputs.held_out[name]}
+        self._side = side
+        found = instructions.find(side.prompts)
+        self.found = len(found)
+        self.items = [Item(self, each) for each in instructions.in_order(found)[: settings.items]]
+
+    @cached_property
+    def like(self) -> Sequence[int]:
+        """What all of its prompts begin with, nothing left out."""
+        if self.reader.encoder_decoder:
+            return ()
+        whole = self.reader.encode(self._side.prompts[0].content, f"contexts.{self.name}.teacher")
+        return whole[: self._side.prefix[0]]
+
+
+class Item:
+    """One instruction of a context."""
+
+    def __init__(self, of: _Context, instruction: instructions.Instruction) -> None:
+        self._of, self._instruction = of, instruction
+        self._ids: list[str] = []
+
+    def __len__(self) -> int:
+        """Examples on which it is measured."""
+        return len(self._of.asked)
+
+    @cached_property
+    def _path(self) -> Path:
+        built = list(self._built())
+        self._ids = [lesson.example_id for lesson in built]
+        return closeness.kl_file(self._of.weights, self._of.who, built)
+
+    @property
+    def nats(self) -> list[list[float]] | None:
+        """KL(teacher || teacher without it) of each token of each answer; None: not measured."""
+        return read_json(self._path)
+
+    def measure(self, progress: Any) -> None:
+        """Have the teacher read its answers behind the prompts without it."""
+        of = self._of
+        closeness.read_kl(of.weights, of.who, list(self._built()), self._path, progress, of.like)
+
+    def bar(self, removed: list[list[float]]) -> dict[str, Any]:
+        """How much it matters, and how much of that each student has taken in."""
+        of = self._of
+        at = [of.place[id_] for id_ in self._ids]
+        nats = {system: [values.nats[n] for n in at] for system, values in of.systems.items()}
+        groups = [of.groups[id_] for id_ in self._ids]
+        return instructions.bar(self._instruction.text, removed, nats.pop("before"), nats, groups)
+
+    def _built(self) -> Iterator[Lesson]:
+        of, recipe = self._of, self._of.weights.recipe
+        yield from lessons.build(
+            [self._instruction.without[n] for n in of.asked],
+            [of.answers[n] for n in of.asked],
+            of.reader,
+            recipe.contexts[of.name].extract,
+            end_token=True,
+            add_end=False,
+            where=f"contexts.{of.name}.extract",
+            modules=recipe.modules,
+        )[0]
