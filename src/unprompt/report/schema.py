@@ -11,6 +11,7 @@ from typing import Any, NotRequired
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict  # that of typing, before Python 3.12, pydantic can't read
 
+from unprompt.report.figures import Cost, Counted, Interval, Judge, Ratio
 from unprompt.report.sections import (
     across,
     association,
@@ -41,28 +42,6 @@ SECTIONS = (
     judge.SECTION,
     cost.SECTION,
 )
-
-
-class Interval(TypedDict):
-    """A mean and its 95 % interval; null ends: too few to give one."""
-
-    mean: float
-    low: float | None
-    high: float | None
-
-
-class Counted(Interval):
-    """A mean over so many examples."""
-
-    examples: int
-
-
-class Ratio(TypedDict):
-    """A quotient of means and its 95 % interval; null ends: too few to give one."""
-
-    value: float
-    low: float | None
-    high: float | None
 
 
 class Figures(Interval):
@@ -271,81 +250,6 @@ class Margins(TypedDict):
 
     tasks: list[Task]
     correlation: Correlation | Undefined
-
-
-class Judged(TypedDict):
-    """Verdicts on one system's answers, or on a context's inputs."""
-
-    judged: int
-    criteria: dict[str, Counted | None]
-    overall: Counted | None
-    verdicts: int
-    unparsable: int
-    unjudged: int
-    why_unjudged: dict[str, int]
-
-
-class Difficulty(Judged):
-    """Of inputs; `agreement`: Krippendorff's alpha between repeats."""
-
-    agreement: dict[str, float | None]
-
-
-class JudgedContext(TypedDict):
-    """Verdicts on the answers to one context's inputs."""
-
-    systems: dict[str, Judged]
-    agreement: dict[str, float | None]
-
-
-class Judge(TypedDict):
-    """What the judge says."""
-
-    repeats: int
-    contexts: dict[str, JudgedContext]
-    difficulty: dict[str, Difficulty]
-    scale: list[int]
-    difficulty_scale: list[int]
-
-
-class Price(TypedDict):
-    """Dollars per million tokens."""
-
-    model: str
-    input: float
-    output: float
-    source: str
-    cached_input: float | None
-    cache_minimum: int
-
-
-class Once(TypedDict):
-    """What a student costs once; null where the seconds of training are not known."""
-
-    rounds: list[str]
-    collecting: dict[str, float]
-    seconds_of_training: float | None
-    training: float | None
-    total: dict[str, float | None]
-
-
-class Priced(TypedDict):
-    """Dollars of a system's calls."""
-
-    model: str
-    per_1000_calls: dict[str, float]
-    break_even_calls: NotRequired[dict[str, int | str | None]]
-    total: NotRequired[dict[str, float | None]]
-
-
-class Cost(TypedDict):
-    """Dollars; keys `plain` and `cached`: without and with the provider's prompt caching."""
-
-    prices: dict[str, Price]
-    dollars_per_hour: float
-    calls: int | None
-    once: dict[str, Once]
-    contexts: dict[str, dict[str, Priced]]
 
 
 class Student(TypedDict):

@@ -12,7 +12,8 @@ from markupsafe import Markup
 if TYPE_CHECKING:
     from unprompt.metrics.statistics import Spanned
     from unprompt.report.evidence import Evidence
-    from unprompt.report.schema import Interval, Ratio, Report
+    from unprompt.report.figures import Interval, Ratio
+    from unprompt.report.schema import Report
 
 _TITLES = {
     "teacher": "teacher (teacher prompt)",

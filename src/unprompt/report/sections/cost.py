@@ -12,7 +12,8 @@ from unprompt.report.format import dollars
 from unprompt.report.sections import Section, Table
 
 if TYPE_CHECKING:
-    from unprompt.report.schema import Cost, Report
+    from unprompt.report.figures import Cost
+    from unprompt.report.schema import Report
 
 _WAYS = ("plain", "cached")
 """Without and with the provider's prompt caching."""

@@ -14,7 +14,8 @@ from unprompt.report.sections import Section, Table, named
 from unprompt.stages.evaluate.judge import DIFFICULTY, Rubric, Verdict, rubric
 
 if TYPE_CHECKING:
-    from unprompt.report.schema import Counted, Judge, Judged, Report
+    from unprompt.report.figures import Counted, Judge, Judged
+    from unprompt.report.schema import Report
 
 
 def numbers(evidence: Evidence, report: Report) -> None:
