@@ -12,7 +12,7 @@ from unprompt.engines import models
 from unprompt.engines.tokens import writes_date
 from unprompt.messages import UserError, say
 from unprompt.recipe import Recipe
-from unprompt.recipe.names import search
+from unprompt.recipe.names import join
 from unprompt.records import BASE, TEACHER, Grade, Lesson, student
 from unprompt.stages import processes, sources
 from unprompt.stages.questions import of_an_older_version
@@ -97,7 +97,7 @@ def run(recipe: Recipe, folder: str | Path | None = None) -> Run:
     if processes.number():
         return _join(recipe, files)
     with processes.leading(), files.locked():
-        search(recipe.modules)
+        join(recipe.modules, recipe.functions)
         everything = fingerprint(
             FORMAT, recipe.model_dump(mode="json"), sources.digests(recipe), str(files.folder)
         )
@@ -207,7 +207,7 @@ def collect(
             fix="leave --ray out and raise teacher_model.server.concurrency",
         )
     with files.locked(), workers.joined() if workers else contextlib.nullcontext():
-        search(recipe.modules)
+        join(recipe.modules, recipe.functions)
 
         from unprompt.stages.lessons import transfer_set
 
@@ -235,7 +235,7 @@ def collect(
 
 def _join(recipe: Recipe, files: RunDir) -> Run:
     """A run as every process but the first sees it."""
-    search(recipe.modules)
+    join(recipe.modules, recipe.functions)
     weights = None
     for job in processes.jobs():
         from unprompt.stages.train import student as training

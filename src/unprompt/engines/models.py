@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unprompt.engines import unread
 from unprompt.engines.cache import cache_dir
 from unprompt.engines.tokens import end_ids, writes_date
 from unprompt.messages import UserError, say
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _DECIDING = (".safetensors", ".json", ".jinja", ".model", ".txt", ".tiktoken")
 """Files of a model's folder that decide its answers: weights, settings, chat template, tokenizer.
 """
@@ -167,9 +167,14 @@ def quiet() -> Iterator[None]:
 
 
 def load_config(model: Model, where: str) -> PretrainedConfig:
-    """The architecture, without weights."""
+    """The architecture, without weights. Of a folder the files that say what else is read are
+    looked at first; of a hub id `load_weights` does so.
+    """
     from transformers import AutoConfig
 
+    folder = folder_of(model, where)
+    if Path(folder).is_dir():
+        unread.refuse(folder, where, _find(folder, ""))
     return _from_pretrained(AutoConfig, model, where)
 
 
@@ -245,13 +250,8 @@ def load_weights(model: Model, where: str) -> PreTrainedModel:
     kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     target = device(model)
     ready_weights(model, where)
-    pickles = _pickles(Path(model.name)) if model.name else []
-    if pickles:
-        raise UserError(
-            f"{pickles[0]} is a pickle, which can run any code when it is read",
-            where=f"{where} ({model.name})",
-            fix="save the model as safetensors, somewhere you would run its author's code",
-        )
+    if model.name and not Path(model.name).is_dir():
+        unread.refuse(model.name, where, _find(model.name, model.revision or "main"))
     loaded = _from_pretrained(kind, model, where, dtype=dtype(model), use_safetensors=True)
     if loaded.generation_config is not None:  # a student saved whole stops there in any library
         ends = end_ids(load_tokenizer(model, where), loaded.generation_config)
@@ -259,11 +259,24 @@ def load_weights(model: Model, where: str) -> PreTrainedModel:
     return loaded.to(target).eval()
 
 
-def _pickles(folder: Path) -> list[str]:
-    """Files that stand for weights where there are no safetensors."""
-    if not folder.is_dir() or any(folder.glob("*.safetensors")):
-        return []
-    return sorted(file.name for file in folder.iterdir() if file.suffix in _PICKLES)
+def _find(name: str, revision: str) -> unread.Find:
+    """Finds files in a model's folder, or on the hub."""
+    if Path(name).is_dir():
+        return lambda file: path if (path := Path(name, file)).is_file() else None
+    from transformers.utils import cached_file
+
+    def find(file: str) -> Path | None:
+        path = cached_file(
+            name,
+            file,
+            revision=revision,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_gated_repo=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        return None if path is None else Path(path)
+
+    return find
 
 
 def _from_pretrained(

@@ -31,7 +31,7 @@ def find(name: str, where: str, modules: str | None = None) -> Metric:
     (extracted answer, `Example`), which is a share and needs gold answers.
 
     Args:
-        modules: The folder that is searched first for a dotted path.
+        modules: The folder that is searched last for a dotted path.
 
     Raises:
         UserError: There is none of that name.

@@ -13,7 +13,7 @@ from unprompt.recipe import library, rules
 from unprompt.recipe.contexts import Context
 from unprompt.recipe.measuring import Cost, Drift, Evaluate, Judge, Report, System, Tune
 from unprompt.recipe.models import Model
-from unprompt.recipe.section import PathText, Section
+from unprompt.recipe.section import PathText, Section, sections
 from unprompt.recipe.training import Labels, Lessons, Round, Sampling, Train
 from unprompt.records import BASE, TEACHER, Who, student
 
@@ -73,8 +73,8 @@ class Recipe(Section):
     `gs://...`), which many machines and runs may share; `completions` in the run's folder unless
     given. Keys of its own a store finds in the environment."""
     modules: Annotated[PathText, Field(validate_default=True)] = "."
-    """Folder searched first for `package.module:function` names; the recipe's own folder unless
-    given."""
+    """Folder searched for `package.module:function` names, after the installed modules; the
+    recipe's own folder unless given."""
 
     @field_validator("name")
     @classmethod
@@ -131,6 +131,16 @@ class Recipe(Section):
             "judge.model": self.judge.model if self.judge else None,
         }
         return {where: model for where, model in named.items() if model}
+
+    @property
+    def functions(self) -> list[str]:
+        """Every `package.module:function` it names: metrics, extractions, rules."""
+        named: list[Any] = []
+        for each in sections(self):
+            fields = dict(each)
+            named += [fields.get(key) for key in ("metric", "keep", "rule")]
+            named += fields.get("metrics") or ()
+        return sorted({name for name in named if name and ":" in name})
 
     def dated(self, day: date) -> Self:
         """The same, with `day` for today in the chat templates of all models that name no date."""

@@ -44,6 +44,16 @@ class Section(BaseModel):
         return self
 
 
+def sections(value: Any) -> Iterator[Section]:
+    """A section, and all sections in it."""
+    if isinstance(value, Section):
+        yield value
+        value = dict(value)
+    inner = value.values() if isinstance(value, dict) else value
+    for each in inner if isinstance(inner, (tuple, type({}.values()))) else ():
+        yield from sections(each)
+
+
 def number(value: Any) -> Any:
     """A number that YAML 1.1 reads as text, as 5e-4."""
     form = r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+"

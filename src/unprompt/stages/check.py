@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from unprompt.engines import models
 from unprompt.messages import UserError
 from unprompt.recipe import Model, Recipe, prices
-from unprompt.recipe.names import function, search
+from unprompt.recipe.names import function, join
 from unprompt.records import TEACHER, Example
 from unprompt.stages import (
     abilities,
@@ -59,7 +59,7 @@ def check(recipe: Recipe, *, estimate: bool = True) -> Checked:
     Raises:
         UserError: The first thing that is wrong.
     """
-    search(recipe.modules)
+    join(recipe.modules, recipe.functions)
     priced = costs(recipe)
     for where, model in recipe.models.items():
         abilities.refuse(recipe, model, where)

@@ -15,7 +15,7 @@ from unprompt.engines import Apart, Engine, Lent, hf, kinds, models
 from unprompt.engines.server.ledger import Ledger
 from unprompt.messages import UserError, bar, say
 from unprompt.recipe import Model, Recipe
-from unprompt.recipe.names import search
+from unprompt.recipe.names import join
 from unprompt.records import BASE, JUDGE, TEACHER, Who
 from unprompt.stages.estimate import price
 from unprompt.stages.questions import QUESTION, Question, address
@@ -290,7 +290,7 @@ def _made_elsewhere(
     who: Who,
     place: tuple[str, str],
 ) -> Engine:
-    search(recipe.modules)
+    join(recipe.modules, recipe.functions)
     weights = Weights(recipe, RunDir(folder), tokenizer)
     found = _place(weights._named(who)[0])
     if found != place:

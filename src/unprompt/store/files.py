@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import importlib.util
 import json
 import os
 import re
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from unprompt.messages import UserError, say
+from unprompt.recipe.names import source
 
 FORMAT = 3
 """Version of the files in a run folder; part of every fingerprint."""
@@ -70,18 +70,11 @@ def path_digest(path: Path) -> str:
 
 
 def module_digest(dotted: str, folder: str) -> str:
-    """Digest of the source of `package.module:function`, found beside the recipe (`folder`) or
-    among importable modules, without importing it.
+    """Digest of the source of `package.module:function`, which is found as `names.named` finds it
+    (`folder` last), without importing it.
     """
-    name = dotted.partition(":")[0]
-    local = Path(folder or "-", *name.split(".")).with_suffix(".py")
-    if local.is_file():
-        return file_digest(local)
-    try:
-        spec = importlib.util.find_spec(name)
-    except (ImportError, ValueError):
-        return "missing"
-    return (digest_if_there(Path(spec.origin)) if spec and spec.origin else "") or "missing"
+    path = source(dotted, folder)
+    return (digest_if_there(path) if path else "") or "missing"
 
 
 @contextlib.contextmanager

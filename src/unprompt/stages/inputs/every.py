@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unprompt.recipe import Recipe
-from unprompt.recipe.names import search
+from unprompt.recipe.names import join
 from unprompt.records import Example
 from unprompt.stages.inputs.load import load, subsets
 
@@ -38,7 +38,7 @@ def every(recipe: Recipe) -> Inputs:
     Raises:
         UserError: Some of it can't be read, or is not as the recipe says.
     """
-    search(recipe.modules)
+    join(recipe.modules, recipe.functions)
     inputs = Inputs({}, {}, {}, {})
     for name, context in recipe.contexts.items():
         where = f"contexts.{name}"

@@ -37,7 +37,7 @@ def load(data: Data, where: str, modules: str | None = None) -> list[Example]:
     Args:
         data: The recipe's section.
         where: Its key in the recipe, for messages.
-        modules: Folder searched first for a rule.
+        modules: Folder searched last for a rule.
 
     Raises:
         UserError: Nothing to read, broken rows (with their line), ids that occur twice.

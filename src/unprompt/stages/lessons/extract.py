@@ -35,7 +35,7 @@ def extract(
         rule: The recipe's section.
         text: The completion.
         stop: Why the completion ended; a line that `length` cut off is not a line.
-        modules: Folder searched first for a user's function.
+        modules: Folder searched last for a user's function.
 
     Returns:
         The span, or the reason why there is none.

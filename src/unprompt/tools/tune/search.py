@@ -13,7 +13,7 @@ from unprompt import metrics
 from unprompt.messages import UserError
 from unprompt.recipe import Context, Data, Evaluate, Lessons, Recipe, Sampling
 from unprompt.recipe.measuring import Tune
-from unprompt.recipe.names import search as search_modules
+from unprompt.recipe.names import join
 from unprompt.records import Example
 from unprompt.stages import evaluate, inputs
 from unprompt.stages.prompts import Side, plain, rendered
@@ -101,7 +101,7 @@ def search_of(recipe: Recipe, files: RunDir) -> Search:
 
 def _split(recipe: Recipe, wanted: Tune) -> list[Example]:
     """The evaluation split: with gold answers, and not what the recipe holds out."""
-    search_modules(recipe.modules)
+    join(recipe.modules, recipe.functions)
     if any(source.sample for source in _sources(wanted.data)):
         raise UserError(
             "inputs that a model writes have no gold answers",
