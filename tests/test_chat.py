@@ -13,10 +13,10 @@ import unprompt
 from conftest import tiny_recipe
 from unprompt.messages import UserError
 from unprompt.recipe import Template, parse
-from unprompt.report.visible import visible
 from unprompt.store.tables import read_grades
 from unprompt.tools import chat
 from unprompt.tools.live import Live, Reply
+from unprompt.visible import visible
 
 
 @pytest.fixture(scope="module")

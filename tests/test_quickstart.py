@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from pages import opened, serving, value, wait_for
-from unprompt.report.visible import visible
 from unprompt.store.folder import RunDir
 from unprompt.store.tables import read_grades
 from unprompt.tools.rating import ballots, rate
+from unprompt.visible import visible
 
 DEMO = [sys.executable, "-m", "unprompt", "demo", "--out"]
 

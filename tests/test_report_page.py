@@ -21,9 +21,9 @@ from unprompt.records import Grade
 from unprompt.report import svg, templates
 from unprompt.report.compare import differences
 from unprompt.report.examples import browser, vanished
-from unprompt.report.visible import embedded, visible
 from unprompt.store.folder import RunDir
 from unprompt.tools.compare import compare
+from unprompt.visible import embedded, visible
 
 LETTERS = (
     "def first(answer, example):\n    return float(ord(answer[:1] or ' ') % 2 =="

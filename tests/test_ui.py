@@ -21,13 +21,13 @@ from conftest import tiny_recipe
 from pages import SLOW, opened, serving, value, wait_for
 from unprompt.messages import UserError
 from unprompt.recipe import parse
-from unprompt.report.visible import visible
 from unprompt.store.tables import read_grades, write_grades
 from unprompt.tools import ui
 from unprompt.tools.live import Live, Reply
 from unprompt.tools.rating import ballots, rate
 from unprompt.tools.ui import rating
 from unprompt.tools.ui.guard import Guard
+from unprompt.visible import visible
 
 HOSTILE = (
     "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">**bold**"

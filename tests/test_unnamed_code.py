@@ -140,7 +140,7 @@ def test_the_digest_is_of_the_module_that_is_run(tmp_path: Path) -> None:
 
 
 def test_a_recipe_knows_the_functions_that_it_names(decoder_folder: Path) -> None:
-    words = tiny_recipe(decoder_folder) | {"model": {"rule": "a.b:model"}}
+    words: dict[str, Any] = tiny_recipe(decoder_folder) | {"model": {"rule": "a.b:model"}}
     words["contexts"]["colours"] |= {
         "extract": "c:extract",
         "filter": {"metric": "d:keep"},

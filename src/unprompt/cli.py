@@ -15,6 +15,7 @@ from typer import Argument, Option
 
 from unprompt import __version__
 from unprompt.messages import UserError, say
+from unprompt.visible import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -323,7 +324,7 @@ def _load(path: Path, overrides: list[str] | None) -> Recipe:
 
 def _print(lines: list[str]) -> None:
     for line in lines:
-        print(line)
+        print(visible(line))
 
 
 def _console() -> Console:

@@ -19,6 +19,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from unprompt.visible import visible
+
 
 class UserError(Exception):
     """Something the user can mend. The command line prints it without a traceback and exits with 2.
@@ -35,7 +37,8 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         line = f"{self.where}: {self.what}" if self.where else self.what
-        return " ".join((f"{line} -> {self.fix}" if self.fix else line).split())
+        # parts of it may be a server's words, or a file's
+        return visible(" ".join((f"{line} -> {self.fix}" if self.fix else line).split()))
 
 
 console = Console(stderr=True)
@@ -47,9 +50,11 @@ class _Rate(ProgressColumn):
 
 
 def say(*lines: str, to: Console | None = None) -> None:
-    """Lines for the user, as they are: beside the bars, unless another console is named."""
+    """Lines for the user, as they are, and what can't be seen in them written out: beside the bars,
+    unless another console is named.
+    """
     for line in lines:
-        (to or console).print(line, highlight=False, markup=False, soft_wrap=True)
+        (to or console).print(Text(visible(line)), soft_wrap=True)
 
 
 @contextlib.contextmanager
@@ -57,7 +62,7 @@ def bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show how a task of `total` pieces goes; the value yielded is told how many more are done."""
     began, done = time.perf_counter(), 0
     with Progress(
-        TextColumn("{task.description:32}"),
+        TextColumn("{task.description:32}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         _Rate(),
@@ -66,7 +71,7 @@ def bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
         console=console,
         disable=console.quiet or not console.is_terminal,
     ) as shown:
-        task = shown.add_task(title, total=total)
+        task = shown.add_task(visible(title), total=total)
 
         def advance(count: int) -> None:
             nonlocal done

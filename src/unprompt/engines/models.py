@@ -263,7 +263,7 @@ def _find(name: str, revision: str) -> unread.Find:
     """Finds files in a model's folder, or on the hub."""
     if Path(name).is_dir():
         return lambda file: path if (path := Path(name, file)).is_file() else None
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     def find(file: str) -> Path | None:
         path = cached_file(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from unprompt.metrics.match import same
 from unprompt.records import Example, Grade, TokenKL, as_text
-from unprompt.report.visible import visible
+from unprompt.visible import visible
 
 if TYPE_CHECKING:
     import pandas

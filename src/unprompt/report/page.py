@@ -17,7 +17,7 @@ from unprompt.report.format import TOO_FEW, is_share, on_page
 from unprompt.report.markdown import recipe
 from unprompt.report.schema import SECTIONS
 from unprompt.report.sections import kl, systems, title_of
-from unprompt.report.visible import embedded, visible
+from unprompt.visible import embedded, visible
 
 if TYPE_CHECKING:
     from unprompt.report.schema import Report

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 
 from unprompt.report import templates
-from unprompt.report.visible import visible
+from unprompt.visible import visible
 
 _W, _H = 560, 274
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, _W - 14, 38, _H - 42

@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from unprompt.report.visible import visible
+from unprompt.visible import visible
 
 
 def html(template: str, **values: Any) -> str:

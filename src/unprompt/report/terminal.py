@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from unprompt.report.visible import visible
+from unprompt.visible import visible
 
 _BETWEEN = 2
 """Blanks between two columns."""

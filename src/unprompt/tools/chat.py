@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TextIO
 
 from unprompt.messages import UserError
-from unprompt.report.visible import visible
 from unprompt.tools.live import Live
+from unprompt.visible import visible
 
 _HALF = "\ufffd"
 """What an unfinished character is decoded to."""
@@ -47,7 +47,7 @@ def chat(
         )
 
     def say(line: str, end: str = "\n") -> None:
-        print(line, end=end, file=out, flush=True)
+        print(visible(line), end=end, file=out, flush=True)
 
     names = ", ".join(f"/{name}" for name in systems)
     say(
@@ -57,14 +57,16 @@ def chat(
     asked = [system]
     while True:
         try:
-            first = read(f"{fields[0] if fields else 'enter'}> ")
+            first = read(f"{visible(fields[0]) if fields else 'enter'}> ")
             command = first[1:].strip() if first.startswith("/") else None
             if command == "quit":
                 return
             if command in (*systems, "all"):
                 asked = systems if command == "all" else [command]
                 continue
-            typed = {name: first if name == fields[0] else read(f"{name}> ") for name in fields}
+            typed = {
+                name: first if name == fields[0] else read(f"{visible(name)}> ") for name in fields
+            }
         except EOFError:
             return
         for name in asked:
@@ -89,8 +91,8 @@ def _answer(
             sure = item.rstrip(_HALF)
             sure = sure[: max(len(written), len(sure) - longest + 1)]
             if sure.startswith(written):
-                say(visible(sure[len(written) :]), end="")
+                say(sure[len(written) :], end="")
                 written = sure
         else:
             rest = item.text[len(written) :] if item.text.startswith(written) else f"\n{item.text}"
-            say(f"{visible(rest)}\n  [{item.figures}]")
+            say(f"{rest}\n  [{item.figures}]")

@@ -17,6 +17,7 @@ from unprompt.stages.questions import key_of
 from unprompt.store.folder import RunDir
 from unprompt.store.tables import read_completions, read_grades, read_lessons
 from unprompt.tools.finished import opened
+from unprompt.visible import visible
 
 _TOP = 5
 
@@ -61,7 +62,7 @@ def _of_context(
         return False
     at, count = ids.index(wanted), 1 if held_out else recipe.per_input(name)
     part = "held-out example" if held_out else "training input"
-    console.rule(f"{part} {wanted} in context {name}", characters="-")
+    console.rule(Text(visible(f"{part} {wanted} in context {name}")), characters="-")
     teacher = prompts.side(name, "teacher", held_out=held_out)
     if teacher:
         _prompt(console, "teacher's prompt", teacher.prompts[at], teacher.lengths[at])
@@ -95,27 +96,33 @@ def _answers(files: RunDir, recipe: Recipe, asked: Sequence[Prompt]) -> list[Com
     return answers
 
 
+def _print(console: Console, *parts: str | tuple[str, str]) -> None:
+    """A line of texts, or texts and their styles; what can't be seen in them is written out."""
+    styled = [(part, "") if isinstance(part, str) else part for part in parts]
+    console.print(Text.assemble(*((visible(text), style) for text, style in styled)))
+
+
 def _prompt(console: Console, title: str, prompt: Prompt, tokens: int) -> None:
-    console.print(Text(f"\n{title} ({tokens} tokens)", style="bold"))
+    _print(console, (f"\n{title} ({tokens} tokens)", "bold"))
     for content in prompt.renderings:
-        console.print(Text(as_text(content)))
+        _print(console, as_text(content))
 
 
 def _completion(console: Console, recipe: Recipe, name: str, completion: Completion) -> None:
     title = (
         f"\nteacher's completion ({len(completion.token_ids)} tokens, ended by {completion.stop})"
     )
-    console.print(Text(title, style="bold"))
+    _print(console, (title, "bold"))
     rule = recipe.contexts[name].extract
     span = extract_.extract(rule, completion.text, completion.stop, "", recipe.modules)
-    shown = Text(completion.text)
+    text = completion.text
     if isinstance(span, str):
-        console.print(shown)
-        console.print(Text(f"not extracted: {span}", style="red"))
+        _print(console, text)
+        _print(console, (f"not extracted: {span}", "red"))
         return
-    shown.stylize("bold green", span.start, span.end)
-    console.print(shown)
-    console.print(Text(f"extracted: {completion.text[span.start : span.end]!r}"))
+    kept = text[span.start : span.end], "bold green"
+    _print(console, text[: span.start], kept, text[span.end :])
+    _print(console, f"extracted: {kept[0]!r}")
 
 
 def _lesson(console: Console, prompts: Prompts, lesson: Lesson, round_: str) -> None:
@@ -124,13 +131,13 @@ def _lesson(console: Console, prompts: Prompts, lesson: Lesson, round_: str) -> 
 
     in_round = "" if round_ == "after" else f" in round {round_}"
     title = f"\nlesson: what the student learns{in_round}, token by token"
-    console.print(Text(title, style="bold"))
+    _print(console, (title, "bold"))
     weighted = [n for n, weight in enumerate(lesson.weights) if weight]
     for n, place in enumerate(weighted):
         labels = lesson.labels.token(n)[:_TOP]
         entries = ", ".join(f"{token(id_)} {probability:.2f}" for id_, probability in labels)
         weight = f"weight {lesson.weights[place]:g}"
-        console.print(Text(f"  {token(lesson.input_ids[place]):20} {weight}   {entries}"))
+        _print(console, f"  {token(lesson.input_ids[place]):20} {weight}   {entries}")
 
 
 def _grades(console: Console, grades: list[Grade]) -> None:
@@ -139,4 +146,4 @@ def _grades(console: Console, grades: list[Grade]) -> None:
         answer = (
             repr(grade.answer) if grade.answer is not None else f"not extracted ({grade.failure})"
         )
-        console.print(Text(f"{grade.row:22} {answer} (gold {grade.target!r}) {values}"))
+        _print(console, f"{grade.row:22} {answer} (gold {grade.target!r}) {values}")

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+import itertools
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +17,54 @@ from unprompt.store.files import replacing
 from unprompt.tools.rating import ballots
 
 COLUMNS = ("id", "input", "response", "rating", "rater")
-FORMULA = "=+-@\t\r\n＝＋－＠"
+FORMULA = "=+-@＝＋－＠"
 """First letters for which a spreadsheet may run a cell."""
 _QUOTE = "'"
+_EATEN = ("\t", "\r", "\n", _QUOTE)
+"""First letters that a spreadsheet does not leave as they are."""
+_FORMULAS = re.compile(f"[{FORMULA}]")
+_STARTS = ";\t\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
+"""What may stand ahead of a cell's first letter, where semicolons or tabs separate cells."""
 
 Ratings = dict[tuple[str, str], int | None]
 """(Row's id, rater) -> rating; None where the cell was left empty."""
 
 
 def harmless(cell: str) -> str:
-    """A cell that no spreadsheet takes for a formula; `plain` undoes it."""
-    return _QUOTE + cell if cell.startswith((*FORMULA, _QUOTE)) else cell
+    """A cell that no spreadsheet takes for a formula, nor a part of it for one, whatever separates
+    its cells; `plain` undoes it.
+    """
+    guarded = _QUOTE.join(_pieces(cell))
+    return _QUOTE + guarded if cell.startswith(_EATEN) else guarded
 
 
 def plain(cell: str) -> str:
     """What `harmless` was given."""
-    return cell[1:] if cell[:1] == _QUOTE and cell[1:].startswith((*FORMULA, _QUOTE)) else cell
+    if cell[:1] == _QUOTE and cell[1:].startswith(_EATEN):
+        cell = cell[1:]
+    *pieces, last = _pieces(cell)
+    return "".join(piece.removesuffix(_QUOTE) for piece in pieces) + last
+
+
+def _pieces(cell: str) -> list[str]:
+    """A cell in pieces that begin where a formula may."""
+    places = [0, *_live(cell), len(cell)]
+    return [cell[a:b] for a, b in itertools.pairwise(places)]
+
+
+def _live(cell: str) -> Iterator[int]:
+    """Places of letters that may be the first of a formula: at the beginning or behind a separator,
+    blanks and quotes aside. A guard ahead of one changes nothing of that.
+    """
+    for match in _FORMULAS.finditer(cell):
+        at, starts = match.start(), False
+        while at and cell[at - 1] == _QUOTE:
+            at -= 1
+        while at and (cell[at - 1] in _STARTS or cell[at - 1].isspace() or cell[at - 1] == '"'):
+            at -= 1
+            starts = starts or cell[at] in _STARTS
+        if starts or not at:
+            yield match.start()
 
 
 def write(path: Path, key: Mapping[str, Any]) -> None:
@@ -186,8 +220,10 @@ def _rating(row: dict[str, str], key: Mapping[str, Any], where: str) -> tuple[st
 
 
 def _bare(text: str) -> str:
-    """A response as it survives a spreadsheet: without its first quotes, and whatever its blanks
-    and line ends are.
+    """A response as it survives a spreadsheet: without quotes that may be guards, and whatever its
+    blanks and line ends are.
     """
+    *pieces, last = _pieces(text)
+    text = "".join(piece.rstrip(_QUOTE) for piece in pieces) + last
     text = text.lstrip(_QUOTE).replace("\0", "").encode("utf-8", "replace").decode()
     return " ".join(text.split())

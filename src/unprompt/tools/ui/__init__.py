@@ -4,7 +4,6 @@ unless told otherwise.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import secrets
 import socket
@@ -13,17 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from unprompt.messages import UserError, say
+from unprompt.tools.ui.guard import Guard, loopback
 
 LOW, HIGH = 1, 5
 """Ends of the scale, where no sheet was exported before."""
-
-
-def loopback(host: str) -> bool:
-    """Whether only this machine can reach what listens there."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def app(
@@ -52,9 +44,6 @@ def app(
     from fastapi import FastAPI
     from fastapi.responses import RedirectResponse, Response
     from gradio import themes
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
-
-    from unprompt.tools.ui.guard import Guard
 
     theme = themes.Base(
         primary_hue="blue",
@@ -69,9 +58,6 @@ def app(
         gr.mount_gradio_app(served, path=path, theme=theme, max_file_size=1, **page, **how)
     served.add_api_route("/favicon.ico", lambda: Response(status_code=204), include_in_schema=False)
     served.add_api_route("/", lambda: RedirectResponse("/try/"), include_in_schema=False)
-    if token is None:
-        hosts = ["127.0.0.1", "localhost", "::1"]
-        served.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
     return Guard(served, token)
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import gradio as gr
 
-from unprompt.report.visible import visible
 from unprompt.tools.rating import ballots
+from unprompt.visible import visible
 
 CSS = """
 .gradio-container { width: 100%; max-width: 52rem !important; margin: 0 auto; }

@@ -13,8 +13,8 @@ from typing import Any
 import gradio as gr
 
 from unprompt.messages import UserError
-from unprompt.report.visible import visible
 from unprompt.tools.live import Live
+from unprompt.visible import visible
 
 CSS = """
 .gradio-container { width: 100%; max-width: 75rem !important; margin: 0 auto; }
