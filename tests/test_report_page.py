@@ -213,7 +213,9 @@ def judged(run: unprompt.Run, **changes: Any) -> dict[str, Any]:
     own |= {
         "examples": changes.get("examples", 400),
         "extraction_failures": changes.get("failed", 0),
+        "cut_at_limit": changes.get("student_cut", 0),
     }
+    entry["systems"]["teacher"]["cut_at_limit"] = changes.get("teacher_cut", 0)
     for figures, change in (
         (own, changes.get("change", (0.0, -0.02, 0.02))),
         (entry["systems"]["before"], changes.get("before", (-0.3, -0.4, -0.2))),
@@ -260,6 +262,10 @@ def judged(run: unprompt.Run, **changes: Any) -> dict[str, Any]:
         ({"cut": 8, "failures": 1.0}, "look closer", "were cut or dropped"),
         ({"cut": 1, "failures": 1.0}, "ship", "cut at max_new_tokens"),
         ({"dropped": 99, "failures": 1.0}, "look closer", "were cut or dropped"),
+        ({"student_cut": 9}, "look closer", "9 of the student's 400 held-out answers were cut"),
+        ({"teacher_cut": 5}, "look closer", "5 of the teacher's 24 held-out answers were cut"),
+        ({"student_cut": 400}, "look closer", "(100.0%): raise sampling.max_new_tokens"),
+        ({"student_cut": 8}, "ship", "8 of the student's 400 held-out answers were cut"),
         ({"drift": 0.2}, "don't ship", "over the limit"),
         ({"drift": 0.05}, "ship", "within the limit"),
     ],
@@ -274,6 +280,79 @@ def test_the_verdict_and_its_reasons(
         for reason in found["reasons"]
         if verdict == "ship" or reason["says"] == verdict
     )
+
+
+@pytest.mark.parametrize("contexts", [1, 2])
+def test_a_run_without_evaluate_says_what_to_add(
+    decoder_folder: Path,
+    tmp_path: Path,
+    contexts: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from conftest import tiny_recipe
+
+    written = tiny_recipe(decoder_folder)
+    del written["evaluate"]
+    for n in range(1, contexts):
+        written["contexts"][f"more{n}"] = written["contexts"]["colours"]
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(written))
+    out = tmp_path / "run"
+    monkeypatch.setattr(
+        "sys.argv", ["unprompt", "run", str(tmp_path / "recipe.yaml"), "--out", str(out)]
+    )
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert not end.value.code
+    page, words = (out / "report.html").read_text(), capsys.readouterr()
+    known = f"{len(unprompt.Run.open(out).lessons())} lessons"
+    for said in (words.out, (out / "report.md").read_text(), page):
+        assert "nothing was evaluated" in said
+        added = re.search(r"evaluate:\n +data:.*\n +metrics:.*", said)
+        assert added
+        assert known in re.sub("<[^>]*>", "", said)
+    assert "loss " in words.out
+    assert "<h2>Systems</h2>" not in page
+    assert "nothing was evaluated" in report.summary(unprompt.Run.open(out).report)
+    lines = added[0].replace("heldout.jsonl", str(tmp_path / "heldout.jsonl"))
+    parse(written | yaml.safe_load(lines))
+
+
+def test_answers_that_are_cut_are_counted_where_it_harms(
+    decoder_folder: Path, tmp_path: Path
+) -> None:
+    """A model that never ends: whole answers are cut, and the fields that are found in them are
+    not.
+    """
+    from conftest import tiny_recipe
+
+    written = tiny_recipe(decoder_folder)
+    written["lessons"] = {"max_failed": 1.0}
+    found = {}
+    for name, rule in (("whole", "whole"), ("first", {"regex": "^(.)"})):
+        written["contexts"]["colours"]["extract"] = rule
+        made = unprompt.run(parse(written), tmp_path / name)
+        systems = made.report["contexts"]["colours"]["systems"]
+        found[name] = {who: figures["cut_at_limit"] for who, figures in systems.items()}
+        kept = [(g.system, g.cut) for g in made.grades]
+        assert found[name] == {who: kept.count((who, True)) for who in systems}
+        if name == "whole":
+            text = "of 'teacher' were cut at max_new_tokens"
+            assert text in (tmp_path / name / "report.md").read_text()
+            assert made.report["verdict"]["verdict"] == "look closer"
+    assert min(found["whole"].values()) > 0
+    assert set(found["first"].values()) == {0}
+
+
+def test_grades_of_an_older_run_are_read(run: unprompt.Run, tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    from unprompt.store.tables import read_grades
+
+    table = pq.read_table(run.folder / "grades.parquet")
+    for lacking in (["cut"], ["shots", "draw", "cut"]):
+        pq.write_table(table.drop_columns(lacking), tmp_path / "grades.parquet")
+        assert len(read_grades(tmp_path / "grades.parquet")) == len(run.grades)
 
 
 # -- text that means harm --------------------------------------------------------------------------

@@ -358,6 +358,7 @@ def _show_run(finished: Run) -> None:
     console = _console()
     for table in report.tables(finished.report):
         _print_table(console, *table)
+    say("", *report.closing(finished.report), to=console)
     say("\nUse the student:", *(f"  {line}" for line in finished.report["use"]), to=console)
     unchanged = "nothing has changed since this run, so nothing was done"
     state = unchanged if finished.unchanged else "done"

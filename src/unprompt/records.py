@@ -243,6 +243,7 @@ class Grade:
             nothing.
         shots: How many shots stood ahead of the prompt, and `draw` which draw of them; None without
             shots.
+        cut: Whether `max_new_tokens` cut what is graded. What it cuts behind that does no harm.
     """
 
     example_id: str
@@ -259,6 +260,7 @@ class Grade:
     lenient_answer: str | None = None
     shots: int | None = None
     draw: int | None = None
+    cut: bool = False
 
     @property
     def row(self) -> str:

@@ -6,7 +6,7 @@ from unprompt.report.card import model_card
 from unprompt.report.compare import compare
 from unprompt.report.evidence import Evidence
 from unprompt.report.examples import Examples, HeldOut, held_out
-from unprompt.report.markdown import markdown, tables
+from unprompt.report.markdown import closing, markdown, tables
 from unprompt.report.numbers import numbers
 from unprompt.report.page import page, summary
 from unprompt.report.schema import SCHEMA
@@ -17,6 +17,7 @@ __all__ = [
     "Evidence",
     "Examples",
     "HeldOut",
+    "closing",
     "compare",
     "conclude",
     "held_out",

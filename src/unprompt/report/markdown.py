@@ -10,6 +10,7 @@ import yaml
 from unprompt.report import templates
 from unprompt.report.schema import SECTIONS
 from unprompt.report.sections import Table, rounds
+from unprompt.report.verdict import conclusion, evaluated
 
 if TYPE_CHECKING:
     from unprompt.report.schema import Report
@@ -27,9 +28,24 @@ def markdown(report: Report) -> str:
         r=report,
         tables=tables(report),
         training=rounds.lines(report),
+        conclusion=_conclusion(report),
         row=row,
         recipe=recipe(report).rstrip(),
     )
+
+
+def closing(report: Report) -> list[str]:
+    """What the terminal says beneath the tables: the verdict, or without one what is known."""
+    return conclusion(report) + ([] if evaluated(report) else rounds.lines(report))
+
+
+def _conclusion(report: Report) -> list[str]:
+    """The verdict's lines: indented ones as a list, or, of YAML, as a block."""
+    first, *rest = conclusion(report)
+    lines = [line.removeprefix("  ") for line in rest]
+    if evaluated(report):
+        return [first, "", *(f"- {line}" for line in lines)]
+    return [first, "", "```yaml", *lines, "```"]
 
 
 def recipe(report: Report) -> str:

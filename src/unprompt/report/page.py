@@ -17,6 +17,7 @@ from unprompt.report.format import TOO_FEW, is_share, on_page
 from unprompt.report.markdown import recipe
 from unprompt.report.schema import SECTIONS
 from unprompt.report.sections import kl, systems, title_of
+from unprompt.report.verdict import conclusion
 from unprompt.visible import embedded, visible
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def page(report: Report, rows: Sequence[HeldOut], grades: Sequence[Grade]) -> st
         form=f"{kl.FORM[0].upper()}{kl.FORM[1:]}.",
         browser=Markup(embedded(browser)),
         prompts=prompts,
+        conclusion=conclusion(report),
         last=last,
         others=[table for section in others for table in section.tables(report)],
         pictures=[picture for picture in drawn if picture.drawing],
@@ -112,7 +114,7 @@ def page(report: Report, rows: Sequence[HeldOut], grades: Sequence[Grade]) -> st
 
 def summary(report: Report) -> str:
     """The verdict and the systems, for a notebook."""
-    return rendered("summary.html", report)
+    return rendered("summary.html", report, conclusion=conclusion(report))
 
 
 def rendered(template: str, report: Any, **further: Any) -> str:

@@ -75,7 +75,8 @@ class Closeness(TypedDict, total=False):
 
 
 class System(Closeness):
-    """One system on one context's held-out examples; `outcomes`: examples that are `lost`, `won`,
+    """One system on one context's held-out examples; `cut_at_limit`: answers that `max_new_tokens`
+    cut in what is graded; `outcomes`: examples that are `lost`, `won`,
     `changed` or `failed` against the teacher; `sampled`: closeness on answers that it sampled.
     """
 
@@ -86,6 +87,7 @@ class System(Closeness):
     completion_tokens: float
     seconds_per_call: float | None
     extraction_failures: int
+    cut_at_limit: NotRequired[int]
     lenient_failures: NotRequired[int]
     confusion: NotRequired[Confusion | None]
     agreement: NotRequired[Interval]

@@ -41,6 +41,42 @@ def conclude(report: Report) -> None:
     report["verdict"] = {"student": last, "verdict": worst}
 
 
+EVALUATE = (
+    "evaluate:",
+    "  data: {file: heldout.jsonl, target: answer}  # other rows than your inputs, laid out alike",
+    "  metrics: [accuracy]  # without gold answers: data: heldout.jsonl, and metrics: []",
+)
+"""What a recipe lacks of which nothing is evaluated."""
+
+
+def evaluated(report: Report) -> bool:
+    """Whether anything was."""
+    return any("systems" in entry for entry in report["contexts"].values())
+
+
+def conclusion(report: Report) -> list[str]:
+    """The last student's verdict and what speaks against it, in lines; or why there is none."""
+    last, verdict = report["verdict"]["student"], report["verdict"]["verdict"]
+    if not evaluated(report):
+        return [
+            "nothing was evaluated, so nothing says what this student is worth; add to the recipe,"
+            " and run it again (nothing is trained anew):",
+            *(f"  {line}" for line in EVALUATE),
+        ]
+    if verdict is None:
+        return ["no verdict: the student was not measured against a teacher"]
+    several = sum(each["student"] == last for each in report["students"]) > 1
+    return [
+        f"verdict on '{last}': {verdict}",
+        *(
+            f"  {reason['says']}: " + (f"{each['context']}: " if several else "") + reason["text"]
+            for each in report["students"]
+            for reason in each["reasons"]
+            if each["student"] == last and reason["says"] not in ("ship", "note")
+        ),
+    ]
+
+
 def _taught(report: Report, name: str) -> set[str]:
     """The contexts of a student's round, and of those it started from."""
     contexts: set[str] = set()
@@ -87,6 +123,7 @@ def _student(report: Report, name: str, context: str, systems: dict[str, System]
         _quality(student, settings["margin"]),
         *_prompt(student, systems["before"]),
         _answers(figures, settings["failures"]),
+        *_cut(report, context, {"teacher": teacher, "student": figures}),
         *_lessons(report, name, context),
         _drift(report, name),
     ]
@@ -145,6 +182,24 @@ def _answers(figures: System, limit: float) -> tuple[str, str]:
         f"{failed} of the student's {figures['examples']:,} answers could not be extracted"
         f" ({share:.1%}); {limit:.1%} are allowed",
     )
+
+
+def _cut(report: Report, context: str, systems: dict[str, System]) -> Reasons:
+    """Held-out answers that were cut: what is graded is not what the model would have said."""
+    recipe, reasons = report["recipe"], Reasons()
+    for who, figures in systems.items():
+        cut, of = figures.get("cut_at_limit", 0), figures["examples"]
+        if cut:
+            own = recipe["contexts"][context]["evaluate"]
+            how = own if isinstance(own, dict) else recipe["evaluate"] or {}
+            key = "sampling" if how.get("max_new_tokens") is None else "evaluate"
+            text = (
+                f"{cut} of the {who}'s {of:,} held-out answers were cut at max_new_tokens"
+                f" ({cut / of:.1%}): raise {key}.max_new_tokens"
+            )
+            over = cut / of > recipe["report"]["failures"]
+            reasons.append(("look closer" if over else "note", text))
+    return reasons
 
 
 def _lessons(report: Report, name: str, context: str) -> Reasons:

@@ -52,10 +52,15 @@ LESSON = pa.schema(
 _LESSON_BEFORE = pa.schema([column for column in LESSON if column.name != "loss_weight"])
 """Of runs in which no lesson had one."""
 _GRADE = pa.schema(
-    {f.name: pa.int32() if "int" in str(f.type) else pa.string() for f in fields(Grade)}
+    {
+        f.name: pa.bool_() if f.type == "bool" else pa.int32() if "int" in f.type else pa.string()
+        for f in fields(Grade)
+        if isinstance(f.type, str)
+    }
 )
-_GRADE_BEFORE = pa.schema([column for column in _GRADE if column.name not in ("shots", "draw")])
-"""Of runs that wrote a system behind shots as `after@4/2`: 4 shots, second draw."""
+_GRADE_LATER = ("shots", "draw", "cut")
+"""Columns that older runs lack. Those without `shots` wrote a system behind shots as `after@4/2`: 4
+shots, second draw."""
 _SPLIT = ("label_ids", "teacher_nll")
 """Columns whose bytes of one rank are written together, which packs better than a dictionary of
 their values."""
@@ -301,9 +306,11 @@ def write_grades(path: Path, grades: Sequence[Grade]) -> None:
 def read_grades(path: Path) -> list[Grade]:
     """Read all grades, those of older runs, too."""
     table = _table(path, None)
-    older = "shots" not in table.column_names
+    names = table.column_names
+    older, lacking = "shots" not in names, {*_GRADE_LATER} - {*names}
     with _readable(path):
-        _refuse_other_columns(table.schema, _GRADE_BEFORE if older else _GRADE)
+        expected = pa.schema([column for column in _GRADE if column.name not in lacking])
+        _refuse_other_columns(table.schema, expected)
     rows = table.to_pylist()
     for row in rows:
         row |= {"target": json.loads(row["target"]), "metrics": json.loads(row["metrics"])}

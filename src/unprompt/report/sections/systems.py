@@ -105,6 +105,7 @@ def _system(
         "completion_tokens": fmean(g.completion_tokens for g in grades),
         "seconds_per_call": seconds,
         "extraction_failures": sum(g.failure is not None for g in grades),
+        "cut_at_limit": sum(g.cut for g in grades),
         "confusion": confusion(grades),
     }
     if teacher and grades[0].system != "teacher":
@@ -208,6 +209,7 @@ def _lines(entry: Context) -> list[str]:
     for count, said in (
         ("extraction_failures", "could not be extracted and count as wrong"),
         ("lenient_failures", "could not be extracted leniently either"),
+        ("cut_at_limit", "were cut at max_new_tokens"),
     ):
         lines += [
             f"{figures[count]} of {figures['examples']} answers of '{system}' {said}"

@@ -175,7 +175,8 @@ def grade(
                 ) from error
         failure = span if isinstance(span, str) else None
         made = _grade(system, name, example, completion, answer, failure, values, evaluation)
-        grades.append(replace(made, lenient_answer=lenient, shots=shots, draw=draw))
+        cut = _is_cut(span, completion)
+        grades.append(replace(made, lenient_answer=lenient, shots=shots, draw=draw, cut=cut))
     return grades
 
 
@@ -201,6 +202,12 @@ def _answer(span: extract_.Span | str, completion: Completion) -> str | None:
     return (
         completion.text[span.start : span.end].strip() if isinstance(span, extract_.Span) else None
     )
+
+
+def _is_cut(span: extract_.Span | str, completion: Completion) -> bool:
+    """Whether `max_new_tokens` cut what is graded, or kept it from being extracted."""
+    whole = isinstance(span, extract_.Span) and span.end < len(completion.text.rstrip())
+    return completion.stop == "length" and not whole
 
 
 def grade_choices(

@@ -22,6 +22,8 @@ from unprompt.store.tables import write_lessons
 
 Asking = Callable[[str, Question], Answers]
 """Asks a question; the text is what the terminal calls it."""
+_OFTEN = 0.2
+"""Share of a context's answers that are cut, over which that is said at once."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,12 @@ def of_context(
             f"not one of {len(completions)} answers of {who} gives a lesson ({reasons})",
             where=f"contexts.{name}.extract",
             fix="mend it, or raise sampling.max_new_tokens; the answers are kept",
+        )
+    if len(drops.cut_at_limit) > _OFTEN * len(completions):
+        say(
+            f"WARNING: {name}: {len(drops.cut_at_limit)} of {len(completions)} answers of {who}"
+            f" were cut at {recipe.sampling.max_new_tokens} tokens, and are taught without an end:"
+            " raise sampling.max_new_tokens"
         )
     input_of = _input_of(recipe, prompts, name)
     inputs = {input_of[lesson.example_id] for lesson in lessons}
