@@ -57,3 +57,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'unprompt' has no attribute '{name}'")
     return getattr(importlib.import_module(f"unprompt.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """So that editors and notebooks complete names that are not imported yet."""
+    return sorted({*globals(), *__all__})

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import html
 import time
+import warnings
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
@@ -40,8 +42,42 @@ class UserError(Exception):
         # parts of it may be a server's words, or a file's
         return visible(" ".join((f"{line} -> {self.fix}" if self.fix else line).split()))
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows in place of a traceback."""
+        return [f"error: {self}"]
+
+
+STOPPED = "stopped; run the same command again to go on"
+
+
+class Stopped(KeyboardInterrupt):
+    """The user stopped what was at work (Ctrl-C; in a notebook, its stop button)."""
+
+    def __str__(self) -> str:
+        return STOPPED
+
+    def _render_traceback_(self) -> list[str]:
+        return [STOPPED]
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """Ctrl-C says what becomes of the work, in one line.
+
+    Raises:
+        Stopped: In its place.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Stopped from None
+
 
 console = Console(stderr=True)
+if console.is_jupyter:  # transformers asks for the widgets of its own bars, which we don't show
+    warnings.filterwarnings("ignore", message="IProgress not found")
+_DRAWN_EVERY = 0.2
+"""Seconds between two pictures of a notebook's bar."""
 
 
 class _Rate(ProgressColumn):
@@ -60,6 +96,10 @@ def say(*lines: str, to: Console | None = None) -> None:
 @contextlib.contextmanager
 def bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show how a task of `total` pieces goes; the value yielded is told how many more are done."""
+    if console.is_jupyter:
+        with _below_the_cell(title, total) as told:
+            yield told
+        return
     began, done = time.perf_counter(), 0
     with Progress(
         TextColumn("{task.description:32}", markup=False),
@@ -82,3 +122,34 @@ def bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
     took = time.perf_counter() - began
     if not console.is_terminal and took > 0.5:
         say(f"{title}: {done} in {took:.1f} s ({done / took:.1f}/s)")
+
+
+@contextlib.contextmanager
+def _below_the_cell(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar in a notebook, drawn anew in its place; it needs no widgets."""
+    from IPython.display import DisplayHandle
+
+    began, done, drawn = time.perf_counter(), 0, 0.0
+
+    def picture() -> dict[str, str]:
+        took = time.perf_counter() - began
+        line = f"{title}: {done} of {total} in {took:.1f} s"
+        if done and took:
+            line += f" ({done / took:.1f}/s)"
+        bar_ = f'<progress value="{done}" max="{total}"></progress>'
+        return {"text/plain": line, "text/html": f"{bar_} {html.escape(line)}"}
+
+    shown = DisplayHandle()
+    shown.display(picture(), raw=True)
+
+    def advance(count: int) -> None:
+        nonlocal done, drawn
+        done += count
+        if time.perf_counter() > drawn + _DRAWN_EVERY:
+            drawn = time.perf_counter()
+            shown.update(picture(), raw=True)
+
+    try:
+        yield advance
+    finally:
+        shown.update(picture(), raw=True)

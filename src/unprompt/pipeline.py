@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from unprompt.engines import models
 from unprompt.engines.tokens import writes_date
-from unprompt.messages import UserError, say
+from unprompt.messages import UserError, say, stoppable
 from unprompt.recipe import Recipe
 from unprompt.recipe.names import join
 from unprompt.records import BASE, TEACHER, Grade, Lesson, student
@@ -72,11 +72,15 @@ class Run:
 
         return report.summary(self.report)
 
+    def __repr__(self) -> str:
+        return f"Run('{self.folder}', verdict: {self.report['verdict']['verdict']})"
+
     def lessons(self, round_: str = "after") -> list[Lesson]:
         """The transfer set of a round."""
         return read_lessons(RunDir(self.folder).round(round_).folder / "lessons.parquet")
 
 
+@stoppable()
 def run(recipe: Recipe, folder: str | Path | None = None) -> Run:
     """Put the recipe's prompt into the student's weights, and prove it.
 
@@ -185,6 +189,7 @@ def _begun(
     return recipe, check.check(recipe) if draws else checked, weights, draws
 
 
+@stoppable()
 def collect(
     recipe: Recipe, folder: str | Path | None = None, workers: Workers | None = None
 ) -> list[str]:
