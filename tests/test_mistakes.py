@@ -887,8 +887,8 @@ MISTAKES: dict[str, Mistake] = {
     "hub data": (
         lambda b: b.fails("check", b.context(inputs={"hub": "nobody/nothing-here"})),
         "inputs (nobody/nothing-here)",
-        "the hub data set can't be loaded",
-        "check name, split and network",
+        "HF_HUB_OFFLINE is set, and the hub's cache lacks this data set",
+        "or give a file",
     ),
     "datasets not installed": (
         without_datasets,
@@ -995,8 +995,8 @@ MISTAKES: dict[str, Mistake] = {
     "no hub model": (
         lambda b: b.fails("check", b.recipe(model="nobody/nothing-here")),
         "model (nobody/nothing-here)",
-        "the model can't be loaded",
-        "give a hub id",
+        "HF_HUB_OFFLINE is set, and the hub's cache lacks this model",
+        "or give a folder",
     ),
     "broken weights": (broken_weights, "pointer", "the weights are broken", "Git LFS pointer"),
     "package not installed": (

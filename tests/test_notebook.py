@@ -22,7 +22,6 @@ from nbformat.v4 import new_code_cell, new_notebook
 import unprompt
 from conftest import tiny_recipe
 from endpoint import NAME, Asked, serving
-from unprompt.messages import STOPPED
 
 ROOT = Path(__file__).parent.parent
 NAMES = {"load", "parse", "run", "Run", "Recipe", "Lesson", "UserError"}
@@ -135,8 +134,8 @@ def test_the_readmes_example_draws_bars_and_shows_its_verdict(cells: Any) -> Non
     assert any("teacher answers: 30 of 30" in bar["text/plain"] for bar in bars)
     assert any(bar["text/plain"].startswith("training, in steps: ") for bar in bars)
     for bar in bars:  # each stands there once, at its end
-        done, total = re.search(r'value="(\d+)" max="(\d+)"', bar["text/html"]).groups()
-        assert done == total
+        [ends] = re.findall(r'value="(\d+)" max="(\d+)"', bar["text/html"])
+        assert ends[0] == ends[1]
     assert "Error" not in text(cells[0]["example"])
     assert "IProgress" not in text(cells[0]["example"])
     [shown] = cells[0]["shown"]
@@ -150,7 +149,7 @@ def test_the_stop_button_says_one_line_and_keeps_the_answers(cells: Any) -> None
     outputs, asked = cells
     assert "running=True" in text(outputs["a loop"]), "the server's engine has to do beside it"
     [stopped] = [out for out in outputs["stopped"] if out["output_type"] == "error"]
-    assert stopped["traceback"] == [STOPPED]
+    assert stopped["traceback"] == ["stopped; run the same command again to go on"]
     assert "'served'" in text(outputs["again"])
     prompts = [each.body["prompt"] for each in asked]
     assert len(set(prompts)) == 8

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unprompt.engines import unread
+from unprompt.engines import hub, unread
 from unprompt.engines.cache import cache_dir
 from unprompt.engines.tokens import end_ids, writes_date
 from unprompt.messages import UserError, say
@@ -293,7 +293,7 @@ def _from_pretrained(
                 f" {folder} is run, with all your rights"
             )
     try:
-        with quiet():
+        with quiet(), hub.reading("model", folder, f"{where} ({folder})", "a folder"):
             return kind.from_pretrained(folder, revision=model.revision or "main", **options)
     except SafetensorError as error:
         raise UserError(

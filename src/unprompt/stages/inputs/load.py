@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unprompt.engines import hub
 from unprompt.messages import UserError
 from unprompt.recipe import Data, Examples
 from unprompt.recipe.names import function, local_path
@@ -266,7 +267,10 @@ def _hub(data: Data, where: str, modules: str | None) -> Iterable[Any]:
         what = "reading from the hub needs the package datasets"
         raise UserError(what, where=place, fix="pip install 'unprompt[hub]'") from None
     try:
-        return datasets.load_dataset(data.hub, split=data.split, **data.args)
+        with hub.reading("data set", data.hub, place, "a file"):
+            return datasets.load_dataset(data.hub, split=data.split, **data.args)
+    except UserError:
+        raise
     except Exception as error:  # datasets raises many kinds: missing, gated, offline, bad split
         what = f"the hub data set can't be loaded: {first_line(error)}"
         raise UserError(what, where=place, fix="check name, split and network") from None
