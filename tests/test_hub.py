@@ -159,6 +159,7 @@ def test_what_is_in_the_cache_is_used_and_said(
     (cached / "refs" / "main").write_text(commit)
     shutil.copytree(decoder_folder, cached / "snapshots" / commit)
     models.load_tokenizer(Model(name=ID), "model")
+    models.load_weights(Model(name=ID), "model")
     noted = " ".join(capsys.readouterr().err.split())
     assert f"): {ID} is the one in its cache" in noted
     assert noted.count("note: ") == 1

@@ -112,7 +112,6 @@ def test_types_are_known(tmp_path: Path) -> None:
         "import unprompt\n"
         "reveal_type(unprompt.run(unprompt.load('recipe.yaml')))\n"
         "reveal_type(unprompt.run(unprompt.load('recipe.yaml')).grades)\n"
-        "unprompt.runn\n"
     )
     command = [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}

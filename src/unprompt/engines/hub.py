@@ -5,6 +5,7 @@ mean. What loads from it would ask again and again for a minute.
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import time
 from collections.abc import Iterator
@@ -67,7 +68,13 @@ def reading(kind: str, name: str, where: str, instead: str) -> Iterator[None]:
     finally:
         constants.HF_HUB_OFFLINE = chosen
     if trouble:
-        say(f"note: the hub can't be reached ({trouble}): {name} is the one in its cache")
+        _note(f"note: the hub can't be reached ({trouble}): {name} is the one in its cache")
+
+
+@functools.cache
+def _note(line: str) -> None:
+    """Once a process."""
+    say(line)
 
 
 def _refusal(error: Exception, kind: str, name: str, endpoint: str) -> tuple[str, str]:

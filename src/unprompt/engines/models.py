@@ -266,14 +266,15 @@ def _find(name: str, revision: str) -> unread.Find:
     from transformers.utils.hub import cached_file
 
     def find(file: str) -> Path | None:
-        path = cached_file(
-            name,
-            file,
-            revision=revision,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_gated_repo=False,
-            _raise_exceptions_for_connection_errors=False,
-        )
+        with hub.reading("model", name, name, "a folder"):
+            path = cached_file(
+                name,
+                file,
+                revision=revision,
+                _raise_exceptions_for_missing_entries=False,
+                _raise_exceptions_for_gated_repo=False,
+                _raise_exceptions_for_connection_errors=False,
+            )
         return None if path is None else Path(path)
 
     return find
