@@ -22,6 +22,7 @@ from unprompt.report import svg, templates
 from unprompt.report.compare import differences
 from unprompt.report.examples import browser, vanished
 from unprompt.store.folder import RunDir
+from unprompt.tools import screen
 from unprompt.tools.compare import compare
 from unprompt.visible import embedded, visible
 
@@ -516,7 +517,7 @@ def test_the_terminals_table_is_as_wide_as_the_screen_and_breaks_no_number(
 ) -> None:
     found = with_metrics(run, count)
     monkeypatch.setenv("COLUMNS", str(width))
-    cli._show_run(unprompt.Run(run.folder, found))
+    screen.show_run(unprompt.Run(run.folder, found))
     said = capsys.readouterr().out
     [table] = [table for table in report.tables(found) if table.title == "Context colours"]
     shown, _, _ = said.partition(f"\n{table.title}\n")[2].partition("distilled: ")

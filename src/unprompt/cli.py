@@ -15,12 +15,10 @@ from typer import Argument, Option
 
 from unprompt import __version__
 from unprompt.messages import UserError, say
+from unprompt.tools import screen
 from unprompt.visible import visible
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from unprompt.pipeline import Run
     from unprompt.recipe import Recipe
 
 app = typer.Typer(
@@ -63,7 +61,7 @@ def run(recipe: RecipeFile, overrides: Overrides = None, out: Out = None) -> Non
     """
     from unprompt import pipeline
 
-    _show_run(pipeline.run(_load(recipe, overrides), out))
+    screen.show_run(pipeline.run(_load(recipe, overrides), out))
 
 
 _RAY = "Ask by many workers on a Ray cluster: local, auto, host:port or ray://host:port."
@@ -193,9 +191,8 @@ def tune(recipe: RecipeFile, overrides: Overrides = None, out: Out = None) -> No
     from unprompt.tools import tune as tune_
 
     tuned = tune_.tune(_load(recipe, overrides), out)
-    console = _console()
-    _print_table(console, *tune_.table(tuned.report))
-    say(f"\ndone: {tuned.folder}/chosen.yaml, tune.json", to=console)
+    screen.table(*tune_.table(tuned.report))
+    say(f"\ndone: {tuned.folder}/chosen.yaml, tune.json", to=screen.console())
 
 
 @app.command()
@@ -316,6 +313,41 @@ def export(
     say(*export_.export(folder, to, round_, merge=merge))
 
 
+_FOLDER = "The folder that runs lie in."
+
+
+@app.command()
+def runs(
+    folder: Annotated[Path, Argument(metavar="[FOLDER]", help=_FOLDER)] = Path("runs"),
+) -> None:
+    """The runs in a folder: when they were last written, their verdicts, sizes and states."""
+    from unprompt.tools import runs as runs_
+
+    screen.table(*runs_.listed(folder))
+
+
+@app.command()
+def rm(folder: RunFolder, yes: Annotated[bool, Option("--yes", help="Don't ask.")] = False) -> None:
+    """Remove a run's folder, with all that lies in it."""
+    from unprompt.tools import runs as runs_
+
+    _print(runs_.remove(folder, sure=yes, ask=screen.confirmed))
+
+
+_CLEAR = "Remove them; a run that needs one converts it again."
+
+
+@app.command()
+def cache(clear: Annotated[bool, Option("--clear", help=_CLEAR)] = False) -> None:
+    """Converted models in your cache folder ($UNPROMPT_CACHE, or unprompt in the user's cache)."""
+    from unprompt.tools import cache as cache_
+
+    if clear:
+        _print(cache_.clear())
+    else:
+        screen.table(*cache_.listed())
+
+
 def _load(path: Path, overrides: list[str] | None) -> Recipe:
     from unprompt import recipe
 
@@ -325,44 +357,6 @@ def _load(path: Path, overrides: list[str] | None) -> Recipe:
 def _print(lines: list[str]) -> None:
     for line in lines:
         print(visible(line))
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    told = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return Console(width=None if told else 160)
-
-
-def _print_table(
-    console: Console, title: str, columns: list[str], rows: list[list[str]], lines: list[str]
-) -> None:
-    from unprompt.report import terminal
-
-    if rows:
-        parts, meaning = terminal.drawn(columns, rows, console.width)
-        say(f"\n{title}", to=console)
-        for part in parts:
-            say("", to=console)
-            console.print(part)
-        say("", *([meaning] if meaning else []), to=console)
-    say(*lines, to=console)
-
-
-def _show_run(finished: Run) -> None:
-    from unprompt import report
-    from unprompt.stages import processes
-
-    if processes.number():
-        return  # the first process shows it
-    console = _console()
-    for table in report.tables(finished.report):
-        _print_table(console, *table)
-    say("", *report.closing(finished.report), to=console)
-    say("\nUse the student:", *(f"  {line}" for line in finished.report["use"]), to=console)
-    unchanged = "nothing has changed since this run, so nothing was done"
-    state = unchanged if finished.unchanged else "done"
-    say(f"\n{state}: {finished.folder}/report.html, report.md, report.json", to=console)
 
 
 def main() -> None:

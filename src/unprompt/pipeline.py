@@ -89,13 +89,13 @@ def run(recipe: Recipe, folder: str | Path | None = None) -> Run:
 
     Args:
         recipe: From `load`, or built in Python.
-        folder: The run's folder; `runs/<name>` unless given. What is there from the same settings
-            is used again.
+        folder: The run's folder; as `RunDir.of` says unless given. What is there from the same
+            settings is used again.
 
     Raises:
         UserError: Something the user can mend; what was finished until then is kept.
     """
-    files = RunDir(folder or Path("runs") / recipe.name)
+    files = RunDir.of(recipe, folder)
     trainer = recipe.train.trainer
     processes.meet(trainer.get("ddp_timeout", 1800), trainer.get("ddp_backend"))
     if processes.number():
@@ -198,13 +198,13 @@ def collect(
 
     Args:
         recipe: From `load`, or built in Python.
-        folder: The run's folder; `runs/<name>` unless given.
+        folder: The run's folder; as `RunDir.of` says unless given.
         workers: Who asks, instead of this process.
 
     Raises:
         UserError: Something the user can mend; what was answered until then is kept.
     """
-    files = RunDir(folder or Path("runs") / recipe.name)
+    files = RunDir.of(recipe, folder)
     if workers and recipe.teacher_model and recipe.teacher_model.server:
         raise UserError(
             "the teacher is a server, which one process asks as fast as it answers",

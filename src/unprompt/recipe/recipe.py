@@ -22,7 +22,8 @@ class Recipe(Section):
     """All a run needs to know."""
 
     name: str = "run"
-    """Name of the run; names its folder."""
+    """Name of the run; names its folder. That of the recipe's file unless given; a recipe made in
+    Python without one gets a folder by its models and contexts (`runs/run-1a2b3c4d`)."""
     model: Model
     """The student's weights, and the teacher's unless `teacher_model` is given."""
     teacher_model: Model | None = None

@@ -25,7 +25,15 @@ from pathlib import Path
 from typing import Any
 
 from unprompt.messages import UserError, say
-from unprompt.store.files import digest_if_there, disk_error, file_digest, read_json, replacing
+from unprompt.recipe import Recipe
+from unprompt.store.files import (
+    digest_if_there,
+    disk_error,
+    file_digest,
+    fingerprint,
+    read_json,
+    replacing,
+)
 from unprompt.store.places import Place, place
 
 _WRITES = {
@@ -40,6 +48,37 @@ class RunDir:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
+
+    @staticmethod
+    def of(recipe: Recipe, folder: str | Path | None = None) -> RunDir:
+        """A recipe's folder: the one that is given, else `runs/NAME`. A recipe without a name (made
+        in Python) is told by its models and contexts, so that no two things that are distilled
+        share a folder, and the same with other settings goes on in its own.
+        """
+        if folder:
+            return RunDir(folder)
+        if "name" in recipe.model_fields_set:
+            return RunDir(Path("runs", recipe.name))
+        decided = recipe.model_dump(mode="json", include={"model", "teacher_model", "contexts"})
+        return RunDir(Path("runs", f"{recipe.name}-{fingerprint(decided, digits=8)}"))
+
+    @property
+    def is_run(self) -> bool:
+        """Whether a run was ever begun in this folder."""
+        return (self.folder / "recipe.yaml").is_file() and (self.folder / ".lock").is_file()
+
+    def at_work(self) -> bool:
+        """Whether a run is at work in it now."""
+        try:
+            file = (self.folder / ".lock").open()
+        except OSError:
+            return False
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return True
+        return False
 
     @property
     def recipe(self) -> Path:

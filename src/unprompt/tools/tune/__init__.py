@@ -68,7 +68,7 @@ def tune(recipe: Recipe, folder: str | Path | None = None) -> Tuned:
     Raises:
         UserError: Something the user can mend; trials that are finished are kept.
     """
-    files = RunDir(Path(folder or Path("runs") / recipe.name) / "tune")
+    files = RunDir(RunDir.of(recipe, folder).folder / "tune")
     search = search_of(recipe, files)
     optuna = _optuna()
     with files.locked():
