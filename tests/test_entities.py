@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -55,3 +57,11 @@ def test_letter_case_and_blanks_aside(density: Callable[[str, str], float]) -> N
 
 def test_a_document_may_be_longer_than_spacy_reads_unasked() -> None:
     assert entities._pipeline().max_length > 10**9
+
+
+def test_the_model_that_is_loaded_is_the_users_own() -> None:
+    """By the name under which its makers publish it; the tests' copy stands in for it here."""
+    entities.check("metrics")
+    assert entities.MODEL == "en_core_web_sm"
+    loaded = sys.modules[entities.MODEL]
+    assert loaded.__file__ == str(Path(__file__).with_name("en_core_web_sm.py"))

@@ -689,6 +689,21 @@ MISTAKES: dict[str, Mistake] = {
     "spaCy not installed": (
         lambda b: missing_package(
             b,
+            "spacy",
+            "check",
+            b.recipe(),
+            "--set",
+            "evaluate.metrics=[entity_density]",
+            "--set",
+            "evaluate.source=text",
+        ),
+        "evaluate.metrics",
+        "entity_density needs the package spacy",
+        "pip install 'unprompt[entities]'",
+    ),
+    "spaCy's model not installed": (
+        lambda b: missing_package(
+            b,
             entities.MODEL,
             "check",
             b.recipe(),
@@ -698,8 +713,8 @@ MISTAKES: dict[str, Mistake] = {
             "evaluate.source=text",
         ),
         "evaluate.metrics",
-        f"entity_density needs the package {entities.MODEL}",
-        "pip install 'unprompt[entities]'",
+        "entity_density needs spaCy's model en_core_web_sm",
+        "python -m spacy download en_core_web_sm",
     ),
     "no source": (
         lambda b: b.fails("check", b.recipe(), "--set", "evaluate.metrics=[entity_density]"),
@@ -999,6 +1014,20 @@ MISTAKES: dict[str, Mistake] = {
         "or give a folder",
     ),
     "broken weights": (broken_weights, "pointer", "the weights are broken", "Git LFS pointer"),
+    "another GGUF file": (
+        lambda b: b.fails(
+            "check", b.recipe(model={"gguf": b.file("m.gguf", b"GGUF"), "sha256": "0" * 64})
+        ),
+        "model.sha256",
+        "this GGUF file is not the one whose SHA-256 the recipe names",
+        "get the file anew, or see whether sha256 is right",
+    ),
+    "a digest of no file": (
+        lambda b: b.fails("check", b.recipe(model={"name": "org/model", "sha256": "0" * 64})),
+        "model",
+        "sha256 is that of a GGUF file",
+        "name the file (gguf), or leave sha256 out",
+    ),
     "package not installed": (
         lambda b: b.fails("check", b.recipe(model={"gguf": "pkg:llm_nothing/a.gguf"})),
         "pkg:llm_nothing/a.gguf",

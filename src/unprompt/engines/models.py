@@ -12,13 +12,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unprompt.engines import hub, unread
+from unprompt.engines import contents, hub, unread
 from unprompt.engines.cache import cache_dir
 from unprompt.engines.tokens import end_ids, writes_date
 from unprompt.messages import UserError, say
 from unprompt.recipe import Model
 from unprompt.recipe.names import function, local_path
-from unprompt.store.files import file_digest, module_digest, replacing
+from unprompt.store.files import module_digest, replacing
 
 if TYPE_CHECKING:
     import torch
@@ -26,10 +26,6 @@ if TYPE_CHECKING:
 
 _DECIDING = (".safetensors", ".json", ".jinja", ".model", ".txt", ".tiktoken")
 """Files of a model's folder that decide its answers: weights, settings, chat template, tokenizer.
-"""
-_WHOLE, _PIECES, _PIECE = 2**28, 256, 2**18
-"""Bytes of a GGUF file up to which all of it is read for its identity; of a longer one so many
-pieces of so many bytes, from its beginning (names, settings, vocabulary) to its end.
 """
 
 
@@ -49,8 +45,13 @@ def identity(model: Model, where: str) -> str:
             raise UserError(
                 "there is no such model file", where=f"{where} ({model.gguf})", fix="check the path"
             )
-        stat = path.stat()
-        return f"{model.gguf}:{_contents(path, stat.st_size, stat.st_mtime_ns)}"
+        if model.sha256 and model.sha256 != contents.sha256(path):
+            raise UserError(
+                "this GGUF file is not the one whose SHA-256 the recipe names",
+                where=f"{where}.sha256 ({path})",
+                fix="get the file anew, or see whether sha256 is right",
+            )
+        return f"{model.gguf}:{contents.digest(path)}"
     if model.rule is not None:
         source = module_digest(model.rule, "")
         return f"{model.rule}:{source}:{json.dumps(model.args, sort_keys=True)}"
@@ -61,19 +62,6 @@ def identity(model: Model, where: str) -> str:
     files = sorted(file for file in folder.iterdir() if file.suffix in _DECIDING)
     listing = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return f"{folder}:{hashlib.sha256(repr(listing).encode()).hexdigest()[:16]}"
-
-
-@functools.lru_cache(maxsize=16)
-def _contents(path: Path, size: int, changed: int) -> str:
-    """Digest of a big file's bytes."""
-    if size <= _WHOLE:
-        return file_digest(path)[:16]
-    digest = hashlib.sha256(str(size).encode())
-    with path.open("rb") as file:
-        for n in range(_PIECES):
-            file.seek((size - _PIECE) * n // (_PIECES - 1))
-            digest.update(file.read(_PIECE))
-    return digest.hexdigest()[:16]
 
 
 def folder_of(model: Model, where: str) -> str:

