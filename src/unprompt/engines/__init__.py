@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+DONE_EVERY = 30.0
+"""Seconds of a local model's work that a kill may cost, beside the answers that are half written.
+"""
+
+
 class Options(TypedDict, total=False):
     """How prompts are asked, beside what decides their answers. Each may be left out.
 
@@ -31,6 +36,10 @@ class Options(TypedDict, total=False):
             ones. None: as many as fit into memory.
         progress: Told how many prompts were answered since the last call.
         heard: Told a prompt's place and its answer so far, while that is being written.
+        done: Told answers that are whole, by their prompts' places: of a server each as it comes,
+            else those of `DONE_EVERY` seconds together, and what there is when something stops the
+            engine. The last ones are only given back.
+        scored: The same of `score`.
     """
 
     seed: int
@@ -38,6 +47,8 @@ class Options(TypedDict, total=False):
     batch_size: int | None
     progress: Callable[[int], object]
     heard: Callable[[int, str], object] | None
+    done: Callable[[dict[int, Completion]], object] | None
+    scored: Callable[[dict[int, SoftLabels]], object] | None
 
 
 class Engine(Protocol):
@@ -59,8 +70,7 @@ class Engine(Protocol):
             labels: How to write labels; None for no labels.
 
         Raises:
-            Unfinished: It had to stop on the way; what is answered comes with it.
-            UserError: It can't begin.
+            UserError: It can't begin, or has to stop on the way.
         """
         ...
 
@@ -153,6 +163,7 @@ class Lent:
         tokenizer: The student's, where the engine's model has none of its own.
         batch_size: Sequences that run together at most; None: the engine's own choice.
         asked: File in which a server's answers are counted.
+        kept: Tokens of prompts and of answers that the run's folder has of that server.
         price: What a server costs, if that is known.
     """
 
@@ -160,17 +171,5 @@ class Lent:
     tokenizer: PreTrainedTokenizerBase
     batch_size: int | None = None
     asked: Path | None = None
+    kept: tuple[int, int] = (0, 0)
     price: Price | None = None
-
-
-class Unfinished(UserError):
-    """An engine had to stop ahead of its last prompt.
-
-    Args:
-        why: What stopped it.
-        answered: Place of a prompt -> its completion, of those that were answered.
-    """
-
-    def __init__(self, why: UserError, answered: dict[int, Completion]) -> None:
-        super().__init__(why.what, where=why.where, fix=why.fix)
-        self.answered = answered

@@ -6,7 +6,8 @@ killed, one with another `train` section, and one with more inputs all ask only 
 Prompts are cut into parts in a fixed order, and a part is named by the prompts in it: the parts
 after a kill are the parts without one, whichever were written by then, and several processes may
 write into one store. A part holds prompts that stand near each other, so answers can be read in the
-prompts' order with a few parts in memory.
+prompts' order with a few parts in memory. Until a part is whole its answers lie in a journal
+(`store/journal.py`); a stop makes a part of those, and the rest is cut anew.
 """
 
 from __future__ import annotations
@@ -19,14 +20,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from unprompt.engines import Engine, Unfinished
+from unprompt.engines import Engine
 from unprompt.recipe import Labels, Sampling
-from unprompt.records import Completion, Prompt
+from unprompt.records import Completion, Prompt, SoftLabels
 from unprompt.stages.questions import Question
 from unprompt.store.answers import Answers, Parts, Times
-from unprompt.store.files import fingerprint
+from unprompt.store.journal import Journal, fold, part_name, write_part
 from unprompt.store.places import Place, put
-from unprompt.store.tables import write_completions
 
 BATCHES_A_PART = 2
 MOST_PARTS = 200
@@ -111,63 +111,67 @@ class Asking:
         asked: Sequence[Missing],
         progress: Callable[[int], object] = lambda n: None,
     ) -> Part:
-        """Ask what a part answers, and write it.
+        """Ask what a part answers, and write it; what comes in is kept as it comes."""
+        began, keys = time.perf_counter(), [each.key for each in asked]
+        with Journal(self.store, part_name(keys)) as journal:
+            left = [each for each in asked if each.key not in journal.answers]
+            progress(len(asked) - len(left))
+            if left:
+                answers = self._answers(engine, left, journal, progress)
+                journal.answers.update(zip((each.key for each in left), answers, strict=True))
+            took = time.perf_counter() - began
+            name = write_part(self.store, [(key, journal.answers[key]) for key in keys])
+        return Part(name, keys, took)
 
-        Raises:
-            Unfinished: The engine had to stop; what it had by then is written.
-        """
-        began, prompts = time.perf_counter(), [each.prompt for each in asked]
+    def _answers(
+        self,
+        engine: Engine,
+        asked: Sequence[Missing],
+        journal: Journal,
+        progress: Callable[[int], object],
+    ) -> Sequence[Completion]:
+        prompts = [each.prompt for each in asked]
         given = [each.given for each in asked if each.given is not None]
         if not given:
-            try:
-                found = engine.generate(
-                    prompts,
-                    self.sampling,
-                    self.labels,
-                    seed=self.seed,
-                    prefix_tokens=self.prefix_tokens,
-                    batch_size=self.batch_size,
-                    progress=progress,
-                )
-            except Unfinished as stopped:
-                if stopped.answered:
-                    self._write(
-                        [
-                            (asked[n].key, completion)
-                            for n, completion in sorted(stopped.answered.items())
-                        ]
-                    )
-                raise
-        else:
-            said = engine.score(
+
+            def done(answers: dict[int, Completion]) -> None:
+                journal.add([(asked[n].key, answer) for n, answer in sorted(answers.items())])
+
+            return engine.generate(
                 prompts,
-                [ids for _, ids in given],
-                Labels(kind="hard"),
+                self.sampling,
+                self.labels,
                 seed=self.seed,
                 prefix_tokens=self.prefix_tokens,
                 batch_size=self.batch_size,
                 progress=progress,
+                done=done,
             )
-            found = [
-                Completion(
-                    q.prompt.example_id,
-                    q.prompt.context,
-                    text,
-                    tuple(ids),
-                    "given",
-                    q.length,
-                    label,
-                )
-                for q, (text, ids), label in zip(asked, given, said, strict=True)
-            ]
-        took = time.perf_counter() - began
-        keys = [q.key for q in asked]
-        return Part(self._write(list(zip(keys, found, strict=True))), keys, took)
 
-    def _write(self, answered: Sequence[tuple[str, Completion]]) -> str:
-        name = f"part-{fingerprint(*(key for key, _ in answered))}.parquet"
-        write_completions(self.store / name, answered)
-        return name
+        def scored(labels: dict[int, SoftLabels]) -> None:
+            found = sorted(labels.items())
+            journal.add([(asked[n].key, _scored(asked[n], label)) for n, label in found])
+
+        labels = engine.score(
+            prompts,
+            [ids for _, ids in given],
+            Labels(kind="hard"),
+            seed=self.seed,
+            prefix_tokens=self.prefix_tokens,
+            batch_size=self.batch_size,
+            progress=progress,
+            scored=scored,
+        )
+        return [_scored(each, label) for each, label in zip(asked, labels, strict=True)]
+
+
+def _scored(asked: Missing, label: SoftLabels) -> Completion:
+    """A given continuation with what the model says about it."""
+    assert asked.given
+    (text, ids), prompt = asked.given, asked.prompt
+    return Completion(
+        prompt.example_id, prompt.context, text, tuple(ids), "given", asked.length, label
+    )
 
 
 Ask = Callable[[Asking, list[list[Missing]], Callable[[int], object]], Iterator[Part]]
@@ -210,6 +214,7 @@ def fill(
     asking = Asking(
         store, question.sampling, question.labels, seed, batch_size, question.side.prefix
     )
+    fold(store)
     parts, keys = Parts(store), question.keys()
     prompts, lengths, given = question.side.prompts, question.side.lengths, question.given
     missing = [

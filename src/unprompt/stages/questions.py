@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from unprompt.engines.labels import decided_by
@@ -12,8 +14,10 @@ from unprompt.records import Prompt, Who
 from unprompt.stages.prompts import Side
 from unprompt.stages.prompts.rendered import Given
 from unprompt.store.answers import Parts
-from unprompt.store.files import FORMAT, fingerprint
+from unprompt.store.files import FORMAT, fingerprint, read_json
+from unprompt.store.journal import fold
 from unprompt.store.places import Place, reached
+from unprompt.store.tables import Broken, part_files, part_tokens
 
 QUESTION = "question.json"
 """File of a store that says, for people, what it was asked."""
@@ -78,6 +82,21 @@ def key_of(prompt: Prompt, given: Sequence[int] | None = None) -> str:
 def address(decided: dict[str, Any]) -> str:
     """Name of the store of all answers that this decides; in it, each prompt has its own key."""
     return fingerprint(FORMAT, "question", decided)
+
+
+def answered_by(weights: Sequence[str], folder: Path) -> tuple[int, int]:
+    """Tokens of prompts and of answers that a folder of stores has of just these weights."""
+    found = [0, 0]
+    for path in sorted(folder.glob(f"*/{QUESTION}")):
+        decided = read_json(path)
+        if not isinstance(decided, dict) or decided.get("weights") != list(weights):
+            continue
+        fold(path.parent)
+        for part in part_files(path.parent):
+            with contextlib.suppress(Broken):  # who asks for its answers says so
+                found = [a + b for a, b in zip(found, part_tokens(part), strict=True)]
+    prompts, answers = found
+    return prompts, answers
 
 
 def of_an_older_version(folder: Place) -> list[str]:

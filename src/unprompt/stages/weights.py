@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from unprompt.engines import Apart, Engine, Lent, hf, kinds, models
 from unprompt.engines.server.ledger import Ledger
@@ -18,7 +20,7 @@ from unprompt.recipe import Model, Recipe
 from unprompt.recipe.names import join
 from unprompt.records import BASE, JUDGE, TEACHER, Who
 from unprompt.stages.estimate import price
-from unprompt.stages.questions import QUESTION, Question, address
+from unprompt.stages.questions import QUESTION, Question, address, answered_by
 from unprompt.store.answers import Answers
 from unprompt.store.folder import RunDir
 from unprompt.store.places import put
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 
     from unprompt.engines.hf.engine import HFEngine
     from unprompt.stages.collect import Ask
+
+_SERVED = {"teacher": TEACHER, "judge": JUDGE}
+"""Who may be a server."""
 
 
 class Weights:
@@ -150,7 +155,7 @@ class Weights:
     def asked(self) -> dict[str, dict[str, Any]]:
         """What each server was asked by all runs in this folder, for the report."""
         servers = {}
-        for who in (TEACHER, JUDGE):
+        for who in _SERVED.values():
             server, path = self._named(who)[0].server, self._ledger(str(who))
             if server and path.is_file():
                 known, total = price(self.recipe, server), Ledger(path).total
@@ -223,8 +228,25 @@ class Weights:
         return who.role in ("teacher", "judge") and self._named(who)[0].engine != "hf"
 
     def _lent(self, role: str, model: Model) -> Lent:
-        cost = price(self.recipe, model.server) if model.server else None
-        return Lent(role, self.tokenizer, self.recipe.batch_size, self._ledger(role), cost)
+        lent = Lent(role, self.tokenizer, self.recipe.batch_size, self._ledger(role))
+        if not model.server:
+            return lent
+        kept = self._kept(role) if model.server.budget else (0, 0)
+        return replace(lent, kept=kept, price=price(self.recipe, model.server))
+
+    def _kept(self, role: str) -> tuple[int, int]:
+        """Tokens of prompts and of answers of a server that this folder has, and that its other
+        role has not paid for. Of a store outside nobody knows whose budget paid.
+        """
+        own = self.identity(_SERVED[role])
+        found = np.array(answered_by(own, self.files.completions))
+        for other in _SERVED.keys() - {role}:
+            who = _SERVED[other]
+            if self._named(who)[0].server and self.identity(who) == own:
+                spent = Ledger(self._ledger(other)).spent
+                found -= (spent.prompt_tokens, spent.completion_tokens)
+        prompt, answer = found.clip(min=0).tolist()
+        return prompt, answer
 
     def _ledger(self, name: str) -> Path:
         return self.files.folder / f"asked-{name}.jsonl"

@@ -181,14 +181,30 @@ def _row_values(table: pa.Table) -> list[dict[str, Any]]:
     return rows
 
 
-def write_completions(path: Place, completions: Sequence[tuple[str, Completion]]) -> None:
-    """Write one part: pairs of the prompt's fingerprint and its completion."""
+def _completion_rows(completions: Sequence[tuple[str, Completion]]) -> list[dict[str, Any]]:
     plain = [field.name for field in fields(Completion) if field.name != "labels"]
-    rows = [
+    return [
         {name: getattr(c, name) for name in plain} | {"prompt": prompt, **_label_columns(c.labels)}
         for prompt, c in completions
     ]
-    _write(path, rows, _COMPLETION)
+
+
+def write_completions(path: Place, completions: Sequence[tuple[str, Completion]]) -> None:
+    """Write one part: pairs of the prompt's fingerprint and its completion."""
+    _write(path, _completion_rows(completions), _COMPLETION)
+
+
+def to_bytes(completions: Sequence[tuple[str, Completion]]) -> bytes:
+    """Such pairs, to be kept until their part is whole."""
+    rows = _completion_rows(completions)
+    return pa.RecordBatch.from_pylist(rows, schema=_COMPLETION).serialize().to_pybytes()
+
+
+def from_bytes(data: bytes) -> list[tuple[str, Completion]]:
+    """The pairs again."""
+    batch = pa.ipc.read_record_batch(pa.py_buffer(data), _COMPLETION)
+    rows = _row_values(pa.Table.from_batches([batch]))
+    return [(row.pop("prompt"), _completion(row)) for row in rows]
 
 
 def part_files(store: Place) -> list[Place]:
@@ -205,6 +221,18 @@ def part_keys(path: Place) -> list[str]:
         Broken: It is not what was written.
     """
     return _table(path, _COMPLETION)["prompt"].to_pylist()
+
+
+def part_tokens(path: Place) -> tuple[int, int]:
+    """Tokens of a part's prompts and answers.
+
+    Raises:
+        Broken: It is not what was written.
+    """
+    with _readable(path):
+        table = pq.read_table(path, columns=["prompt_tokens", "token_ids"]).combine_chunks()
+    ids = table["token_ids"].chunks
+    return sum(table["prompt_tokens"].to_pylist()), sum(len(each.flatten()) for each in ids)
 
 
 def read_part(path: Place) -> list[tuple[str, Completion]]:

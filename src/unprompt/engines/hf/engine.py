@@ -20,6 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from unprompt.engines import Options, drawing, models, tokens
 from unprompt.engines.hf import sequences
+from unprompt.engines.hf.answers import Answer, Written, telling
 from unprompt.engines.hf.members import Members
 from unprompt.engines.hf.prefixes import Prefixes
 from unprompt.messages import UserError, say
@@ -35,15 +36,6 @@ _SHORTEST = 16
 _say_once = functools.cache(say)
 _Ids = list[list[list[int]]]
 """Token ids of each prompt's renderings."""
-
-
-class _Answer:
-    """An answer that is being written, or, once it has a text, is written."""
-
-    def __init__(self) -> None:
-        self.ids: list[int] = []
-        self.text: str | None = None
-        self.stop = ""
 
 
 class HFEngine:
@@ -83,30 +75,23 @@ class HFEngine:
             longest, where = max(map(len, renderings)), tokens.place(prompt)
             new = sampling.max_new_tokens
             tokens.refuse_switch("the prompt", longest, new, self._switch, where)
-        completions: dict[int, Completion] = {}
-        while len(completions) < len(prompts):
-            left = [n for n in range(len(prompts)) if n not in completions]
-            answers, book = {n: _Answer() for n in left}, drawing.Book()
+        read, done = [sum(map(len, each)) for each in ids], options.get("done")
+        written = Written(prompts, read, labelled=labels is not None, done=done)
+        while len(written.whole) < len(prompts):
+            left = [n for n in range(len(prompts)) if n not in written.whole]
+            answers, book = {n: Answer() for n in left}, drawing.Book()
             draw = drawing.Draws(tokens.keys(prompts, options.get("seed", 0)))
             choose = functools.partial(
                 drawing.next_tokens, sampling=sampling, labels=labels, draw=draw, book=book
             )
             size = self._size([ids[n] for n in left], sampling.max_new_tokens, options)
             size = min(size, len(left))
-            with self._halving(size):
+            with self._halving(size), written.taking(answers, book) as look:
                 together = self._sequences(
                     [ids[n] for n in left], options.get("prefix_tokens"), sampling.max_new_tokens
                 )
-                self._write(answers, ids, together, size, choose, sampling, options)
-            written = book.of(len(prompts)) if labels else [None] * len(prompts)
-            for n, done in answers.items():
-                if done.text is not None:
-                    at, read = (prompts[n].example_id, prompts[n].context), sum(map(len, ids[n]))
-                    answer = Completion(
-                        *at, done.text, tuple(done.ids), done.stop, read, written[n]
-                    )
-                    completions[n] = answer
-        return [completions[n] for n in range(len(prompts))]
+                self._write(answers, ids, together, size, choose, look, sampling, options)
+        return [written.whole[n] for n in range(len(prompts))]
 
     def _halves(self, lengths: Sequence[int]) -> list[list[int]]:
         """Places of prompts, those up to `models.rope_switch` apart from longer ones: in one batch
@@ -124,24 +109,29 @@ class HFEngine:
         labels: Labels | None,
         options: Options,
     ) -> list[Completion]:
-        heard, found = options.get("heard"), dict[int, Completion]()
+        heard, done = options.get("heard"), options.get("done")
+        found = dict[int, Completion]()
         for half in halves:
-            own = {**options, "heard": heard and (lambda n, text, half=half: heard(half[n], text))}
+            own = {**options, "done": done and _placed(done, half)}
+            own["heard"] = heard and (lambda n, text, half=half: heard(half[n], text))
             asked = [prompts[n] for n in half]
             found |= zip(half, self.generate(asked, sampling, labels, **own), strict=True)  # pyright: ignore[reportArgumentType]
         return [found[n] for n in range(len(prompts))]
 
     def _write(
         self,
-        answers: dict[int, _Answer],
+        answers: dict[int, Answer],
         ids: _Ids,
         together: Members,
         size: int,
         choose: Callable[..., torch.Tensor],
+        look: Callable[[], object],
         sampling: Sampling,
         options: Options,
     ) -> None:
-        """Write answers to prompts, `size` at once; `choose` gives their next tokens."""
+        """Write answers to prompts, `size` at once; `choose` gives their next tokens, and `look`
+        hears that some may be whole.
+        """
         heard, progress = options.get("heard"), options.get("progress")
         stops = tokens.Stops(self._decode, sampling.stop)
         waiting, running, logits_BV = list(answers), list[int](), torch.zeros(0)
@@ -166,6 +156,7 @@ class HFEngine:
                         heard(n, self._decode(answer.ids))
             if progress:
                 progress(len(running) - len(going))
+            look()
             rows = _gaps_closed(going)
             running = [running[row] for row in rows]
             together.keep(rows)
@@ -204,8 +195,10 @@ class HFEngine:
                 logp_NV = logits_NV.float().log_softmax(-1)
                 drawing.write_labels(logp_NV, given_N, labels, draw, rows, book)
             scored.update(zip(places, book.of(len(places)), strict=True))
+            look()
 
-        self.read(ids, completions, labelled, **options)
+        with telling(scored, options.get("scored")) as look:
+            self.read(ids, completions, labelled, **options)
         return [scored[n] for n in range(len(prompts))]
 
     def read(
@@ -380,6 +373,13 @@ class HFEngine:
                     " slower, same answers"
                 )
         return bool(self._shares)
+
+
+def _placed(
+    told: Callable[[dict[int, Any]], object], half: Sequence[int]
+) -> Callable[[dict[int, Any]], object]:
+    """Tells of some of the prompts by their places among all."""
+    return lambda found: told({half[n]: each for n, each in found.items()})
 
 
 def _memory_full(error: BaseException) -> bool:

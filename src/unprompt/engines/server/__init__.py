@@ -18,7 +18,7 @@ def make(model: Model, where: str, lent: Lent) -> Engine:
     assert server
     if server.tokenizer:
         tokenizer = models.load_tokenizer(server.tokenizer, f"{where}.server.tokenizer")
-    return ServerEngine(server, where, tokenizer, Ledger(lent.asked), lent.price)
+    return ServerEngine(server, where, tokenizer, Ledger(lent.asked, lent.kept), lent.price)
 
 
 def refuse_labels(server: Server, wanted: Labels, where: str) -> None:

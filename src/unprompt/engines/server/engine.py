@@ -1,8 +1,8 @@
 """An OpenAI-compatible endpoint as an engine: asked over HTTP, many prompts at a time, never beyond
 the budget.
 
-What is answered is never asked again: an error that can't be mended by asking again lets the
-answers that are on their way come in, and `Unfinished` carries them all. Labels are hard, or the
+What is answered is never asked again: each answer is told as it comes, and an error that can't be
+mended by asking again lets those that are on their way come in. Labels are hard, or the
 server's `top_logprobs` (the model's own distribution with vLLM, llama.cpp and OpenAI; whether a
 server applies the temperature to them is its own business, and can't be seen from here).
 """
@@ -11,27 +11,28 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import functools
 import hashlib
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, Unpack
 
-from unprompt.engines import Options, Unfinished
+from unprompt.engines import Options
 from unprompt.engines.labels import KINDS
-from unprompt.engines.server import CAN, http, refuse_labels, replies
+from unprompt.engines.server import CAN, http, refuse_labels, replies, written
 from unprompt.engines.server.http import Endpoint
-from unprompt.engines.server.ledger import Asked, Ledger, Room
+from unprompt.engines.server.ledger import Asked, Attempt, Ledger, Room
+from unprompt.engines.server.replies import Again
 from unprompt.engines.tokens import Reader, end_ids, keys, place, refuse_length
 from unprompt.messages import UserError, say
 from unprompt.recipe import Labels, Sampling, Server
 from unprompt.recipe.prices import Price
-from unprompt.records import Completion, Messages, Prompt, SoftLabels
+from unprompt.records import Completion, Messages, Prompt, SoftLabels, as_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_Answers = tuple[dict[int, Completion], UserError | None]
-"""Place of a prompt -> its completion; what stopped the rest, if something did."""
+_Done = TypeVar("_Done")
 
 
 class _Request(NamedTuple):
@@ -73,10 +74,11 @@ class ServerEngine:
         self._tokenizer, self._reader = tokenizer, Reader(tokenizer, False, None, ends, server)
         self.ledger, self._price, self._sleep = ledger or Ledger(), price, sleep
         self._noted = False
+        self._short = 0
 
     @functools.cached_property
-    def _vocabulary(self) -> replies.Vocabulary:
-        return replies.Vocabulary(self._tokenizer)
+    def _vocabulary(self) -> written.Vocabulary:
+        return written.Vocabulary(self._tokenizer)
 
     def generate(
         self,
@@ -93,16 +95,12 @@ class ServerEngine:
             refuse_labels(self._server, labels, self._role)
         seed = options.get("seed", 0)
         requests = [self._request(prompt, sampling, labels, seed) for prompt in prompts]
-        before, progress = self.ledger.total, options.get("progress", lambda n: None)
-        answered, stopped = _finished(self._ask(requests, sampling, labels, progress))
-        named = self.ledger.total - before
-        if named.unmapped:
-            say(
-                f"note: {named.unmapped} of {named.entries} alternatives that the server named are"
-                " no token that can be told; they are left out of the labels"
-            )
-        if stopped:
-            raise Unfinished(stopped, answered)
+        before, self._short = self.ledger.total, 0
+        try:
+            answered = _finished(self._ask(requests, sampling, labels, options))
+        finally:
+            self.ledger.close()
+        self._note_what_lacks(self.ledger.total - before)
         if heard := options.get("heard"):
             for n, answer in answered.items():
                 heard(n, answer.text)
@@ -162,13 +160,19 @@ class ServerEngine:
         requests: Sequence[_Request],
         sampling: Sampling,
         labels: Labels | None,
-        progress: Callable[[int], object],
-    ) -> _Answers:
+        options: Options,
+    ) -> dict[int, Completion]:
+        """Place of a prompt -> its completion.
+
+        Raises:
+            UserError: Something stopped the rest.
+        """
         answered: dict[int, Completion] = {}
         stopped: list[UserError] = []
         halt = asyncio.Event()
         todo = iter(range(len(requests)))
         budget = Room(self._server, self._price, self.ledger, self._where)
+        progress, done = options.get("progress"), options.get("done")
 
         async def work(endpoint: Endpoint) -> None:
             for n in todo:
@@ -176,10 +180,22 @@ class ServerEngine:
                     return
                 asked = requests[n]
                 try:
-                    async with budget.reserved(asked.tokens, sampling.max_new_tokens):
-                        reply = await endpoint.post(asked.body, place(asked.prompt), halt)
-                        if reply is not None:
-                            answered[n] = self._completion(asked, reply, sampling, labels)
+                    answer = await endpoint.post(
+                        asked.body,
+                        place(asked.prompt),
+                        lambda asked=asked: budget.attempt(
+                            asked.tokens, sampling.max_new_tokens, halt
+                        ),
+                        lambda body, sent, asked=asked: self._completion(
+                            asked, body, sampling, labels, sent
+                        ),
+                        halt,
+                    )
+                    if answer is not None:
+                        answered[n] = answer
+                        if done:
+                            done({n: answer})
+                        if progress:
                             progress(1)
                 except UserError as error:
                     stopped.append(error)
@@ -191,44 +207,60 @@ class ServerEngine:
         ):
             for _ in range(min(self._server.concurrency, len(requests))):
                 group.create_task(work(endpoint))
-        return answered, stopped[0] if stopped else None
+        if stopped:
+            raise stopped[0]
+        return answered
 
     def _completion(
-        self, asked: _Request, body: Any, sampling: Sampling, labels: Labels | None
+        self,
+        asked: _Request,
+        body: Any,
+        sampling: Sampling,
+        labels: Labels | None,
+        sent: Attempt,
     ) -> Completion:
-        """A reply as a completion, and its cost in the ledger, whatever is wrong with it."""
-        cost, prompt, top = Asked(), asked.prompt, _kept(labels)
+        """A reply as a completion, and its cost in the ledger, whatever is wrong with it.
+
+        Raises:
+            Again: Another reply may do.
+            UserError: None will.
+        """
+        used, answer = _used(body), None
         try:
             reply = replies.read(body, self._server.model, sampling.max_new_tokens)
-            cost = Asked(1, *(reply.usage or (asked.tokens, 0)))
-            if top:
-                answer = replies.from_tokens(
-                    reply, sampling.stop, self._tokenizer, self._vocabulary, top
-                )
-            else:
-                answer = replies.from_text(reply, sampling.stop, self._tokenizer)
-            cost.entries, cost.unmapped = answer.entries, answer.unmapped
-            if reply.usage is None:
-                cost.completion_tokens = len(answer.ids)
-                self._note_uncounted()
-            elif self._server.tokenizer and cost.prompt_tokens != asked.tokens:
+            answer = self._written(asked, reply, sampling, labels)
+            if self._server.tokenizer and used.prompt not in (None, asked.tokens):
                 raise UserError(
-                    f"the server counts {cost.prompt_tokens} tokens in a prompt that has"
+                    f"the server counts {used.prompt} tokens in a prompt that has"
                     f" {asked.tokens} by its tokenizer here: another tokenizer or chat template",
                     fix="name the server's own tokenizer, or none, with labels.kind: hard",
                 )
+        except Again:
+            raise
         except UserError as error:
             raise UserError(
                 error.what,
-                where=f"{self._where}, {place(prompt)}",
+                where=f"{self._where}, {place(asked.prompt)}",
                 fix=error.fix or "check or mend the server",
             ) from None
         finally:
-            if cost.answers:
-                self.ledger.add(cost)
-        text, stop, ids, label, *_ = answer
-        at = prompt.example_id, prompt.context
-        return Completion(*at, text, ids, stop, cost.prompt_tokens, label if labels else None)
+            sent.took(*_costs(used, answer, sent.most))
+        assert answer
+        if used.prompt is None:
+            self._note_uncounted()
+        self._short += answer.short
+        prompt = used.prompt or asked.tokens
+        at = asked.prompt.example_id, asked.prompt.context
+        label = answer.labels if labels else None
+        return Completion(*at, answer.text, answer.ids, answer.stop, prompt, label)
+
+    def _written(
+        self, asked: _Request, reply: replies.Reply, sampling: Sampling, labels: Labels | None
+    ) -> written.Written:
+        if top := _kept(labels):
+            return written.from_tokens(reply, sampling.stop, self._tokenizer, self._vocabulary, top)
+        prompt = as_text(asked.prompt.content)
+        return written.from_text(reply, sampling.stop, self._tokenizer, prompt)
 
     def _note_uncounted(self) -> None:
         if not self._noted:
@@ -237,6 +269,42 @@ class ServerEngine:
                 f"note: {self._where} does not count tokens; they are counted with the tokenizer"
                 " here"
             )
+
+    def _note_what_lacks(self, named: Asked) -> None:
+        """Of what was asked just now."""
+        if named.unmapped:
+            say(
+                f"note: {named.unmapped} of {named.entries} alternatives that the server named are"
+                " no token that can be told; they are left out of the labels"
+            )
+        if self._short:
+            say(
+                f"note: at {self._short} tokens the server named fewer alternatives than it was"
+                " asked for; the labels there hold those"
+            )
+
+
+def _used(body: Any) -> replies.Usage:
+    """What a reply says that it took; nothing, where that is no count."""
+    try:
+        return replies.used(body)
+    except UserError:
+        return replies.Usage(None, None, None)
+
+
+def _costs(used: replies.Usage, answer: written.Written | None, most: Asked) -> tuple[Asked, Asked]:
+    """What a reply took, for the report and for the budget, which counts the larger of the server's
+    number and ours; a reply that is refused may have taken the most.
+    """
+    here = most.completion_tokens if answer is None else len(answer.ids)
+    prompt = max(used.prompt or 0, most.prompt_tokens)
+    spent = Asked(1, prompt, max(used.completion or 0, here, (used.total or 0) - prompt))
+    if answer is None and not any(used):
+        return Asked(), spent
+    beside = (used.total or 0) - (used.prompt or most.prompt_tokens)
+    told = used.completion or max(0 if answer is None else here, beside)
+    entries = (answer.entries, answer.unmapped) if answer else (0, 0)
+    return Asked(1, used.prompt or most.prompt_tokens, told, *entries), spent
 
 
 def _kept(labels: Labels | None) -> int | None:
@@ -276,11 +344,19 @@ def refuse_content(server: Server, content: str | Messages, where: str) -> None:
         )
 
 
-def _finished(work: Coroutine[Any, Any, _Answers]) -> _Answers:
+def _finished(work: Coroutine[Any, Any, _Done]) -> _Done:
     """Run to the end, in a thread of its own where a loop is at work already (a notebook)."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(work)
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, work).result()
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(work)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool, contextlib.closing(loop):
+        running = pool.submit(loop.run_until_complete, task)
+        try:
+            return running.result()
+        except BaseException:  # Ctrl-C is told here, not there
+            loop.call_soon_threadsafe(task.cancel)
+            concurrent.futures.wait([running])
+            raise

@@ -13,10 +13,12 @@ from __future__ import annotations
 import importlib
 import os
 import pickle
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
-from unprompt.engines import Options, Unfinished, models, tokens
+from unprompt import engines
+from unprompt.engines import Options, models, tokens
 from unprompt.engines.vllm import CAN
 from unprompt.messages import UserError, say
 from unprompt.recipe import Labels, Model, Sampling
@@ -37,6 +39,9 @@ _FEW_CORES = 4
 """Up to here vLLM binds no threads, of which it would leave one core without, and sleeps while
 nothing is asked."""
 _ON_FEW_CORES = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_SLEEP_WHEN_IDLE": "1"}
+
+_Told = dict[int, tuple[list[int], SoftLabels]]
+"""Place of a prompt -> the answer's token ids, and their labels."""
 
 
 class VLLMEngine:
@@ -80,11 +85,21 @@ class VLLMEngine:
             "stop": list(sampling.stop),
         }
         job = sampling, labels, tokens.keys(prompts, options.get("seed", 0)), None
-        answers, written = self._run(job, ids, [settings] * len(prompts), options)
-        return [
-            self._completion(prompt, len(read), answer, sampling, label if labels else None)
-            for prompt, read, answer, label in zip(prompts, ids, answers, written, strict=True)
-        ]
+        done, found = options.get("done"), dict[int, Completion]()
+
+        def take(answers: _Told) -> None:
+            whole = {
+                n: self._completion(
+                    prompts[n], len(ids[n]), answer, sampling, label if labels else None
+                )
+                for n, (answer, label) in answers.items()
+            }
+            found.update(whole)
+            if done:
+                done(whole)
+
+        self._run(job, ids, [settings] * len(prompts), options, take)
+        return [found[n] for n in range(len(prompts))]
 
     def score(
         self,
@@ -99,10 +114,17 @@ class VLLMEngine:
         keys = tokens.keys([prompts[n] for n in some], options.get("seed", 0))
         job = Sampling(), labels, keys, [list(completions[n]) for n in some]
         settings = [{"max_tokens": len(completions[n])} for n in some]
-        _, written = self._run(job, [ids[n] for n in some], settings, options)
+        told, scored = options.get("scored"), dict[int, SoftLabels]()
+
+        def take(answers: _Told) -> None:
+            labelled = {some[n]: label for n, (_, label) in answers.items()}
+            scored.update(labelled)
+            if told:
+                told(labelled)
+
+        self._run(job, [ids[n] for n in some], settings, options, take)
         if progress := options.get("progress"):
             progress(len(prompts) - len(some))
-        scored = dict(zip(some, written, strict=True))
         return [scored.get(n, SoftLabels.concat([])) for n in range(len(prompts))]
 
     def start(self) -> None:
@@ -129,35 +151,46 @@ class VLLMEngine:
         ids: Sequence[list[int]],
         settings: Sequence[dict[str, Any]],
         options: Options,
-    ) -> tuple[list[list[int]], list[SoftLabels]]:
-        """Token ids of each answer, and their labels (empty ones where none are wanted)."""
+        take: Callable[[_Told], object],
+    ) -> None:
+        """Ask, and have answers taken: those of every `DONE_EVERY` seconds, and the rest."""
         if not ids:
-            return [], []
+            return
         self.start()
         llm, answers = self._llm, dict[int, list[int]]()
         dead = importlib.import_module("vllm.v1.engine.exceptions").EngineDeadError
         self._jobs += 1
         names = {f"{self._jobs}-{n}": n for n in range(len(ids))}
+        left, due = set(range(len(ids))), time.monotonic() + engines.DONE_EVERY
         try:
             llm.collective_rpc("begin", args=(pickle.dumps(job),))
             self._add(names, ids, settings, aloud=bool(options.get("heard")))
-            self._listen(names, answers, options)
-            written = [answers[n] for n in range(len(ids))]
-            lengths = [len(answer) for answer in written]
-            labels = map(pickle.loads, llm.collective_rpc("labels", args=(lengths,)))
+            while left:
+                self._listen(names, answers, options, due)
+                new = {n: answers[n] for n in left & answers.keys()}
+                assert new or time.monotonic() >= due, "vLLM ended without an answer"
+                if new:
+                    take(self._labelled(new))
+                left -= new.keys()
+                due = time.monotonic() + engines.DONE_EVERY
         except dead as error:
             self.close()
-            why = UserError(
+            raise UserError(
                 f"vLLM stopped: {str(error)[:200]}",
                 where=self._where,
                 fix="its own lines above say why; what was answered before is kept",
-            )
-            raise Unfinished(why, {}) from None
+            ) from None
         except BaseException:  # nobody listens any more
             llm.llm_engine.abort_request([name for name, n in names.items() if n not in answers])
             raise
-        nothing = [SoftLabels.concat([])] * len(ids)
-        return written, next((each for each in labels if each is not None), nothing)
+
+    def _labelled(self, answers: dict[int, list[int]]) -> _Told:
+        """Answers with their labels, empty ones where none are wanted."""
+        lengths = {n: len(answer) for n, answer in answers.items()}
+        replies = map(pickle.loads, self._llm.collective_rpc("labels", args=(lengths,)))
+        labels = next((each for each in replies if each is not None), {})
+        nothing = SoftLabels.concat([])
+        return {n: (answer, labels.get(n, nothing)) for n, answer in answers.items()}
 
     def _add(
         self,
@@ -183,15 +216,15 @@ class VLLMEngine:
             self._llm.llm_engine.add_request(name, {"prompt_token_ids": prompt}, asked)
 
     def _listen(
-        self, names: dict[str, int], answers: dict[int, list[int]], options: Options
+        self, names: dict[str, int], answers: dict[int, list[int]], options: Options, until: float
     ) -> None:
-        """Take the answers as they come."""
+        """Take the answers as they come, up to the end or a moment."""
         engine, heard, progress = (
             self._llm.llm_engine,
             options.get("heard"),
             options.get("progress"),
         )
-        while engine.has_unfinished_requests():
+        while engine.has_unfinished_requests() and time.monotonic() < until:
             for output in engine.step():
                 n, answer = names[output.request_id], list(output.outputs[0].token_ids)
                 if output.finished:

@@ -48,6 +48,8 @@ class Job:
         """Each answer's last place, and the state of its draws ahead of it."""
         self._written: list[dict[int, SoftLabels]] = [{} for _ in keys]
         """Each answer's places -> label."""
+        self._sees = False
+        """Whether labels are written here."""
 
     def step(
         self, logits_BV: torch.Tensor, rows: Sequence[int], places: Sequence[int]
@@ -74,16 +76,24 @@ class Job:
             logp_BV = logits_BV.float().log_softmax(-1)
             drawing.write_labels(logp_BV, next_B, self._labels, draw, order, book)
         if self._labels:
+            self._sees = True
             for row, place, label in zip(rows, places, book.of(len(rows)), strict=True):
                 self._written[row][place] = label
         return next_B
 
-    def labels(self, lengths: Sequence[int]) -> list[SoftLabels] | None:
-        """The labels of each answer's first so many tokens; None if there are none here."""
-        if not any(self._written):
+    def labels(self, lengths: dict[int, int]) -> dict[int, SoftLabels] | None:
+        """The labels of the first so many tokens of some answers, which are forgotten; None if
+        there are none here.
+        """
+        if not self._sees:
             return None
-        answers = zip(self._written, lengths, strict=True)
-        return [SoftLabels.concat([places[n] for n in range(size)]) for places, size in answers]
+        found = {
+            n: SoftLabels.concat([self._written[n][place] for place in range(size)])
+            for n, size in lengths.items()
+        }
+        for n in lengths:
+            self._written[n].clear()
+        return found
 
 
 _job: Job | None = None
@@ -111,13 +121,11 @@ class Extension:
         global _job
         _job = Job(*pickle.loads(job))
 
-    def labels(self, lengths: list[int]) -> bytes:
-        """The labels of each answer's first so many tokens; ends the job. None from a worker that
-        sees no logits.
+    def labels(self, lengths: dict[int, int]) -> bytes:
+        """The labels of some answers, that are whole, by their numbers of tokens. None from a
+        worker that sees no logits.
         """
-        global _job
-        job, _job = _job, None
-        return pickle.dumps(job and job.labels(lengths))
+        return pickle.dumps(_job and _job.labels(lengths))
 
 
 class Writer(LogitsProcessor):
