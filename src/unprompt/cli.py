@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -362,6 +363,8 @@ def _print(lines: list[str]) -> None:
 def main() -> None:
     """Entry point: a `UserError` becomes one line and exit code 2."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # a machine that shuts down, or a scheduler, stops a run as Ctrl-C does
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a letter that the terminal has not is no end
             stream.reconfigure(errors="backslashreplace")
@@ -370,7 +373,14 @@ def main() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:  # ahead of Typer, or behind it
+        _stopped()
     except SystemExit as end:
         if end.code == _STOPPED:  # Typer's code for Ctrl-C
-            print("stopped; run the same command again to go on", file=sys.stderr)
+            _stopped()
         raise
+
+
+def _stopped() -> None:
+    print("stopped; run the same command again to go on", file=sys.stderr)
+    sys.exit(_STOPPED)

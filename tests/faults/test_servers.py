@@ -67,7 +67,7 @@ async def at_once(seconds: float) -> None:
 @pytest.fixture(autouse=True)
 def time_runs_out(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[Asked]], None]:
     """Of a request whose reply the server holds back, as soon as it does; of no other."""
-    post, told = Endpoint._sent, list[list[Asked]]()
+    post, told = Endpoint._sent, [list[Asked]()]
 
     async def sent(self: Endpoint, url: str, body: Any) -> Any:
         reply = asyncio.ensure_future(post(self, url, body))
@@ -84,13 +84,13 @@ def time_runs_out(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[Asked]], No
     return told.append
 
 
-def collected(made: Any, folder: Path) -> list[str]:
-    prompts = [Prompt(f"i{n}", "c", f"ask {n}") for n in range(INPUTS)]
+def collected(made: Any, folder: Path, count: int = INPUTS) -> list[str]:
+    prompts = [Prompt(f"i{n}", "c", f"ask {n}") for n in range(count)]
     weights = Weights(made, RunDir(folder), byte_tokenizer())
     engine: Any = weights.engine(TEACHER)
     assert isinstance(engine, server_.ServerEngine)
     engine._sleep = at_once
-    side = Side(prompts, [5] * INPUTS, (0,))
+    side = Side(prompts, [5] * count, (0,))
     found = weights.collect("asks", Question(TEACHER, side, made.sampling, made.labels))
     return [c.text for c in found]
 
@@ -170,3 +170,116 @@ def test_trouble_that_stays(
         again=sum(twice[prompt] for prompt in broken),
         beyond=sum(n for prompt, n in twice.items() if prompt not in broken),
     )
+
+
+# -- budgets that a server would have exceeded -----------------------------------------------------
+
+BUDGET, WORTH = 600, 6 + 8
+"""Tokens; and of one request, with its longest answer."""
+
+
+def counting(counts: Any) -> Callable[[str, int], Any]:
+    """A reply with these counts."""
+    return lambda prompt, _: said(prompt, usage=counts)
+
+
+def broken(**changes: Any) -> Callable[[str, int], Any]:
+    """Every other reply is billed, and such that it can't be taken."""
+    return lambda prompt, number: said(prompt, **(changes if number % 2 else {"usage": {}}))
+
+
+def half(prompt: str, number: int) -> Any:
+    return Sent(b'{"model": "tiny-model", "choi') if number % 3 else said(prompt, usage={})
+
+
+def cut(prompt: str, number: int) -> Any:
+    whole = said(prompt, usage={})
+    return Sent(b'{"mo', headers={"Content-Length": "5000"}) if number % 3 else whole
+
+
+REFUSED = [{"text": "x" * 8, "finish_reason": "tool_calls"}]
+HOSTILE: dict[str, Callable[[str, int], Any]] = {
+    "usage of {}": counting({}),
+    "usage of null": counting(None),
+    "usage of zeros": counting(dict.fromkeys(("prompt_tokens", "completion_tokens"), 0)),
+    "usage of ones": counting(dict.fromkeys(("prompt_tokens", "completion_tokens"), 1)),
+    "usage of total_tokens": counting({"total_tokens": 14}),
+    "usage of zeros and total_tokens": counting(
+        {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 14}
+    ),
+    "billed but refused": broken(choices=REFUSED, usage={}),
+    "billed as another model": broken(model="gpt-0", usage={"prompt_tokens": 0}),
+    "billed with counts that are none": broken(usage={"prompt_tokens": "many"}),
+    "half JSON is billed": half,
+    "a cut answer is billed": cut,
+}
+
+
+def spend(
+    kind: str, tiny: Any, folder: Path, after: Callable[[Path], object] = lambda _: None
+) -> tuple[int, int]:
+    """Run until the budget is spent; what the server bills then, and how often it was run. Of each
+    request it bills the prompt and the longest answer.
+    """
+    times = 0
+    with serving(lambda asked, number: HOSTILE[kind](asked.body["prompt"], number)) as (url, seen):
+        made = recipe(tiny, url, budget={"tokens": BUDGET}, retries=3)
+        while True:
+            times += 1
+            assert times < 100
+            with pytest.raises(UserError) as caught:
+                collected(made, folder, 100)
+            if f"the budget of {BUDGET} tokens is spent" in str(caught.value):
+                break
+            after(folder)
+        for _ in range(3):  # and it stays spent
+            after(folder)
+            with pytest.raises(UserError):
+                collected(made, folder, 100)
+        return sum(len(asked.body["prompt"]) + 8 for asked in seen), times
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_counts(kind: str, tiny: Any, counts: Counts, tmp_path: Path) -> None:
+    billed, times = spend(kind, tiny, tmp_path)
+    counts.note(f"server: {kind}, under a budget", survived=billed <= BUDGET)
+    assert billed > BUDGET // 2
+    assert times == 1 or kind.startswith(("billed", "half", "a cut"))
+
+
+def lose(folder: Path) -> None:
+    for path in folder.glob("asked-*.jsonl"):
+        path.unlink()
+
+
+def cut_in_half(folder: Path) -> None:
+    for path in folder.glob("asked-*.jsonl"):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def write_over(folder: Path) -> None:
+    for path in folder.glob("asked-*.jsonl"):
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(line.replace("6,", "0,") for line in lines))
+
+
+def blank(folder: Path) -> None:
+    for path in folder.glob("asked-*.jsonl"):
+        path.write_bytes(bytes(path.stat().st_size))
+
+
+@pytest.mark.parametrize("damage", [lose, cut_in_half, write_over, blank])
+def test_a_ledger_that_is_not_as_it_was(
+    damage: Callable[[Path], None],
+    tiny: Any,
+    counts: Counts,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The answers are there, and what they took counts, however often the ledger is damaged."""
+    billed, _ = spend("usage of zeros", tiny, tmp_path, damage)
+    kinds = {lose: "lost", cut_in_half: "cut", write_over: "with other numbers", blank: "blanked"}
+    counts.note(f"ledger of a server {kinds[damage]}", 3, survived=billed <= BUDGET + 4 * WORTH)
+    said = capsys.readouterr().err
+    assert ("BROKEN FILE" in said) == (damage is not lose)
+    assert "in this run's folder took" in said
