@@ -106,7 +106,16 @@ def test_sampling_goes_by_the_seed(engine: Engine, contents: list[Any]) -> None:
 
 
 def test_hard_labels_are_the_tokens(engine: Engine, contents: list[Any]) -> None:
-    for completion in engine.generate(asked(contents), GREEDY, Labels(kind="hard")):
+    """The model writes bytes that are no letter, which a server's text may hold if the prompt
+    does.
+    """
+    with_mark = [
+        content + "\ufffd"
+        if isinstance(content, str)
+        else ({**content[0], "content": content[0]["content"] + "\ufffd"}, *content[1:])
+        for content in contents
+    ]
+    for completion in engine.generate(asked(with_mark), GREEDY, Labels(kind="hard")):
         assert completion.labels
         assert completion.labels.ids.tolist() == list(completion.token_ids)
         assert set(completion.labels.probs.tolist()) == {1.0}

@@ -18,9 +18,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from conftest import byte_tokenizer, tiny_recipe
-from unprompt.engines.server import replies
+from unprompt.engines.server import replies, written
 from unprompt.engines.server.engine import ServerEngine
-from unprompt.engines.server.ledger import Ledger
+from unprompt.engines.server.ledger import Asked, Attempt, Ledger
 from unprompt.messages import UserError
 from unprompt.recipe import Data, Extract, Judge, Labels, Sampling, Server, Template, load, prices
 from unprompt.records import Completion, Example, Grade, Lesson, Prompt, SoftLabels
@@ -126,7 +126,7 @@ def _places(data: Any) -> Any:
 def test_server_replies(reply: Any) -> None:
     found = only_user_errors(lambda: replies.read(reply, "m", 8))
     if found and found.tokens:
-        vocabulary = replies.Vocabulary(byte_tokenizer())
+        vocabulary = written.Vocabulary(byte_tokenizer())
         assert all(
             id_ is None or 0 <= id_ < 259
             for piece, _ in found.tokens
@@ -472,7 +472,9 @@ def test_replies_become_completions_or_one_line(
     engine = _ENGINES.setdefault(0, ServerEngine(server, "teacher_model", byte_tokenizer()))
     prompt = Prompt("i", "c", "ask")
     asked = engine._request(prompt, SAMPLING, labels, 0)
-    found = only_user_errors(lambda: engine._completion(asked, reply, SAMPLING, labels))
+    most = Asked(1, asked.tokens, SAMPLING.max_new_tokens)
+    sent = Attempt(engine.ledger, engine.ledger.begin(most), most)
+    found = only_user_errors(lambda: engine._completion(asked, reply, SAMPLING, labels, sent))
     if found and labels:
         assert len(found.labels) == len(found.token_ids)
 

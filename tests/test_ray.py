@@ -19,7 +19,7 @@ import ray
 from ray import cloudpickle
 
 from unprompt import cli, pipeline
-from unprompt.engines import Engine, Unfinished
+from unprompt.engines import Engine
 from unprompt.messages import UserError
 from unprompt.recipe import Recipe, Sampling, load
 from unprompt.records import BASE, Completion, Prompt
@@ -148,11 +148,9 @@ class Deadly:
 class Refuses:
     """Answers one prompt, then has to stop."""
 
-    def generate(self, prompts: list[Prompt], *_: Any, **__: Any) -> list[Completion]:
-        raise Unfinished(
-            UserError("the budget is spent", where="budget", fix="raise it"),
-            {0: answer(prompts[0])},
-        )
+    def generate(self, prompts: list[Prompt], *_: Any, done: Any, **__: Any) -> list[Completion]:
+        done({0: answer(prompts[0])})
+        raise UserError("the budget is spent", where="budget", fix="raise it")
 
 
 def answer(prompt: Prompt) -> Completion:

@@ -5,11 +5,15 @@ written here.
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
+import resource
 import subprocess
 import sys
 import threading
 import time
+import tracemalloc
+import zlib
 from collections.abc import Callable
 from email.utils import formatdate
 from pathlib import Path
@@ -20,6 +24,7 @@ import pytest
 from conftest import byte_tokenizer, tiny_recipe
 from endpoint import HELD, NAME, Asked, Sent, serving
 from unprompt import pipeline
+from unprompt.engines.server import http
 from unprompt.engines.server.engine import ServerEngine
 from unprompt.engines.server.http import Endpoint
 from unprompt.engines.server.ledger import Ledger
@@ -45,6 +50,24 @@ def said(text: str = "yes", **changes: Any) -> dict[str, Any]:
         "choices": [choice],
         "usage": {"prompt_tokens": 5, "completion_tokens": 4},
     } | changes
+
+
+OTHER_MODELS = (
+    "-mini",
+    "-2x7b",
+    "-32k",
+    "-70b",
+    ":8b",
+    "-4.1",
+    "-2024-13-40",
+    "-9999",
+    "-1b-0613",
+    "0613",
+    "-latest-x",
+    "-3",
+    "-123",
+)
+"""Behind a model's name: another model's."""
 
 
 def asked(count: int) -> list[Prompt]:
@@ -188,7 +211,10 @@ def test_nobody_there() -> None:
     ("reply", "match"),
     [
         (said(model="another"), "the answer is of model 'another', but 'tiny-model' was asked"),
-        (said(model="tiny-model-mini"), "of model 'tiny-model-mini'"),
+        *(
+            (said(model=f"tiny-model{more}"), f"of model 'tiny-model{more}'")
+            for more in OTHER_MODELS
+        ),
         (
             said(usage={"prompt_tokens": 5, "completion_tokens": 999}),
             "counts 999 tokens in an answer that may have 8",
@@ -214,9 +240,73 @@ def test_what_asking_again_can_not_mend_is_one_error_that_names_the_input(
     assert [c.text for c in stopped.answered.values()] == ["yes"]
 
 
-@pytest.mark.parametrize("name", ["tiny-model-2026-01-31", "tiny-model@main", "Tiny-Model", None])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            f"tiny-model{more}"
+            for more in (
+                "-2026-01-31",
+                "-20260131",
+                ":2024-08-06",
+                "@20240806",
+                "-0613",
+                "-1106",
+                "-2407",
+                "-002",
+                "@main",
+                "@1.0.3",
+                "@sha256:0a1b",
+                ":latest",
+            )
+        ),
+        "Tiny-Model",
+        "",
+        None,
+    ],
+)
 def test_a_date_or_revision_behind_the_name_is_the_same_model(name: str | None) -> None:
     assert ask(lambda *_: said(model=name), asked(1))[0][0].text == "yes"
+
+
+def test_the_latest_of_a_model_may_have_a_date() -> None:
+    for asked_for in ("tiny-model-latest", "tiny-model:latest"):
+        for model in ("tiny-model-20241022", asked_for, "tiny-model"):
+            found = ask(lambda *_, model=model: said(model=model), asked(1), model=asked_for)[0]
+            assert found[0].text == "yes"
+    refused(lambda *_: said(model="tiny-model-8b"), "of model", model="tiny-model-latest")
+
+
+# -- an error that came as an answer ---------------------------------------------------------------
+
+BUSY = {
+    "a code": {"error": {"code": 503, "message": "later"}},
+    "a code as text": {"error": {"code": "429", "message": "slow down"}},
+    "a status": {"error": {"status": 500, "message": "oops"}},
+    "a type": {"error": {"type": "overloaded_error", "message": "no"}},
+    "words": {"error": "the engine is currently overloaded, please try again"},
+    "rate": {"error": {"message": "Rate limit reached"}},
+    "vLLM": {"object": "error", "code": 503, "message": "later"},
+    "in a choice": {"choices": [{"error": {"code": 502, "message": "bad"}, "text": ""}]},
+}
+
+
+@pytest.mark.parametrize("body", BUSY.values(), ids=BUSY)
+def test_an_error_in_an_answer_is_asked_again_as_its_status_is(body: Any) -> None:
+    found, seen, clock = ask(lambda _, n: said() if n > 1 else body, asked(1))
+    assert (found[0].text, len(seen), len(clock.waited)) == ("yes", 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("body", "match"),
+    [
+        ({"error": {"code": 400, "message": "too long"}}, "HTTP 400: .*too long"),
+        ({"error": {"code": 401, "message": "who"}}, "HTTP 401.*check the key"),
+        ({"error": {"code": "model_not_found", "message": "no"}}, "server refused.*no"),
+    ],
+)
+def test_an_error_in_an_answer_that_stays_is_told_at_once(body: Any, match: str) -> None:
+    refused(lambda *_: body, match)
 
 
 HALVES = {
@@ -230,9 +320,13 @@ HALVES = {
 @pytest.mark.parametrize("text", HALVES.values(), ids=HALVES)
 def test_an_answer_with_bytes_that_are_no_letter_is_asked_again(text: str) -> None:
     raw = json.dumps(said("TEXT")).replace("TEXT", text).encode()
-    found, seen, _ = ask(lambda _, n: said("café") if n else Sent(raw), asked(1))
+    hard = Labels(kind="hard")
+    found, seen, _ = ask(lambda _, n: said("café") if n else Sent(raw), asked(1), hard)
     assert (found[0].text, len(seen)) == ("café", 2)
-    refused(lambda *_: Sent(raw), "at last the answer has bytes that are no letter", retries=1)
+    no_letter = "at last the answer has bytes that are no letter"
+    refused(lambda *_: Sent(raw), no_letter, labels=hard, retries=1)
+    found, seen, _ = ask(lambda *_: Sent(raw), asked(1))
+    assert ("\ufffd" in found[0].text, len(seen)) == (True, 1)  # it is graded, not taught
 
 
 @pytest.mark.parametrize(
@@ -248,7 +342,8 @@ def test_half_a_letter_where_an_answer_was_cut_is_left_out() -> None:
     """And one that the prompt has may be repeated."""
     cut = said(choices=[{"text": "caf\ufffd\ufffd", "finish_reason": "length"}])
     assert ask(lambda *_: cut, asked(1), Labels(kind="hard"))[0][0].text == "caf"
-    found = ask(lambda *_: said("a \ufffd b"), [Prompt("i", "c", "say a \ufffd b")])[0]
+    prompt = Prompt("i", "c", "say a \ufffd b")
+    found = ask(lambda *_: said("a \ufffd b"), [prompt], Labels(kind="hard"))[0]
     assert found[0].text == "a \ufffd b"
 
 
@@ -397,6 +492,158 @@ def test_labels_that_can_not_be_trusted_are_refused(
     decoder_folder: Path, reply: Any, match: str
 ) -> None:
     refused(lambda *_: reply, match, labels=TWO, tokenizer=str(decoder_folder))
+
+
+LOW = [("h", -1.5), ("i", -2.0), ("j", -3.0)]
+TOP = [("h", -0.7), ("i", -1.5), ("j", -2.0)]
+ODD = {
+    "-inf": (token("h", -0.7, [("h", -0.7), ("i", float("-inf"))]), "of -inf"),
+    "-inf, the token itself": (token("h", float("-inf"), TOP), "of -inf"),
+    "a sum": (token("h", -0.1, [("h", -0.1), ("i", -0.5)]), "sum to 1.51"),
+    "a sum with others": (token("k", -0.5, [("h", -0.5), ("i", -1)]), "sum to 1.58"),
+    "zeros": (token("h", 0.0, [("h", 0.0), ("i", 0.0)]), "sum to 2"),
+    "twice": (token("h", -0.7, [("h", -0.7), ("h", -0.8)]), "one token twice"),
+    "others twice": (token("h", -0.7, [*TOP, ("j", -3)]), "one token twice"),
+    "not in the list": (token("k", -1.0, LOW), "not among the alternatives"),
+    "ahead of the list": (token("k", -0.8, [("h", -1.2), ("i", -1.5)]), "not among the alternat"),
+}
+
+
+@pytest.mark.parametrize(("odd", "match"), ODD.values(), ids=ODD)
+def test_probabilities_that_can_not_be_are_asked_again(
+    decoder_folder: Path, odd: Any, match: str
+) -> None:
+    good = with_tokens("h", token("h", -0.7, TOP))
+    bad = with_tokens(odd["token"], odd)
+    own = {"labels": TWO, "tokenizer": str(decoder_folder)}
+    found, seen, _ = ask(lambda _, n: good if n else bad, asked(1), **own)
+    assert (found[0].text, len(seen)) == ("h", 2)
+    refused(lambda *_: bad, f"no answer after 2 tries; at last .*{match}", retries=1, **own)
+
+
+def test_a_token_beyond_the_list_is_one_more(decoder_folder: Path) -> None:
+    """As vLLM and OpenAI name it where it was improbable; and probabilities are rounded."""
+    rounded = token("k", -3.0, [("h", -0.1), ("i", -3.0)])
+    for odd in (token("k", -2.5, TOP), token("k", -2.5, [*TOP, ("k", -2.5)]), rounded):
+        reply = with_tokens("k", odd)
+        [found] = ask(lambda *_, reply=reply: reply, asked(1), TWO, tokenizer=str(decoder_folder))[
+            0
+        ]
+        assert found.text == "k"
+        assert found.labels is not None
+        assert found.labels.offsets.tolist() == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("tops", "k", "match"),
+    [
+        ([[], []], 20, "named 0 of the 20.*top_logprobs.*labels.kind: hard"),
+        ([TOP[:1], [("i", -1.0)]], 20, "named 1 of the 20.*top_logprobs.*labels.kind: hard"),
+        ([TOP, TOP[:2]], 20, "named 3 of the 20.*write labels.k: 3"),
+        ([TOP[:1]], 2, "named 1 of the 2 .*labels.kind: hard"),
+    ],
+)
+def test_fewer_alternatives_than_asked_for_are_no_top_k(
+    decoder_folder: Path, tops: Any, k: int, match: str
+) -> None:
+    tokens = [
+        {"token": letter, "logprob": -0.7 if letter == "h" else -1.5}
+        | {"top_logprobs": [{"token": t, "logprob": p} for t, p in top]}
+        for letter, top in zip("hi", tops, strict=False)
+    ]
+    reply = with_tokens("hi"[: len(tops)], *tokens)
+    labels = Labels(kind="top_k", k=k)
+    refused(lambda *_: reply, match, labels=labels, tokenizer=str(decoder_folder))
+
+
+def test_fewer_alternatives_at_some_tokens_are_counted(
+    decoder_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reply = with_tokens("hi", token("h", -0.7, TOP), token("i", -0.7, [("i", -0.7)]))
+    [found] = ask(lambda *_: reply, asked(1), TWO, tokenizer=str(decoder_folder))[0]
+    assert found.labels is not None
+    assert found.labels.offsets.tolist() == [0, 2, 3]
+    assert "at 1 tokens the server named fewer alternatives" in capsys.readouterr().err
+
+
+# -- one answer's size -----------------------------------------------------------------------------
+
+MANY = 20 * 2**20
+"""Bytes."""
+
+
+def long_text(*_: Any) -> Any:
+    return Sent(json.dumps(said("x y " * (MANY // 4))).encode())
+
+
+def long_letters(*_: Any) -> Any:
+    return Sent(json.dumps(said("語" * (MANY // 3)), ensure_ascii=False).encode())
+
+
+def long_labels(*_: Any) -> Any:
+    entry = json.dumps(token("h", -0.7, TOP)).encode()
+    head, tail = json.dumps(with_tokens("h", "X")).encode().split(b'"X"')
+    return Sent(head + b",".join([entry] * (MANY // len(entry))) + tail)
+
+
+def packed(*_: Any) -> Any:
+    """A few thousand bytes on their way."""
+    body = gzip.compress(json.dumps(said("x" * (8 * MANY))).encode())
+    assert len(body) < MANY // 100
+    return Sent(body, headers={"Content-Encoding": "gzip"})
+
+
+def packed_error(*_: Any) -> Any:
+    return Sent(packed().body, 503, {"Content-Encoding": "gzip"})
+
+
+@pytest.mark.parametrize("reply", [long_text, long_letters, long_labels, packed, packed_error])
+def test_a_reply_far_over_what_was_asked_takes_little_memory(
+    reply: Any, decoder_folder: Path
+) -> None:
+    sent = reply()
+    labels = TWO if reply is long_labels else Labels(kind="hard")
+    with serving(lambda *_: sent) as (url, _):
+        section = SECTION | {"url": url, "tokenizer": str(decoder_folder)}
+        server = Server.model_validate(section | {"concurrency": 4})
+        engine = ServerEngine(server, "teacher_model", byte_tokenizer(), sleep=Clock())
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        tracemalloc.start()
+        try:
+            with pytest.raises(UserError, match=r"the server's reply is over .* at most 8 tokens"):
+                engine.generate(asked(4), SAMPLING, labels)
+            most = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    # the server of this test, in this process, holds and sends the 20 MiB itself
+    assert most < MANY
+    assert grown * 1024 < 4 * MANY
+
+
+def test_a_text_over_what_tokens_can_hold_is_refused_unread() -> None:
+    """Where the reply's other parts have room for it."""
+    text = "x" * (8 * 128 + 4096 + 1)
+    refused(lambda *_: said(text), "sent 5,121 letters for an answer that may have 8 tokens")
+    assert len(ask(lambda *_: said(text[:-1]), asked(1))[0][0].text) == 5120
+
+
+def test_packed_replies_are_read_and_others_refused() -> None:
+    body = json.dumps(said("packed")).encode()
+    for name, data in (("gzip", gzip.compress(body)), ("deflate", zlib.compress(body))):
+        sent = Sent(data, headers={"Content-Encoding": name})
+        assert ask(lambda *_, sent=sent: sent, asked(1))[0][0].text == "packed"
+    broken = Sent(b"no gzip", headers={"Content-Encoding": "gzip"})
+    assert ask(lambda _, n: said() if n else broken, asked(1))[0][0].text == "yes"
+    refused(lambda *_: Sent(body, headers={"Content-Encoding": "br"}), "packs its replies as 'br'")
+
+
+def test_long_replies_come_in_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of those on their way together each may have its share of a fixed memory."""
+    monkeypatch.setattr(http, "_TOGETHER", 64)
+    long = [said(f"{n} " + "x" * 4000) for n in range(12)]
+    found, _, _ = ask(lambda _, n: long[n], asked(12), concurrency=6)
+    assert sorted(int(c.text.split()[0]) for c in found) == list(range(12))
 
 
 # -- the budget, and what a run keeps --------------------------------------------------------------

@@ -278,7 +278,12 @@ def test_a_ledger_that_is_not_as_it_was(
 ) -> None:
     """The answers are there, and what they took counts, however often the ledger is damaged."""
     billed, _ = spend("usage of zeros", tiny, tmp_path, damage)
-    kinds = {lose: "lost", cut_in_half: "cut", write_over: "with other numbers", blank: "blanked"}
+    kinds: dict[Any, str] = {
+        lose: "lost",
+        cut_in_half: "cut",
+        write_over: "with other numbers",
+        blank: "blanked",
+    }
     counts.note(f"ledger of a server {kinds[damage]}", 3, survived=billed <= BUDGET + 4 * WORTH)
     said = capsys.readouterr().err
     assert ("BROKEN FILE" in said) == (damage is not lose)

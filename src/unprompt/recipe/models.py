@@ -103,7 +103,7 @@ class Server(Section):
     """Seconds for one answer; then it is asked again."""
     retries: Annotated[int, Field(ge=0, le=20)] = 6
     """Times that a prompt is asked again after HTTP 408, 409, 429 or 5xx, no answer in time, a cut
-    connection or half an answer; waits double each time."""
+    connection, half an answer or a broken one; waits double each time."""
     budget: Budget | None = None
     """Where to stop."""
     price: TokenPrice | None = None

@@ -5,6 +5,7 @@ recipe.yaml                      the resolved recipe
 state.json                       stage -> fingerprint
 inputs/                          sampled inputs
 completions/KEY/part-*.parquet   what models answered
+completions/KEY/open-*.lines     and what of a part is not whole yet
 lessons, grades, examples        records, as .parquet
 checkpoints/                     while training
 student/                         adapter or weights, tokenizer

@@ -259,8 +259,8 @@ class ServerEngine:
     ) -> written.Written:
         if top := _kept(labels):
             return written.from_tokens(reply, sampling.stop, self._tokenizer, self._vocabulary, top)
-        prompt = as_text(asked.prompt.content)
-        return written.from_text(reply, sampling.stop, self._tokenizer, prompt)
+        repeated = as_text(asked.prompt.content) if labels else None
+        return written.from_text(reply, sampling.stop, self._tokenizer, repeated)
 
     def _note_uncounted(self) -> None:
         if not self._noted:

@@ -94,18 +94,25 @@ class Vocabulary:
 
 
 def from_text(
-    reply: Reply, stops: Sequence[str], tokenizer: PreTrainedTokenizerBase, prompt: str = ""
+    reply: Reply,
+    stops: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    repeated: str | None = "",
 ) -> Written:
     """The answer's text alone, tokenised here; each token is its own label. Half a letter at the
     end of an answer that was cut is left out.
 
+    Args:
+        repeated: The prompt, whose U+FFFD may be repeated; None: the answer is not learned, and may
+            hold any.
+
     Raises:
-        Again: There is one elsewhere, and none in the prompt that was repeated.
+        Again: There are bytes that are no letter.
     """
     text, stop = _ending(reply, stops)
     if stop == "length":
         text = text.rstrip(_HALF)
-    if _HALF in text and _HALF not in prompt:
+    if repeated is not None and _HALF in text and _HALF not in repeated:
         at = text.index(_HALF)
         raise Again(
             f"the answer has bytes that are no letter (U+FFFD): {text[max(0, at - 20) : at + 20]!r}"
