@@ -15,7 +15,7 @@ import typer
 from typer import Argument, Option
 
 from unprompt import __version__
-from unprompt.messages import UserError, say
+from unprompt.messages import STOPPED, UserError, say
 from unprompt.tools import screen
 from unprompt.visible import visible
 
@@ -382,5 +382,5 @@ def main() -> None:
 
 
 def _stopped() -> None:
-    print("stopped; run the same command again to go on", file=sys.stderr)
+    print(STOPPED, file=sys.stderr)
     sys.exit(_STOPPED)
