@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from hypothesis import given, strategies as st
 import unprompt
 from conftest import tiny_recipe
 from unprompt.messages import UserError
-from unprompt.recipe import parse
-from unprompt.tools.rating import ballots, rate, sheets
+from unprompt.recipe import Recipe, parse
+from unprompt.tools.rating import ballots, chosen, rate, rubric, sheets
 
 FORMULAS = ["=HYPERLINK(1)", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "\nx", "'quoted", "''", "＝1"]
 
@@ -374,6 +375,49 @@ def test_page_and_sheet_have_one_key(run: Path, tmp_path: Path) -> None:
     (run / rate.KEY).write_text(json.dumps(key))
     with pytest.raises(UserError, match="the answers have changed since this key was made"):
         rate.blinded(run, [], None, 1, 5)
+
+
+@pytest.mark.parametrize(("about", "examples"), [(4, 1), (8, 2), (9, 2), (1, 1), (12, 3)])
+def test_about_so_many_are_rated_unless_the_user_says_how_many(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, about: int, examples: int
+) -> None:
+    monkeypatch.setattr(chosen, "RESPONSES", about)
+    lines = rate.export(run, tmp_path / "few.csv", [], None, 0, 6)
+    rows = json.loads((run / rate.KEY).read_text("utf-8"))["rows"].values()
+    systems = {row["system"] for row in rows}
+    assert len(systems) == 4
+    assert len({row["example_id"] for row in rows}) == examples
+    assert len(rows) == 4 * examples, "every system answers the same examples"
+    told = "(of 12, drawn with the recipe's seed; --examples 3 takes all)"
+    assert (told in lines[0]) == (examples < 3)
+    assert rate.export(run, tmp_path / "same.csv", [], None, 0, 6) == [
+        line.replace("few.csv", "same.csv") for line in lines
+    ]
+    (run / rate.KEY).unlink()
+    assert "12 responses" in rate.export(run, tmp_path / "all.csv", [], 3, 0, 6)[0]
+    # as earlier versions wrote it: it has all, and its sheets stay valid
+    assert "12 responses" in rate.export(run, tmp_path / "old.csv", [], None, 0, 6)[0]
+    assert len(rate.blinded(run, [], None, 1, 5)["rows"]) == 12
+
+
+CRITERIA = {"kind": "0: cold. 6: warm.", "short": "0: it rambles.\n6: to the point."}
+
+
+def test_people_are_told_what_to_rate_by(
+    tiny: Callable[..., Recipe], run: Path, tmp_path: Path
+) -> None:
+    plain, own = tiny(), tiny(judge={"criteria": CRITERIA})
+    assert rubric.scale(plain) == rubric.scale(tiny(judge={})) == (1, 5)
+    assert rubric.scale(own) == (0, 6)
+    assert rubric.lines(plain, 1, 5)[1].startswith("1: ")
+    assert rubric.lines(plain, 0, 9)[-1].startswith("9: ")
+    assert rubric.lines(own, 0, 6)[1:] == [
+        "kind: 0: cold. 6: warm.",
+        "short: 0: it rambles. 6: to the point.",
+    ]
+    assert rubric.lines(own, 1, 5) == rubric.lines(plain, 1, 5), "the criteria speak of 0 to 6"
+    lines = rate.export(run, tmp_path / "told.csv", [], None, 0, 6)
+    assert set(rubric.lines(plain, 0, 6)) <= set(lines)
 
 
 def test_both_commands(

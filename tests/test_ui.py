@@ -204,6 +204,42 @@ def test_everybody_has_an_order_of_ones_own() -> None:
     assert rating.following(["a", "b"], {}, None) == "a"
 
 
+def test_the_pages_link_to_each_other_and_say_what_to_rate_by(
+    run: Path, address: str, chromium: Any
+) -> None:
+    for width in (375, 1280):
+        page, wrong = opened(chromium, f"{address}/try/", viewport={"width": width, "height": 800})
+        page.locator("#to-rate").click()
+        page.locator("#name input, #name textarea").wait_for()
+        assert page.url == f"{address}/rate/"
+        rows = rate.blinded(run, [], None, 1, 5)["rows"]
+        assert f"{len(rows)} responses." in page.locator("body").inner_text()
+        by = page.locator("#rubric li").all_inner_texts()
+        assert by[0].startswith("How well does the response do")
+        assert [line[:2] for line in (by[1], by[-1])] == ["1:", "5:"]
+        page.locator("#name input, #name textarea").fill("dora")
+        page.locator("#start").click()
+        wait_for(page, "#progress", "of 6 rated")
+        assert page.locator("#rubric").is_visible(), "while one rates, too"
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        page.locator("#to-try").click()
+        page.locator("#ask").wait_for()
+        assert page.url == f"{address}/try/"
+        assert wrong == []
+
+
+def test_a_run_without_answers_has_no_link_to_rate(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def none(*_: Any) -> None:
+        raise UserError(rate.NO_ANSWERS)
+
+    monkeypatch.setattr(rate, "blinded", none)
+    told = TestClient(ui.app(run, None), base_url="http://localhost").get("/try/config").text
+    assert "to-rate" not in told
+    assert "Ask (Shift" in told
+
+
 # -- who comes in ----------------------------------------------------------------------------------
 
 

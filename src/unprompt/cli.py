@@ -235,7 +235,7 @@ def cost(
 
 _READ = "A rated sheet, or ratings.sqlite of the page. May be repeated."
 _SHEET = "Where the sheet goes [default: RUN/rating_sheet.csv]."
-_DRAWN = "Examples of each context, drawn at random [default: all]."
+_DRAWN = "Examples of each context, drawn at random [default: about 80 responses]."
 
 
 @app.command()
@@ -260,7 +260,7 @@ def rate(
 
 
 _HOST = "Where to listen. Beyond this machine, a token is made and asked for."
-_SHOWN = "Examples of each context to rate, drawn at random [default: all]."
+_SHOWN = "Examples of each context to rate, drawn at random [default: about 80 responses]."
 
 
 @app.command()

@@ -22,13 +22,12 @@ from unprompt import recipe
 from unprompt.messages import UserError
 from unprompt.metrics.agreement import krippendorff_alpha
 from unprompt.metrics.statistics import Bounds, by_group, interval
-from unprompt.records import Grade, as_text
+from unprompt.records import Grade
 from unprompt.report.format import spanned
-from unprompt.stages.prompts import rendered
 from unprompt.store.files import fingerprint
 from unprompt.store.folder import RunDir
 from unprompt.store.tables import read_grades
-from unprompt.tools.rating import sheets
+from unprompt.tools.rating import chosen, rubric, sheets
 from unprompt.tools.rating.sheets import Ratings
 
 KEY = "rating_key.json"
@@ -57,7 +56,7 @@ def export(
         folder: A finished run's.
         out: Where the sheet goes; `rating_sheet.csv` in the run's folder unless given.
         systems: Which systems to rate; all but those behind shots, if empty.
-        examples: How many examples of each context, drawn with the recipe's seed; all unless given.
+        examples: How many examples of each context; see `chosen.choices`.
         low: The lowest rating.
         high: The highest.
 
@@ -80,8 +79,9 @@ def export(
     _write(files, KEY, key)
     names = sorted({row["system"] for row in key["rows"].values()})
     return [
-        f"{sheet}: {len(key['rows'])} responses of {', '.join(names)}, blinded and shuffled; give"
-        " each person a copy",
+        f"{sheet}: {len(key['rows'])} responses of {', '.join(names)}, blinded and shuffled"
+        f"{chosen.said(key)}; give each person a copy",
+        *rubric.lines(recipe.load(files.recipe), low, high),
         f"rating: a whole number from {low} to {high}; rater: the person's name. Which system is"
         f" which stands in {folder / KEY}: do not hand it out",
         f"then: unprompt rate {folder} --read FILE --read FILE",
@@ -137,7 +137,7 @@ def _key(
     files: RunDir, systems: Sequence[str], examples: int | None, low: int, high: int
 ) -> dict[str, Any]:
     """Opaque id -> what the row shows and who wrote it, in the sheet's order."""
-    asked = _asked(files, examples)
+    asked = chosen.asked(files)
     grades = [g for g in _grades(files) if g.example_id in asked.get(g.context, ())]
     names = dict.fromkeys(g.row for g in grades)
     for name in systems:
@@ -153,10 +153,15 @@ def _key(
         raise UserError(
             NO_ANSWERS, where=str(files.folder), fix="run a recipe with an evaluate section"
         )
-    answers = [[g.context, g.example_id, g.row, g.shown] for g in grades]
-    made_from, old = fingerprint(answers, low, high), _old(files)
-    if old and old["made_from"] == made_from:
+    total, old = len(grades), _old(files)
+    every = max(len(asked[context]) for context in {g.context for g in grades})
+    made = {}
+    for few in chosen.choices(files, asked, grades, examples):
+        answers = [[g.context, g.example_id, g.row, g.shown] for g in few]
+        made[fingerprint(answers, low, high)] = few
+    if old and old["made_from"] in made:
         return old
+    made_from, grades = next(iter(made.items()))
     if old:
         raise UserError(
             "a sheet of other answers, systems or another scale was exported before, and its"
@@ -179,22 +184,8 @@ def _key(
         }
         for id_, g in zip(ids, random.SystemRandom().sample(grades, len(grades)), strict=True)
     }
-    return {"made_from": made_from, "low": low, "high": high, "rows": rows}
-
-
-def _asked(files: RunDir, examples: int | None) -> dict[str, dict[str, str]]:
-    """Context whose answers are written -> held-out example -> what the student was asked; of each
-    context so many examples, drawn with the recipe's seed.
-    """
-    plan, asked = recipe.load(files.recipe), {}
-    for name, side in rendered(plan).held_student.items():
-        evaluation = plan.evaluation(name)
-        if evaluation and not evaluation.choices:
-            texts = {prompt.example_id: as_text(prompt.content) for prompt in side.prompts}
-            count = min(examples or len(texts), len(texts))
-            drawn = random.Random(f"{plan.seed}:{name}").sample(list(texts), count)
-            asked[name] = {id_: texts[id_] for id_ in drawn}
-    return asked
+    of = {"total": total, "every": every}
+    return {"made_from": made_from, "low": low, "high": high, "rows": rows} | of
 
 
 # -- what the ratings say --------------------------------------------------------------------------

@@ -14,9 +14,6 @@ from typing import Any
 from unprompt.messages import UserError, say
 from unprompt.tools.ui.guard import Guard, loopback
 
-LOW, HIGH = 1, 5
-"""Ends of the scale, where no sheet was exported before."""
-
 
 def app(
     folder: Path, token: str | None, systems: Sequence[str] = (), examples: int | None = None
@@ -28,7 +25,7 @@ def app(
         token: Who comes without it is refused; None: nobody is, but only requests to this machine's
             own names are answered.
         systems: Whose answers are rated; all, if empty.
-        examples: How many examples of each context are rated; all unless given.
+        examples: How many examples of each context are rated; see `chosen.choices`.
 
     Raises:
         UserError: Gradio is not installed, or there is no finished run. A run without written
@@ -63,21 +60,28 @@ def app(
 
 def _pages(folder: Path, systems: Sequence[str], examples: int | None) -> dict[str, dict[str, Any]]:
     """Path -> the page, and what stands in its head."""
+    from unprompt import recipe
+    from unprompt.store.folder import RunDir
     from unprompt.tools.live import Live
-    from unprompt.tools.rating import rate
+    from unprompt.tools.rating import chosen, rate, rubric
     from unprompt.tools.ui import rating, trying
 
     live = Live(folder)
-    pages = {"/try": {"blocks": trying.page(live), "css": trying.CSS}}
+    plan = recipe.load(RunDir(folder).recipe)
     try:
-        key = rate.blinded(folder, systems, examples, LOW, HIGH)
+        key = rate.blinded(folder, systems, examples, *rubric.scale(plan))
     except UserError as error:
         if error.what != rate.NO_ANSWERS:
             raise
         say(f"note: no page Rate: {error.what}")
-        return pages
-    page = rating.page(live.name, key, folder / rate.BALLOTS)
-    return pages | {"/rate": {"blocks": page, "css": rating.CSS, "head": rating.KEYS}}
+        return {"/try": {"blocks": trying.page(live, rated=False), "css": trying.CSS}}
+    say(f"{len(key['rows'])} responses to rate{chosen.said(key)}")
+    by = rubric.lines(plan, key["low"], key["high"])
+    page = rating.page(live.name, key, folder / rate.BALLOTS, by)
+    return {
+        "/try": {"blocks": trying.page(live, rated=True), "css": trying.CSS},
+        "/rate": {"blocks": page, "css": rating.CSS, "head": rating.KEYS},
+    }
 
 
 def serve(folder: Path, host: str, port: int, systems: Sequence[str], examples: int | None) -> None:

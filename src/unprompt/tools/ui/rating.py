@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import html
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -107,13 +107,14 @@ def _another() -> list[Any]:
     return ["", gr.update(visible=True), gr.update(visible=False)]
 
 
-def page(name: str, key: Mapping[str, Any], path: Path) -> gr.Blocks:
+def page(name: str, key: Mapping[str, Any], path: Path, by: Sequence[str]) -> gr.Blocks:
     """The page of a run.
 
     Args:
         name: The run's.
         key: What is rated, as `rate.blinded` gives it.
         path: Where ratings are kept.
+        by: What people are told to rate by, line by line.
     """
     ballots.create(path)
     scale, low, high = _scale(key), key["low"], key["high"]
@@ -129,11 +130,18 @@ def page(name: str, key: Mapping[str, Any], path: Path) -> gr.Blocks:
         remembered = gr.BrowserState(
             "", storage_key=f"unprompt-rater-{key['made_from']}", secret="no secret"
         )
-        gr.HTML(f"<h1>Rate {html.escape(name)}</h1>")
+        gr.HTML(
+            f"<h1>Rate {html.escape(name)}</h1>"
+            '<p><a id="to-try" href="../try/">Try the systems</a></p>'
+        )
+        gr.HTML(
+            "<ul>" + "".join(f"<li>{html.escape(visible(line))}</li>" for line in by) + "</ul>",
+            elem_id="rubric",
+        )
         with gr.Column() as who:
             gr.HTML(
-                "<p>Every response is rated on its own; who wrote it is not shown. You can stop and"
-                " come back under the same name.</p>"
+                f"<p>{len(key['rows'])} responses. Each is rated on its own; who wrote it is not"
+                " shown. You can stop and come back under the same name.</p>"
             )
             typed = gr.Textbox(
                 label="Your name", autofocus=True, max_length=_LONGEST_NAME, elem_id="name"

@@ -23,6 +23,7 @@ CSS = """
 .figures p, .figures { font-size: .85rem; opacity: .8; min-height: 1.4rem;
   font-variant-numeric: tabular-nums; }
 """
+_RATE = ' <a id="to-rate" href="../rate/">Rate answers, blinded</a>'
 _OFFERED = 200
 """Held-out examples in the list."""
 
@@ -71,8 +72,13 @@ class _Offer:
             yield [*texts.values(), *figures, visible(str(error))]
 
 
-def page(live: Live) -> gr.Blocks:
-    """The page of a run."""
+def page(live: Live, *, rated: bool) -> gr.Blocks:
+    """The page of a run.
+
+    Args:
+        live: Its systems.
+        rated: Whether there is a page Rate beside it.
+    """
     offer = _Offer(
         live,
         list(dict.fromkeys(name for context in live.contexts for name in live.fields(context))),
@@ -88,7 +94,7 @@ def page(live: Live) -> gr.Blocks:
     with gr.Blocks(title=f"Try {live.name}", analytics_enabled=False, fill_width=True) as blocks:
         gr.HTML(
             f"<h1>Try {html.escape(live.name)}</h1><p>The same input for every system, each under"
-            " its own prompt.</p>"
+            f" its own prompt.{_RATE if rated else ''}</p>"
         )
         with gr.Row():
             several = len(live.contexts) > 1
