@@ -20,6 +20,8 @@ CSS = """
 .gradio-container { width: 100%; max-width: 52rem !important; margin: 0 auto; }
 .text textarea { font-size: 1rem; line-height: 1.5; unicode-bidi: plaintext;
   -webkit-text-fill-color: currentcolor; opacity: 1; }
+#rubric { margin: 0; font-size: .86rem; line-height: 1.35; }
+#rubric li { margin: 0; }
 #progress progress { display: block; width: 100%; height: 4px; margin-bottom: .5rem; border: 0;
   appearance: none; background: var(--border-color-primary); }
 #progress progress::-webkit-progress-bar { background: var(--border-color-primary); }
@@ -107,6 +109,13 @@ def _another() -> list[Any]:
     return ["", gr.update(visible=True), gr.update(visible=False)]
 
 
+def _head(name: str, by: Sequence[str]) -> str:
+    """The page's title, the way to the other one, and what to rate by."""
+    items = "".join(f"<li>{html.escape(visible(line))}</li>" for line in by)
+    way = '<a id="to-try" href="../try/">Try the systems</a>'
+    return f'<h1>Rate {html.escape(name)}</h1><p>{way}</p><ul id="rubric">{items}</ul>'
+
+
 def page(name: str, key: Mapping[str, Any], path: Path, by: Sequence[str]) -> gr.Blocks:
     """The page of a run.
 
@@ -130,14 +139,7 @@ def page(name: str, key: Mapping[str, Any], path: Path, by: Sequence[str]) -> gr
         remembered = gr.BrowserState(
             "", storage_key=f"unprompt-rater-{key['made_from']}", secret="no secret"
         )
-        gr.HTML(
-            f"<h1>Rate {html.escape(name)}</h1>"
-            '<p><a id="to-try" href="../try/">Try the systems</a></p>'
-        )
-        gr.HTML(
-            "<ul>" + "".join(f"<li>{html.escape(visible(line))}</li>" for line in by) + "</ul>",
-            elem_id="rubric",
-        )
+        gr.HTML(_head(name, by))
         with gr.Column() as who:
             gr.HTML(
                 f"<p>{len(key['rows'])} responses. Each is rated on its own; who wrote it is not"

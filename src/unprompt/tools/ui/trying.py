@@ -23,7 +23,6 @@ CSS = """
 .figures p, .figures { font-size: .85rem; opacity: .8; min-height: 1.4rem;
   font-variant-numeric: tabular-nums; }
 """
-_RATE = ' <a id="to-rate" href="../rate/">Rate answers, blinded</a>'
 _OFFERED = 200
 """Held-out examples in the list."""
 
@@ -72,6 +71,13 @@ class _Offer:
             yield [*texts.values(), *figures, visible(str(error))]
 
 
+def _head(name: str, *, rated: bool) -> str:
+    """The page's title, and the way to the other one."""
+    way = '<p><a id="to-rate" href="../rate/">Rate answers, blinded</a></p>' if rated else ""
+    what = "The same input for every system, each under its own prompt."
+    return f"<h1>Try {html.escape(name)}</h1><p>{what}</p>{way}"
+
+
 def page(live: Live, *, rated: bool) -> gr.Blocks:
     """The page of a run.
 
@@ -92,10 +98,7 @@ def page(live: Live, *, rated: bool) -> gr.Blocks:
     private: dict[str, Any] = {"api_visibility": "private"}
     quiet: dict[str, Any] = {**private, "show_progress": "hidden"}
     with gr.Blocks(title=f"Try {live.name}", analytics_enabled=False, fill_width=True) as blocks:
-        gr.HTML(
-            f"<h1>Try {html.escape(live.name)}</h1><p>The same input for every system, each under"
-            f" its own prompt.{_RATE if rated else ''}</p>"
-        )
+        gr.HTML(_head(live.name, rated=rated))
         with gr.Row():
             several = len(live.contexts) > 1
             context = gr.Dropdown(live.contexts, value=first, label="Context", visible=several)
