@@ -73,7 +73,15 @@ def test_the_readme_runs(tmp_path: Path) -> None:
         [sys.executable, "-c", python[0]], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert "value" in done.stdout
+    after = re.search(
+        r"^after ([\d.]+) \{'value': ([\d.]+), 'low': ([\d.]+), 'high': ([\d.]+)\}$",
+        done.stdout,
+        re.MULTILINE,
+    )
+    assert after, done.stdout
+    accuracy, value, low, high = map(float, after.groups())
+    assert accuracy > 0.5
+    assert 0.5 < low < value < high, "most of the gap is closed, and the interval has a width"
 
 
 @pytest.mark.parametrize(
