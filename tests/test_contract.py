@@ -25,6 +25,7 @@ import pytest
 import torch
 
 from conftest import byte_tokenizer, reads, tiny_recipe, writes_ascii
+from unprompt import engines
 from unprompt.engines import Engine, kinds, models
 from unprompt.engines.hf.engine import HFEngine
 from unprompt.engines.server.engine import ServerEngine
@@ -407,6 +408,25 @@ def test_vllm_tells_what_it_has_so_far(in_vllm: VLLMEngine) -> None:
     with pytest.raises(KeyboardInterrupt):
         in_vllm.generate(asked(TEXTS), GREEDY, None, heard=leave)
     assert [c.text for c in in_vllm.generate(asked(TEXTS), GREEDY, None)] == [c.text for c in said]
+
+
+@needs_vllm
+def test_vllm_tells_what_is_whole_as_time_goes_by(
+    in_vllm: VLLMEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told in many pieces, it is the same, labels and all."""
+    top, found = Labels(kind="top_k", k=3), dict[int, Any]()
+    whole = in_vllm.generate(asked(TEXTS), GREEDY, top)
+    monkeypatch.setattr(engines, "DONE_EVERY", 0.0)
+    in_vllm.generate(asked(TEXTS), GREEDY, top, done=found.update)
+    assert sorted(found) == list(range(len(TEXTS)))
+    for n, completion in enumerate(whole):
+        assert found[n].token_ids == completion.token_ids
+        assert found[n].labels.ids.tolist() == completion.labels.ids.tolist()  # pyright: ignore[reportOptionalMemberAccess]
+    scored = dict[int, Any]()
+    in_vllm.score(asked(TEXTS), [c.token_ids for c in whole], top, scored=scored.update)
+    assert sorted(scored) == list(range(len(TEXTS)))
+    assert all(len(scored[n]) == len(c.token_ids) for n, c in enumerate(whole))
 
 
 @needs_vllm

@@ -27,14 +27,15 @@ from unprompt import pipeline
 from unprompt.engines.server import http
 from unprompt.engines.server.engine import ServerEngine
 from unprompt.engines.server.http import Endpoint
-from unprompt.engines.server.ledger import Ledger
+from unprompt.engines.server.ledger import Asked as Spent, Ledger
 from unprompt.messages import UserError
 from unprompt.recipe import Labels, Sampling, Server, parse
-from unprompt.records import TEACHER, Completion, Prompt
+from unprompt.records import JUDGE, TEACHER, Completion, Prompt
 from unprompt.stages import check, collect
 from unprompt.stages.prompts import Side
 from unprompt.stages.questions import Question, key_of
 from unprompt.stages.weights import Weights
+from unprompt.store import lines
 from unprompt.store.folder import RunDir
 from unprompt.store.tables import read_completions, write_completions
 
@@ -725,6 +726,121 @@ def test_what_was_answered_before_an_error_is_not_asked_again(tiny: Any, tmp_pat
         p: n for p in failed for n in [sum(a.body["prompt"] == p for a in seen)]
     } == dict.fromkeys(failed, 2)
     assert len(seen) == 20 + len(failed)
+
+
+def marked(*parts: Any) -> str:
+    """A ledger's line."""
+    return lines.marked(json.dumps(parts).encode()).decode()
+
+
+SENT = marked("sent", "a", 5, 8)
+TOOK = marked("took", "a", 1, 5, 3, 0, 0, 5, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "total", "spent", "broken"),
+    [
+        ("[1, 5, 8, 0, 0]\n[1, 5, 8, 0, 0]\n", 26, 26, 0),  # of a version before checksums
+        ("[1, 5, 8, 0, 0]\n[1, 5", 13, 13, 1),
+        (SENT, 0, 13, 0),
+        (SENT + TOOK, 8, 9, 0),
+        (TOOK + SENT, 8, 9, 0),
+        (SENT + TOOK[:-5], 0, 13, 1),
+        (SENT + TOOK.replace(", 4", ", 0"), 0, 13, 1),
+        (SENT[:-5] + "\n" + TOOK, 8, 9, 1),
+        (SENT + TOOK + "\0" * 80 + "\n" + marked("sent", "b", 1, 1), 8, 11, 1),
+        (marked("sent", "a", -5, 8) + marked("sent", "a", "x", 8) + marked(7), 0, 0, 3),
+    ],
+)
+def test_a_ledger_is_read_line_by_line(
+    text: str,
+    total: int,
+    spent: int,
+    broken: int,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "asked.jsonl"
+    path.write_text(text)
+    found = Ledger(path)
+    assert (found.total.tokens, found.spent.tokens) == (total, spent)
+    said = capsys.readouterr().err
+    assert (f"{broken} lines were cut or have changed" in said) == bool(broken)
+    found.end(found.begin(Spent(1, 2, 2)), Spent(1, 1, 1), Spent(1, 1, 1))
+    found.close()
+    again = Ledger(path)
+    assert (again.total.tokens, again.spent.tokens) == (total + 2, spent + 2)
+
+
+@pytest.mark.parametrize(
+    ("usage", "total", "spent"),
+    [
+        ({"prompt_tokens": 5, "completion_tokens": 4}, 9, 9),
+        ({"prompt_tokens": 7, "completion_tokens": 8}, 15, 15),
+        ({}, 9, 9),
+        (None, 9, 9),
+        ({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}, 9, 9),
+        ({"prompt_tokens": 1, "completion_tokens": 1}, 2, 9),
+        ({"total_tokens": 40}, 40, 40),
+        ({"prompt_tokens": 5, "total_tokens": 12}, 12, 12),
+        ({"prompt_tokens": 5, "completion_tokens": 4, "total_tokens": 30}, 9, 30),
+    ],
+)
+def test_of_the_server_s_count_and_ours_the_larger_one_is_spent(
+    usage: Any, total: int, spent: int
+) -> None:
+    """`ask 0` has 5 tokens, `yes` with its end 4."""
+    with serving(lambda *_: said(usage=usage)) as (url, _):
+        server = Server.model_validate(SECTION | {"url": url})
+        engine = ServerEngine(server, "teacher_model", byte_tokenizer(), sleep=Clock())
+        engine.generate(asked(1), SAMPLING, None)
+    assert (engine.ledger.total.tokens, engine.ledger.spent.tokens) == (total, spent)
+
+
+@pytest.mark.parametrize(
+    ("reply", "billed"),
+    [
+        (Sent({"error": "no"}, 400), 0),
+        (Sent({"error": "slow down"}, 429), 0),
+        (Sent({"error": "later"}, 503), 0),
+        (Sent({"error": "oops"}, 500), 0),
+        (Sent({"error": {"code": 503}}), 0),
+        (Sent({"error": {"code": 503}, "usage": {"total_tokens": 9}}), 13),
+        (Sent({"error": "gateway"}, 504), 13),
+        (Sent(b'{"model": "tiny-mo'), 13),
+        (Sent(b'{"mo', headers={"Content-Length": "5000"}), 13),
+        (said(model="another"), 13),
+        (said(usage={"prompt_tokens": 5, "completion_tokens": 999}), 1004),
+        (said(choices=[]), 13),
+        (said("x" * 9000), 13),
+    ],
+)
+def test_a_request_that_may_be_billed_is_spent_with_its_most(reply: Any, billed: int) -> None:
+    with serving(lambda *_: reply) as (url, _):
+        server = Server.model_validate(SECTION | {"url": url, "retries": 0})
+        engine = ServerEngine(server, "teacher_model", byte_tokenizer(), sleep=Clock())
+        with pytest.raises(UserError):
+            engine.generate(asked(1), SAMPLING, None)
+    assert engine.ledger.spent.tokens == billed
+    server = Server.model_validate(SECTION | {"retries": 2})
+    engine = ServerEngine(server, "teacher_model", byte_tokenizer(), sleep=Clock())
+    with pytest.raises(UserError, match="no answer after 3 tries"):
+        engine.generate(asked(1), SAMPLING, None)
+    assert engine.ledger.spent.tokens == 0  # nobody was there
+
+
+def test_two_roles_of_one_server_pay_for_their_own_answers(tiny: Any, tmp_path: Path) -> None:
+    """The folder's answers can't be told by who asked for them."""
+    with serving(lambda request, _: said(request.body["prompt"][:2])) as (url, _):
+        section = recipe(url, budget={"tokens": 20 * 13 + 5})
+        judge = {"model": section["teacher_model"], "max_new_tokens": 8, "repeats": 1}
+        made = tiny(**section, judge=judge)
+        collected(made, tmp_path)
+        weights = Weights(made, RunDir(tmp_path), byte_tokenizer())
+        for who, spent in ((TEACHER, 20 * 9), (JUDGE, 0)):
+            engine: Any = weights.engine(who)
+            assert engine.ledger.spent.tokens >= spent
+            assert (engine.ledger.spent.tokens == 0) == (who == JUDGE)
 
 
 def test_parts_of_a_store_are_never_overwritten(tmp_path: Path) -> None:

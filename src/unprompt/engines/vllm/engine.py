@@ -224,7 +224,7 @@ class VLLMEngine:
             options.get("heard"),
             options.get("progress"),
         )
-        while engine.has_unfinished_requests() and time.monotonic() < until:
+        while engine.has_unfinished_requests():
             for output in engine.step():
                 n, answer = names[output.request_id], list(output.outputs[0].token_ids)
                 if output.finished:
@@ -233,6 +233,8 @@ class VLLMEngine:
                         progress(1)
                 elif heard:
                     heard(n, tokens.decoded(self._tokenizer, answer))
+            if time.monotonic() >= until:
+                return
 
     def _completion(
         self,
