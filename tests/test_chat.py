@@ -138,4 +138,84 @@ def test_variables_of_templates() -> None:
             {"role": "user", "content": "{{ z }}{{ q }}"},
         ]
     )
-    assert variables(chats) == ["z", "input", "q"]
+    assert variables(chats) == ["z", "history", "q"]
+
+
+def talking(folder: Path, student: list[Any]) -> Path:
+    """A run of a recipe whose inputs hold turns."""
+    from conftest import byte_tokenizer, decoder
+
+    decoder().save_pretrained(folder / "model")
+    byte_tokenizer().save_pretrained(folder / "model")
+    turns: list[Any] = [
+        {"role": "user", "content": "red?"},
+        {"role": "assistant", "content": "no"},
+        {"role": "user", "content": "blue?"},
+    ]
+    words = tiny_recipe(folder / "model")
+    words["contexts"]["colours"] |= {
+        "inputs": [{"turns": turns, "text": "red", "who": "Ann", "answered": [*turns, turns[1]]}],
+        "teacher": [{"role": "system", "content": "Be brief, and kind."}, *student],
+        "student": student,
+    }
+    del words["evaluate"]
+    unprompt.run(parse(words), folder / "run")
+    return folder / "run"
+
+
+@pytest.mark.parametrize(
+    ("student", "first"),
+    [
+        ([{"turns": "turns"}], []),
+        ([{"turns": "input.turns"}], []),
+        ([{"turns": "answered[:-1]"}], []),
+        ([{"turns": "turns"}, {"role": "user", "content": "{{ text }}"}], []),
+        ([{"role": "system", "content": "{{ who }} asks."}, {"turns": "turns"}], ["Ann"]),
+    ],
+)
+def test_it_holds_a_conversation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, student: list[Any], first: list[str]
+) -> None:
+    """Each line is the next turn, behind what was said; each system has its own conversation."""
+    asked: list[tuple[str, Any]] = []
+    render = Live.prompt
+
+    def heard(self: Live, context: str, system: str, typed: Any) -> Any:
+        made = render(self, context, system, typed)
+        messages: Any = made.content
+        asked.append((system, [tuple(m.values()) for m in messages]))
+        return made
+
+    folder = talking(tmp_path, student)
+    monkeypatch.setattr(Live, "prompt", heard)
+    out = io.StringIO()
+    lines = ["hello", "/all", "and blue?", "/new", *first, "again", "/quit"]
+    chat.chat(folder, "after", None, out, typing(*first, *lines))
+    answers = [line.split(": ", 1)[1] for line in out.getvalue().splitlines() if "after: " in line]
+    after = [turns for system, turns in asked if system == "after"]
+    ahead = [("system", "Ann asks.")] if first else []
+    assert after[0] == [*ahead, ("user", "hello")]
+    assert after[1][: len(ahead) + 1] == after[0]
+    assert after[1][len(ahead) + 1][0] == "assistant"
+    assert visible(after[1][len(ahead) + 1][1]).startswith(visible(answers[0])[:3])
+    assert after[1][-1] == ("user", "and blue?")
+    assert after[2] == [*ahead, ("user", "again")], "another conversation"
+    teacher = [turns for system, turns in asked if system == "teacher"]
+    assert teacher[0] == [("system", "Be brief, and kind."), *ahead, ("user", "and blue?")]
+    assert "JSON" not in out.getvalue()
+    assert "/new begins another conversation" in out.getvalue()
+
+
+def test_turns_that_are_not_plainly_a_conversation_are_typed_as_json(run: Path) -> None:
+    live = Live(run)
+    assert live.conversation("colours") is None, "it has no turns"
+    context = live.recipe.contexts["colours"]
+    for messages in (
+        [{"turns": "turns"}, {"role": "user", "content": "{{ a }} {{ b }}"}],
+        [{"turns": "turns"}, {"role": "assistant", "content": "{{ a }}"}],
+        [{"turns": "turns"}, {"turns": "more"}],
+        [{"turns": "turns[2:]"}],
+    ):
+        changed = context.model_copy(update={"student": Template.model_validate(messages)})
+        live.recipe = live.recipe.model_copy(update={"contexts": {"colours": changed}})
+        assert live.conversation("colours") is None, messages

@@ -477,10 +477,47 @@ def test_compare_shows_every_run_and_what_differs(
     assert dict(
         differences({"a": {"recipe": {"x": {"y": 1}}}, "b": {"recipe": {"x": {"y": 2}}}})
     ) == {"x.y": ["1", "2"]}
+    assert "not measured" not in out.read_text()
     with pytest.raises(unprompt.UserError, match="nothing to compare"):
         compare([run.folder], tmp_path / "one.html")
     with pytest.raises(unprompt.UserError, match="no finished run"):
         compare([run.folder, tmp_path], tmp_path / "one.html")
+
+
+def test_runs_on_other_examples_and_unevaluated_ones_are_told_apart(
+    tiny: Callable[..., Recipe], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = {"one": ["grey", "violet"], "same": ["grey", "violet"], "other": ["grey", "gold"]}
+    for name, held in texts.items():
+        rows = [{"id": f"h{n}", "text": text, "target": "x"} for n, text in enumerate(held)]
+        unprompt.run(tiny(evaluate={"data": {"rows": rows}}), tmp_path / name)
+    unprompt.run(tiny(evaluate=None), tmp_path / "none")
+
+    def told(*names: str) -> tuple[str, str]:
+        out = compare([tmp_path / name for name in names], tmp_path / "compare.html")
+        return out.read_text(), " ".join(capsys.readouterr().err.split())
+
+    capsys.readouterr()
+    for said in told("one", "same"):
+        assert "different held-out" not in said
+    page, words = told("one", "other", "same", "none")
+    for said in (page, words):
+        assert "colours: measured on different held-out examples (one, same; other)" in said
+        assert "none is in no table: its student was not measured" in said
+    assert "Held-out examples 2 of 2" in page
+    assert page.count("<figure") == 2, "no picture sets them side by side"
+    for changed in ({"target": "y"}, {"id": "h7"}):  # of the gold answer alone, of the id alone
+        rows = [
+            {"id": f"h{n}", "text": t, "target": "x"} | (changed if n else {})
+            for n, t in enumerate(texts["one"])
+        ]
+        unprompt.run(tiny(evaluate={"data": {"rows": rows}}), tmp_path / "other")
+        assert "(one; other)" in told("one", "other")[0]
+    old = json.loads((tmp_path / "one" / "report.json").read_text())
+    del old["contexts"]["colours"]["held_out"]
+    (tmp_path / "one" / "report.json").write_text(json.dumps(old))
+    for said in told("one", "same"):
+        assert "which examples one was measured on is not known" in said
 
 
 def test_a_run_shows_itself_in_a_notebook(run: unprompt.Run) -> None:

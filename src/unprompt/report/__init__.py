@@ -3,7 +3,7 @@
 """
 
 from unprompt.report.card import model_card
-from unprompt.report.compare import compare
+from unprompt.report.compare import compare, not_compared
 from unprompt.report.evidence import Evidence
 from unprompt.report.examples import Examples, HeldOut, held_out
 from unprompt.report.markdown import closing, markdown, tables
@@ -23,6 +23,7 @@ __all__ = [
     "held_out",
     "markdown",
     "model_card",
+    "not_compared",
     "numbers",
     "page",
     "summary",

@@ -29,18 +29,67 @@ def compare(reports: Mapping[str, Report]) -> str:
         for n, each in enumerate(report["students"])
         if each["metric"] or each["gap_closed"]
     ]
-    contexts = list(dict.fromkeys(each["context"] for _, _, each in lines))
+    contexts = dict.fromkeys(each["context"] for _, _, each in lines)
     return rendered(
         "compare.html",
         {"runs": dict(reports)},
-        lines=lines,
-        contexts=contexts,
-        pictures={name: _picture(lines, name) for name in contexts},
+        contexts={name: list(_sets(reports, lines, name)) for name in contexts},
+        notes=not_compared(reports),
         differences=differences(reports),
     )
 
 
-def _picture(lines: Sequence[tuple[str, int, Student]], context: str) -> Markup:
+_Lines = Sequence[tuple[str, int, "Student"]]
+
+
+def not_compared(reports: Mapping[str, Report]) -> list[str]:
+    """What is not compared: runs that were not measured, and contexts that runs measured on other
+    examples.
+    """
+    told = []
+    for run, report in reports.items():
+        if not any(each["metric"] or each["gap_closed"] for each in report["students"]):
+            told.append(f"{run} is in no table: its student was not measured against a teacher")
+    for name in dict.fromkeys(name for report in reports.values() for name in report["contexts"]):
+        sets: dict[str, list[str]] = {}
+        for run, report in reports.items():
+            if any(each["context"] == name for each in report["students"]):
+                sets.setdefault(_held_out(run, report, name), []).append(run)
+        if len(sets) > 1:
+            apart = "; ".join(", ".join(runs) for runs in sets.values())
+            told.append(
+                f"{name}: measured on different held-out examples ({apart}), so these figures are"
+                " not to be compared, and stand in tables of their own"
+            )
+        if unknown := [runs[0] for key, runs in sets.items() if not key.isalnum()]:
+            told.append(
+                f"{name}: which examples {', '.join(unknown)} was measured on is not known; run its"
+                " recipe again: only the report is made anew"
+            )
+    return told
+
+
+def _held_out(run: str, report: Report, context: str) -> str:
+    """What tells the examples that a run measured a context on; of a report that does not say, a
+    name that no other run has.
+    """
+    found = report["contexts"][context].get("held_out")
+    return found["digest"] if found else f"unknown: {run}"
+
+
+def _sets(
+    reports: Mapping[str, Report], lines: _Lines, context: str
+) -> Iterator[tuple[_Lines, Markup]]:
+    """A context's lines that were measured on the same examples, and their picture."""
+    sets: dict[str, list[tuple[str, int, Student]]] = {}
+    for run, n, each in lines:
+        if each["context"] == context:
+            sets.setdefault(_held_out(run, reports[run], context), []).append((run, n, each))
+    for alike in sets.values():
+        yield alike, _picture(alike, context)
+
+
+def _picture(lines: _Lines, context: str) -> Markup:
     students, teachers = list[svg.Point](), dict[str, svg.Point]()
     for run, _, each in lines:
         quality, teacher, tokens = each["quality"], each["teacher_quality"], each["prompt_tokens"]

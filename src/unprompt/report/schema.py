@@ -138,6 +138,13 @@ class Failed(TypedDict):
     examples: list[str]
 
 
+class HeldOut(TypedDict):
+    """What a context was measured on; `digest`: of the examples' ids, fields and gold answers."""
+
+    examples: int
+    digest: str
+
+
 class Context(TypedDict):
     """What was distilled together: how it was taught, and every system on it."""
 
@@ -150,6 +157,7 @@ class Context(TypedDict):
     overlap: NotRequired[dict[str, int]]
     drawn: NotRequired[dict[str, dict[str, int]]]
     distilled: dict[str, Any]
+    held_out: NotRequired[HeldOut]
     systems: NotRequired[dict[str, System]]
     prompt_tokens_saved: NotRequired[float]
     times_fewer_prompt_tokens: NotRequired[float]

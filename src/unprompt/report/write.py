@@ -23,6 +23,7 @@ from unprompt.stages.evaluate.measured import Measured
 from unprompt.stages.lessons.transfer_set import Taught, TransferSet
 from unprompt.stages.prompts import Prompts
 from unprompt.store.answers import Answers
+from unprompt.store.files import fingerprint
 from unprompt.store.folder import RunDir
 from unprompt.store.tables import write_grades, write_rows
 
@@ -49,6 +50,9 @@ def write(
     prompts, contexts = checked.prompts, dict[str, dict[str, Any]]()
     for name in recipe.contexts:
         contexts[name] = _taught(name, transfers, checked, drawn)
+        if rows := prompts.inputs.held_out.get(name):
+            told = [[row.id, row.fields, row.target] for row in rows]
+            contexts[name]["held_out"] = {"examples": len(rows), "digest": fingerprint(told)}
         if reason := measured.kl_left_out.get(name):
             contexts[name]["kl_left_out"] = reason
     spending = None

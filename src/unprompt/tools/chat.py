@@ -1,5 +1,5 @@
 """`unprompt chat RUN`: the run's systems in the terminal. Every line typed is a new input, as the
-recipe's data has them.
+recipe's data has them; where those hold turns, it is the next turn of a conversation.
 """
 
 from __future__ import annotations
@@ -50,28 +50,41 @@ def chat(
         print(visible(line), end=end, file=out, flush=True)
 
     names = ", ".join(f"/{name}" for name in systems)
+    talk = live.conversation(context)
+    lines = "each line is the next turn, /new begins another conversation; " if talk else ""
     say(
-        f"{system} answers ({context}); {names} to ask another, /all for one after the other,"
-        " /quit to leave"
+        f"{system} answers ({context}); {lines}{names} to ask another, /all for one after the"
+        " other, /quit to leave"
     )
-    asked = [system]
+    asked, said, kept = [system], dict[str, list[dict[str, str]]](), dict[str, str]()
+    of_line = ["you"] if talk else fields[:1] or ["enter"]
+    others = [name for name in fields if not talk or name not in (talk.turns, talk.line)]
     while True:
         try:
-            first = read(f"{visible(fields[0]) if fields else 'enter'}> ")
+            if talk and not kept:  # what does not change while they talk
+                kept = {name: read(f"{name}> ") for name in others}
+            first = read(f"{of_line[0]}> ")
             command = first[1:].strip() if first.startswith("/") else None
             if command == "quit":
                 return
+            if command == "new" and talk:
+                said, kept = {}, {}
+                continue
             if command in (*systems, "all"):
                 asked = systems if command == "all" else [command]
                 continue
-            typed = {
-                name: first if name == fields[0] else read(f"{visible(name)}> ") for name in fields
-            }
+            typed = dict(kept)
+            if not talk:
+                typed = {name: first if name == fields[0] else read(f"{name}> ") for name in fields}
         except EOFError:
             return
         for name in asked:
             try:
-                _answer(live, context, name, typed, say)
+                before = said.get(name, [])
+                given = typed | talk.typed(before, first) if talk else typed
+                turn = {"role": "user", "content": first}
+                answer = {"role": "assistant", "content": _answer(live, context, name, given, say)}
+                said[name] = [*before, turn, answer]
             except UserError as error:
                 say(f"\n{error}")
                 break
@@ -79,9 +92,9 @@ def chat(
 
 def _answer(
     live: Live, context: str, system: str, typed: dict[str, str], say: Callable[..., None]
-) -> None:
-    """Only what is sure is printed while it comes: neither half a character, nor what may be the
-    beginning of a stop string.
+) -> str:
+    """The whole answer. Only what is sure is printed while it comes: neither half a character, nor
+    what may be the beginning of a stop string.
     """
     say(f"{system}: ", end="")
     sampling = live.recipe.sampling_of(live.recipe.evaluation(context))
@@ -96,3 +109,5 @@ def _answer(
         else:
             rest = item.text[len(written) :] if item.text.startswith(written) else f"\n{item.text}"
             say(f"{rest}\n  [{item.figures}]")
+            written = item.text
+    return written

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from unprompt import report
-from unprompt.messages import UserError
+from unprompt.messages import UserError, say
 from unprompt.store.files import replacing
 from unprompt.store.folder import RunDir
 
 
 def compare(folders: Sequence[Path], out: Path) -> Path:
-    """Write the page.
+    """Write the page, and say what is not compared.
 
     Raises:
         UserError: One is no finished run, or an older version made it.
@@ -37,4 +37,5 @@ def compare(folders: Sequence[Path], out: Path) -> Path:
         )
     with replacing(out) as partial:
         partial.write_text(report.compare(reports), "utf-8")
+    say(*report.not_compared(reports))
     return out

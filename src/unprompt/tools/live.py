@@ -6,15 +6,17 @@ from __future__ import annotations
 
 import json
 import queue
+import re
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
 from unprompt import recipe as recipe_
 from unprompt.messages import UserError
+from unprompt.recipe import Template
 from unprompt.records import BASE, TEACHER, Example, Prompt, student
 from unprompt.report import cost
 from unprompt.stages import check
@@ -53,6 +55,28 @@ class Reply:
             f"{self.prompt_tokens:,} prompt tokens · {self.tokens:,} written{cut} ·"
             f" {self.seconds:.2f} s{dollars}"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """How a context's inputs hold a conversation.
+
+    Attributes:
+        turns: The field with the turns so far.
+        line: The field with the newest line of the user; None: it is the last of the turns.
+        answered: The data's turns end with the answer, which the templates leave out.
+    """
+
+    turns: str
+    line: str | None
+    answered: bool = False
+
+    def typed(self, before: Sequence[Mapping[str, str]], line: str) -> dict[str, str]:
+        """A line behind these turns, as fields are typed."""
+        turns = [*before] if self.line else [*before, {"role": "user", "content": line}]
+        turns += [{"role": "assistant", "content": "."}] if self.answered else []
+        typed = {self.turns: json.dumps(turns, ensure_ascii=False)}
+        return typed | {self.line: line} if self.line else typed
 
 
 class Live:
@@ -111,6 +135,23 @@ class Live:
         ]
         pool = {"examples"} if of.examples else set[str]()
         return [name for name in dict.fromkeys(named) if name not in pool]
+
+    def conversation(self, context: str) -> Conversation | None:
+        """Where the turns of a conversation stand, and where its newest line does: last among them,
+        or in a message of the user's behind. None, where the student's prompt holds no turns, or
+        it is not plain where a line goes.
+        """
+        messages = self.recipe.contexts[context].student.messages or ()
+        places = [n for n, message in enumerate(messages) if message.turns is not None]
+        if len(places) != 1:
+            return None
+        turns = re.fullmatch(r"(?:input\.)?(\w+)(\[:-1\])?", messages[places[0]].turns or "")
+        behind = messages[places[0] + 1 :]
+        line = variables(Template(messages=behind)) if behind else []
+        plain = all(message.role == "user" for message in behind) and len(behind) <= 1
+        if not turns or not plain or len(line) != len(behind) or turns[1] in line:
+            return None
+        return Conversation(turns[1], line[0] if line else None, answered=bool(turns[2]))
 
     def examples(self, context: str) -> dict[str, dict[str, str]]:
         """Held-out examples (training inputs, if there are none), their fields as one would type

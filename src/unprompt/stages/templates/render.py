@@ -110,12 +110,16 @@ def variables(template: Template) -> list[str]:
     for source in [template.text] if template.text is not None else sources:
         tree = _JINJA.parse(source)
         fields = jinja2.meta.find_undeclared_variables(tree) - _JINJA.globals.keys()
-        for node in tree.find_all((jinja2.nodes.Name, jinja2.nodes.Getitem)):
+        kinds = jinja2.nodes.Name, jinja2.nodes.Getitem, jinja2.nodes.Getattr
+        for node in tree.find_all(kinds):
             if isinstance(node, jinja2.nodes.Name) and node.name in fields:
                 named.append(node.name)
             elif isinstance(node, jinja2.nodes.Getitem) and _is_input(node.node):
                 named += [node.arg.value] if isinstance(node.arg, jinja2.nodes.Const) else []
                 fields -= {"input"}  # it is no field, but holds them
+            elif isinstance(node, jinja2.nodes.Getattr) and _is_input(node.node):
+                named += [] if hasattr(dict, node.attr) else [node.attr]
+                fields -= {"input"}
     return list(dict.fromkeys(named))
 
 
