@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 from unprompt.messages import UserError
-from unprompt.tools.live import Live
+from unprompt.tools.live import Conversation, Live
 from unprompt.visible import visible
 
 _HALF = "\ufffd"
@@ -78,16 +78,36 @@ def chat(
                 typed = {name: first if name == fields[0] else read(f"{name}> ") for name in fields}
         except EOFError:
             return
-        for name in asked:
-            try:
-                before = said.get(name, [])
-                given = typed | talk.typed(before, first) if talk else typed
-                turn = {"role": "user", "content": first}
-                answer = {"role": "assistant", "content": _answer(live, context, name, given, say)}
-                said[name] = [*before, turn, answer]
-            except UserError as error:
-                say(f"\n{error}")
-                break
+        _ask(live, context, asked, typed, talk and (talk, first), said, say)
+
+
+def _ask(
+    live: Live,
+    context: str,
+    asked: list[str],
+    typed: dict[str, str],
+    talk: tuple[Conversation, str] | None,
+    said: dict[str, list[dict[str, str]]],
+    say: Callable[..., None],
+) -> None:
+    """Have systems answer an input, or a conversation's next line.
+
+    Args:
+        talk: How the conversation is held, and the line.
+        said: System -> its turns so far; gets the line and the answer.
+    """
+    for name in asked:
+        before, given = said.get(name, []), typed
+        try:
+            if talk:
+                given = typed | talk[0].typed(before, talk[1])
+            answer = _answer(live, context, name, given, say)
+        except UserError as error:
+            say(f"\n{error}")
+            break
+        if talk:
+            turns = ("user", talk[1]), ("assistant", answer)
+            said[name] = [*before, *({"role": role, "content": text} for role, text in turns)]
 
 
 def _answer(
