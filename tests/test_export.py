@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import yaml
 import unprompt
 from conftest import seq2seq, tiny_recipe
 from unprompt.messages import UserError
-from unprompt.recipe import Train, parse
+from unprompt.recipe import Model, Train, parse
 from unprompt.stages import train
 from unprompt.store.tables import read_grades
 from unprompt.tools import export
@@ -149,3 +151,54 @@ def test_an_encoder_decoders_tied_weights_take_no_adapter(target: str) -> None:
     settings = Train.model_validate({"adapter": {"targets": [target, "q"]}})
     with pytest.raises(UserError, match="the head is tied to the embeddings"):
         train.attach_adapter(seq2seq(), settings, 0)
+
+
+MAKES = """
+from conftest import byte_tokenizer, decoder
+
+def make(folder, seed=0):
+    decoder(seed).save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+"""
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_an_adapter_names_no_folder_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    (tmp_path / "tiny_rule.py").write_text(MAKES)
+    monkeypatch.syspath_prepend(tmp_path)
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("UNPROMPT_CACHE", str(cache))
+    words = tiny_recipe(tmp_path)
+    words["model"] = {"rule": "tiny_rule:make", "args": {"seed": seed}}
+    unprompt.run(parse(words), tmp_path / "run")
+    said = export.export(tmp_path / "run", tmp_path / "out", None, merge=False)
+    for file in sorted((tmp_path / "out").iterdir()):
+        assert str(cache).encode() not in file.read_bytes(), file.name
+    settings = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    assert settings["base_model_name_or_path"] == "tiny_rule:make"
+    told = json.loads((tmp_path / "out" / "unprompt.json").read_text())
+    assert told == {"base": {"name": "tiny_rule:make"}}
+    assert "`tiny_rule:make`" in (tmp_path / "out" / "README.md").read_text()
+    spoken: dict[str, Any] = {}
+    exec(said[1].removeprefix("Python:").strip(), spoken)
+    settings = transformers.GenerationConfig.from_pretrained(tmp_path / "out")
+    spoken["model"].generation_config = settings
+    assert answers(spoken["model"].eval(), tmp_path / "out") == graded(tmp_path / "run", "after")
+
+
+def test_a_base_is_named_as_others_know_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "held").mkdir()
+    (tmp_path / "held" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("held/a.gguf", "b.gguf"):
+        (tmp_path / name).write_bytes(name.encode())
+    digests = [hashlib.sha256(name.encode()).hexdigest() for name in ("held/a.gguf", "b.gguf")]
+    for model, named in (
+        ({"gguf": "pkg:held/a.gguf"}, {"name": "pkg:held/a.gguf", "sha256": digests[0]}),
+        ({"gguf": str(tmp_path / "b.gguf")}, {"name": "b.gguf", "sha256": digests[1]}),
+        ({"name": "org/model", "revision": "v2"}, {"name": "org/model", "revision": "v2"}),
+        ({"rule": "a:b"}, {"name": "a:b"}),
+    ):
+        assert export.base_of(Model.model_validate(model)) == named

@@ -16,10 +16,17 @@ if TYPE_CHECKING:
     from unprompt.report.schema import Report, Student
 
 
-def model_card(report: Report, student: str, *, merged: bool = False) -> str:
-    """README.md of a round's student, from the report; `merged`: its adapter is in the weights."""
+def model_card(report: Report, student: str, *, merged: bool = False, digest: str = "") -> str:
+    """README.md of a round's student, from the report.
+
+    Args:
+        merged: Its adapter is in the weights.
+        digest: SHA-256 of the base's file.
+    """
     recipe, training = report["recipe"], report["rounds"][student]
-    base = recipe["model"]["name"] or recipe["model"]["gguf"]
+    base = recipe["model"]["name"] or recipe["model"]["gguf"] or recipe["model"]["rule"]
+    if recipe["model"]["gguf"] and not base.startswith("pkg:"):
+        base = base.rpartition("/")[2]  # where it lies here is nobody else's
     trained = recipe["rounds"][student]["train"] if recipe["rounds"] else recipe["train"]
     measured = [each for each in report["students"] if each["student"] == student]
     metadata = _metadata(report, base, measured, adapted=bool(trained["adapter"]) and not merged)
@@ -28,6 +35,7 @@ def model_card(report: Report, student: str, *, merged: bool = False) -> str:
         r=report,
         t=training,
         base=base,
+        digest=digest,
         student=student,
         measured=measured,
         metadata=yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True).rstrip(),

@@ -49,21 +49,20 @@ def chat(
     def say(line: str, end: str = "\n") -> None:
         print(visible(line), end=end, file=out, flush=True)
 
-    names = ", ".join(f"/{name}" for name in systems)
-    talk = live.conversation(context)
+    names, talk = ", ".join(f"/{name}" for name in systems), live.conversation(context)
     lines = "each line is the next turn, /new begins another conversation; " if talk else ""
     say(
         f"{system} answers ({context}); {lines}{names} to ask another, /all for one after the"
         " other, /quit to leave"
     )
     asked, said, kept = [system], dict[str, list[dict[str, str]]](), dict[str, str]()
-    of_line = ["you"] if talk else fields[:1] or ["enter"]
+    label = "you" if talk else (fields[:1] or ["enter"])[0]
     others = [name for name in fields if not talk or name not in (talk.turns, talk.line)]
     while True:
         try:
             if talk and not kept:  # what does not change while they talk
                 kept = {name: read(f"{name}> ") for name in others}
-            first = read(f"{of_line[0]}> ")
+            first = read(f"{label}> ")
             command = first[1:].strip() if first.startswith("/") else None
             if command == "quit":
                 return
@@ -73,9 +72,8 @@ def chat(
             if command in (*systems, "all"):
                 asked = systems if command == "all" else [command]
                 continue
-            typed = dict(kept)
-            if not talk:
-                typed = {name: first if name == fields[0] else read(f"{name}> ") for name in fields}
+            one = {label: first} if fields and not talk else {}
+            typed = one | (kept if talk else {name: read(f"{name}> ") for name in fields[1:]})
         except EOFError:
             return
         _ask(live, context, asked, typed, talk and (talk, first), said, say)

@@ -4,6 +4,7 @@ servers.
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +13,11 @@ from unprompt import recipe as recipe_, report
 from unprompt.engines import models
 from unprompt.engines.tokens import end_ids
 from unprompt.messages import UserError
-from unprompt.recipe import Recipe
+from unprompt.recipe import Model, Recipe
+from unprompt.recipe.names import local_path
 from unprompt.records import student
 from unprompt.stages.weights import Weights
-from unprompt.store.files import replacing
+from unprompt.store.files import file_digest, replacing
 from unprompt.store.folder import RunDir
 from unprompt.tools.finished import named_round
 
@@ -67,7 +69,12 @@ def export(folder: Path, to: Path, round_: str | None, *, merge: bool = True) ->
             model.generation_config = settings
         for part in (model, settings, tokenizer):
             part.save_pretrained(partial)
-        (partial / "README.md").write_text(report.model_card(proven, name, merged=merge), "utf-8")
+        base = base_of(recipe.model)
+        if not merge:
+            _name_base(partial / "adapter_config.json", recipe.model, base["name"])
+        (partial / "unprompt.json").write_text(json.dumps({"base": base}, indent=1), "utf-8")
+        card = report.model_card(proven, name, merged=merge, digest=base.get("sha256", ""))
+        (partial / "README.md").write_text(card, "utf-8")
     what = "whole weights" if merge or not adapter else f"adapter of rank {adapter.rank}"
     lines = [f"{to}: {what} of '{name}', tokenizer, generation settings, model card"]
     if recipe.sampling.stop:
@@ -77,6 +84,29 @@ def export(folder: Path, to: Path, round_: str | None, *, merge: bool = True) ->
         )
     encoder_decoder = model.config.is_encoder_decoder
     return lines + commands(recipe, name, to, merged=merge, encoder_decoder=encoder_decoder)
+
+
+def base_of(model: Model) -> dict[str, str]:
+    """The model that a student began as, by names that mean the same on other machines: `name` (of
+    a file its own name, or its package's and its own), `revision` of a hub id, `sha256` of a GGUF
+    file.
+    """
+    if model.gguf is not None:
+        path = local_path(model.gguf, "model")
+        packaged = model.gguf.startswith("pkg:")
+        name = model.gguf if packaged else path.name
+        return {"name": name, "sha256": file_digest(path)}
+    named = {"name": model.name or model.rule or ""}
+    return named | ({"revision": model.revision} if model.revision else {})
+
+
+def _name_base(config: Path, model: Model, name: str) -> None:
+    """In an adapter's settings: not the folder in this user's cache, which nobody else has. A hub
+    id or a folder stays, so that peft finds it.
+    """
+    if model.name is None:
+        settings = json.loads(config.read_text("utf-8"))
+        config.write_text(json.dumps(settings | {"base_model_name_or_path": name}, indent=2))
 
 
 def generation(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, model: Any) -> GenerationConfig:
@@ -111,6 +141,15 @@ def commands(
         f"Python:        from {library}Model{kind} as Model; model ="
         f" Model.from_pretrained({str(to)!r})"
     ]
+    if not merged and recipe.model.name is None:
+        folder = models.folder_of(recipe.model, "model")
+        lines = [
+            f"Python:        from transformers import AutoModel{kind} as Model; from peft import"
+            f" PeftModel; model = PeftModel.from_pretrained(Model.from_pretrained({folder!r}),"
+            f" {str(to)!r})",
+            f"note: {folder} is the base as it is converted on this machine; elsewhere take it from"
+            f" {base_of(recipe.model)['name']} (unprompt.json)",
+        ]
     if encoder_decoder:
         return lines  # the servers below serve decoders
     path, adapter = shlex.quote(str(to)), recipe.plan[name].train.adapter
