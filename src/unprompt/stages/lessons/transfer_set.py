@@ -179,7 +179,7 @@ def kept(
     who: Who,
     ask: Asking,
     answers: list[tuple[Question, Answers]],
-) -> tuple[list[Prompt], Sequence[Completion], dict[str, int]]:
+) -> tuple[Sequence[Prompt], Sequence[Completion], dict[str, int]]:
     """A teacher answers a context's inputs. Of the answers that its filter keeps: the student's
     prompts, the completions; and what was filtered. Inputs of which nothing is kept are asked
     again with the context's hint.

@@ -103,7 +103,7 @@ def _pair(recipe: Recipe, teacher: Model, student: Reader, reader: Reader) -> vo
     )
 
 
-def measure(asked: list[Prompt], reader: Reader, where: str, longest_answer: int) -> Side:
+def measure(asked: Sequence[Prompt], reader: Reader, where: str, longest_answer: int) -> Side:
     """Prompts with their lengths in the reader's tokens.
 
     Raises:
@@ -113,15 +113,22 @@ def measure(asked: list[Prompt], reader: Reader, where: str, longest_answer: int
     if reader.server:
         for prompt in asked:
             refuse_content(reader.server, prompt.content, where)
-    ids = [[reader.encode(content, where) for content in prompt.renderings] for prompt in asked]
-    for prompt, renderings in zip(asked, ids, strict=True):
-        for tokens in renderings:
+    lengths: list[int] = []
+    bounds: list[list[list[int]]] = []  # of each rendering: what tells the prefix of those so far
+    for prompt in asked:
+        ids = [reader.encode(content, where) for content in prompt.renderings]
+        for tokens in ids:
             _refuse(prompt, tokens, reader, where, longest_answer)
-    prefix = tuple(
-        0 if reader.encoder_decoder else common_prefix(list(member))
-        for member in zip(*ids, strict=True)
-    )
-    return Side(asked, [sum(map(len, renderings)) for renderings in ids], prefix)
+        lengths.append(sum(map(len, ids)))
+        bounds = bounds or [[tokens] for tokens in ids]
+        bounds = [_bounds([*own, tokens]) for own, tokens in zip(bounds, ids, strict=True)]
+    prefix = tuple(0 if reader.encoder_decoder else common_prefix(own) for own in bounds)
+    return Side(asked, lengths, prefix)
+
+
+def _bounds(sequences: list[list[int]]) -> list[list[int]]:
+    """Those that tell what all begin with: first and last in the dictionary, and the shortest."""
+    return [min(sequences), max(sequences), min(sequences, key=len)]
 
 
 def _refuse(

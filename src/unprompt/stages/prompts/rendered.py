@@ -94,7 +94,7 @@ def rendered(recipe: Recipe, inputs: Inputs | None = None) -> Prompts:
 _SIDES = ("teacher", "student", "hint", "held_teacher", "held_student")
 
 
-def _texts(recipe: Recipe, inputs: Inputs) -> dict[tuple[str, str, str], list[Prompt]]:
+def _texts(recipe: Recipe, inputs: Inputs) -> dict[tuple[str, str, str], Sequence[Prompt]]:
     """(Context, template, `held_` or nothing) -> its prompts."""
     texts = {}
     for name, context in recipe.contexts.items():

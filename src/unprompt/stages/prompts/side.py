@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import overload
 
 from unprompt.records import Prompt, as_text
 
@@ -13,13 +14,32 @@ def sample_ids(id_: str, count: int) -> list[str]:
     return [id_, *(f"{id_}/{number}" for number in range(2, count + 1))]
 
 
-def several(asked: Sequence[Prompt], count: int) -> list[Prompt]:
+def several(asked: Sequence[Prompt], count: int) -> Sequence[Prompt]:
     """Each prompt `count` times, under the ids of the input's completions."""
-    return [
-        replace(prompt, example_id=id_)
-        for prompt in asked
-        for id_ in sample_ids(prompt.example_id, count)
-    ]
+    return Chosen(asked, range(len(asked)), count)
+
+
+class Chosen(Sequence[Prompt]):
+    """Some prompts of others, each `count` times, looked up when they are read: together they may
+    be longer than memory.
+    """
+
+    def __init__(self, prompts: Sequence[Prompt], places: Sequence[int], count: int = 1) -> None:
+        self._prompts, self._places, self._copies = prompts, places, count
+
+    def __len__(self) -> int:
+        return len(self._places) * self._copies
+
+    @overload
+    def __getitem__(self, place: int) -> Prompt: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Prompt]: ...
+    def __getitem__(self, place: int | slice) -> Prompt | list[Prompt]:
+        if isinstance(place, slice):
+            return [self[n] for n in range(*place.indices(len(self)))]
+        which, copy = divmod(range(len(self))[place], self._copies)
+        prompt = self._prompts[self._places[which]]
+        return replace(prompt, example_id=sample_ids(prompt.example_id, self._copies)[copy])
 
 
 def plain(prompt: Prompt) -> str:
@@ -34,7 +54,7 @@ class Side:
     renderings).
     """
 
-    prompts: list[Prompt]
+    prompts: Sequence[Prompt]
     lengths: list[int]
     prefix: tuple[int, ...]
 
@@ -51,7 +71,7 @@ class Side:
     def only(self, places: Sequence[int], count: int = 1) -> Side:
         """Some of the prompts, each `count` times (under the ids of an input's completions)."""
         lengths = [self.lengths[n] for n in places for _ in range(count)]
-        return Side(several([self.prompts[n] for n in places], count), lengths, self.prefix)
+        return Side(Chosen(self.prompts, places, count), lengths, self.prefix)
 
     def times(self, count: int) -> Side:
         """All prompts, each `count` times."""

@@ -18,10 +18,9 @@ from unprompt.messages import UserError
 from unprompt.recipe import Template
 from unprompt.records import Example, Prompt
 from unprompt.stages.templates import sandbox
+from unprompt.stages.templates.shared import PART, Shared
 
 _JINJA = sandbox.Sandbox()
-_PART = 256
-"""Inputs whose prompts may together take as much memory as a template may."""
 _NAMED = 8
 """Fields that a message names at most."""
 
@@ -239,7 +238,7 @@ def render_all(
     inputs: Sequence[Example],
     examples: Sequence[Sequence[dict[str, Any]] | None],
     where: str | None = None,
-) -> list[Prompt]:
+) -> Shared:
     """Every input through the context's `teacher` or `student` template (`side`).
 
     Args:
@@ -248,13 +247,15 @@ def render_all(
         where: Key of a template that is not the context's.
     """
     where = where or f"contexts.{name}.{side}"
-    members: list[list[Prompt]] = [[] for _ in examples]
-    for rendered, shown in zip(members, examples, strict=True):
-        for start in range(0, len(inputs), _PART):
+
+    def part(few: Sequence[Example]) -> list[Prompt]:
+        members: list[list[Prompt]] = []
+        for shown in examples:
             with sandbox.room():  # of one part: the prompts of a whole data set may be long
-                for example in inputs[start : start + _PART]:
-                    rendered.append(render(template, name, example, shown, where))
-    return [
-        replace(first, others=tuple(prompt.content for prompt in others))
-        for first, *others in zip(*members, strict=True)
-    ]
+                members.append([render(template, name, each, shown, where) for each in few])
+        return [
+            replace(first, others=tuple(prompt.content for prompt in others))
+            for first, *others in zip(*members, strict=True)
+        ]
+
+    return Shared(part(inputs[start : start + PART]) for start in range(0, len(inputs), PART))
