@@ -7,7 +7,7 @@ from typing import overload
 
 from unprompt.records import Prompt
 
-PART = 256
+PART = 64
 """Prompts that are kept together; rendered together, too, and may then take as much memory as a
 template may.
 """
