@@ -18,7 +18,13 @@ from unprompt.metrics.association import association
 from unprompt.metrics.choices import choice, sequence_logprob
 from unprompt.metrics.entropy import entropy
 from unprompt.metrics.margins import Margin, correlation, margin
-from unprompt.metrics.numeric import first_number, last_number, numeric_match, numeric_match_first
+from unprompt.metrics.numeric import (
+    Number,
+    first_number,
+    last_number,
+    numeric_match,
+    numeric_match_first,
+)
 from unprompt.metrics.rouge import rouge_l
 from unprompt.metrics.statistics import SHARE, by_group
 from unprompt.recipe import Labels, Sampling
@@ -80,6 +86,10 @@ def test_rouge_l_says_that_it_cannot_read_a_script() -> None:
 # -- numeric_match ---------------------------------------------------------------------------------
 
 
+def fraction(number: Number | None) -> Fraction | None:
+    return None if number is None else Fraction(number.over) / Fraction(number.under)
+
+
 @pytest.mark.parametrize(
     ("text", "number"),
     [
@@ -122,7 +132,7 @@ def test_rouge_l_says_that_it_cannot_read_a_script() -> None:
     ],
 )
 def test_the_last_number(text: str, number: Any) -> None:
-    assert last_number(text) == number
+    assert fraction(last_number(text)) == number
 
 
 @pytest.mark.parametrize(
@@ -142,7 +152,7 @@ def test_the_last_number(text: str, number: Any) -> None:
     ],
 )
 def test_the_first_number(text: str, number: Any) -> None:
-    assert first_number(text) == number
+    assert fraction(first_number(text)) == number
 
 
 @pytest.mark.parametrize(
@@ -168,7 +178,7 @@ def test_the_target_is_read_as_the_answer_is() -> None:
 
 
 def test_a_looping_model_writes_a_number_too_long_for_int() -> None:
-    assert last_number("9" * 6000) == 10**6000 - 1
+    assert fraction(last_number("9" * 6000)) == 10**6000 - 1
 
 
 def test_numbers_match_exactly() -> None:

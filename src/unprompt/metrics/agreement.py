@@ -5,6 +5,8 @@ The package `krippendorff` is under the GPL, so it can't be a dependency of ours
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
@@ -35,14 +37,16 @@ def krippendorff_alpha(
     values = sorted({value for unit in paired for value in unit})
     if len(values) < 2:
         return None
-    place, size = {value: n for n, value in enumerate(values)}, len(values)
-    coincidences = np.zeros((size, size))
-    for unit in paired:
-        counts = np.bincount([place[value] for value in unit], minlength=size).astype(float)
-        coincidences += (np.outer(counts, counts) - np.diag(counts)) / (len(unit) - 1)
-    totals = coincidences.sum(1)
+    # of n values, the squared differences of all pairs sum to 2 n times those from their mean: no
+    # pair is looked at, whatever the number of ratings and of different ones
+    totals = np.array([*map(Counter(itertools.chain(*paired)).get, values)], float)
     middles = np.cumsum(totals) - totals / 2 if level == "ordinal" else np.asarray(values, float)
-    differences = (middles[:, None] - middles[None, :]) ** 2
-    observed = (coincidences * differences).sum()
-    expected = (np.outer(totals, totals) * differences).sum() / (totals.sum() - 1)
+    at = dict(zip(values, middles.tolist(), strict=True))
+    observed = 0.0
+    for unit in paired:
+        places = [at[value] for value in unit]
+        mean = sum(places) / len(places)
+        observed += 2 * len(unit) / (len(unit) - 1) * sum((each - mean) ** 2 for each in places)
+    count, mean = totals.sum(), (totals * middles).sum() / totals.sum()
+    expected = 2 * count / (count - 1) * (totals * (middles - mean) ** 2).sum()
     return float(1 - observed / expected)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import decimal
 import re
 from collections.abc import Callable
 from decimal import Decimal
-from fractions import Fraction
+from typing import NamedTuple
 
 from unprompt.metrics.match import accepted
 from unprompt.metrics.metric import Metric
@@ -22,6 +23,28 @@ _NUMBER = re.compile(
     """,
     re.VERBOSE,
 )
+
+
+_EXACT = decimal.Context(
+    prec=decimal.MAX_PREC,
+    Emax=decimal.MAX_EMAX,
+    Emin=decimal.MIN_EMIN,
+    traps=[decimal.Inexact, decimal.InvalidOperation],
+)
+"""Products of numbers of any length, exact."""
+
+
+class Number(NamedTuple):
+    """`over / under`, exact. Never divided: a looping model writes numbers of many thousand digits,
+    and their product takes hardly longer than reading them, a quotient their square.
+    """
+
+    over: Decimal
+    under: Decimal
+
+    def equals(self, other: Number) -> bool:
+        """Whether the two are one number."""
+        return _EXACT.multiply(self.over, other.under) == _EXACT.multiply(other.over, self.under)
 
 
 def numeric_match(answer: str, example: Example) -> float:
@@ -57,35 +80,35 @@ NUMERIC_MATCH = Metric(numeric_match, refuses_gold=True)
 NUMERIC_MATCH_FIRST = Metric(numeric_match_first, refuses_gold=True)
 
 
-def _match(answer: str, example: Example, read: Callable[[str], Fraction | None]) -> float:
-    golds = [read(str(target)) for target in accepted(example)]
+def _match(answer: str, example: Example, read: Callable[[str], Number | None]) -> float:
+    found, golds = read(answer), [read(str(target)) for target in accepted(example)]
     if None in golds:
         target = accepted(example)[golds.index(None)]
         raise ValueError(f"the target {target!r} holds no number")
-    return float(read(answer) in golds)
+    return float(found is not None and any(gold and found.equals(gold) for gold in golds))
 
 
-def first_number(text: str) -> Fraction | None:
+def first_number(text: str) -> Number | None:
     """The first number of a text, exact; None if there is none, or if it is a fraction over 0."""
     return _value(next(_NUMBER.finditer(text), None))
 
 
-def last_number(text: str) -> Fraction | None:
+def last_number(text: str) -> Number | None:
     """The last number of a text, exact; None if there is none, or if it is a fraction over 0."""
     numbers = list(_NUMBER.finditer(text))
     return _value(numbers[-1] if numbers else None)
 
 
-def _value(number: re.Match[str] | None) -> Fraction | None:
+def _value(number: re.Match[str] | None) -> Number | None:
     if number is None:
         return None
-    over = _exact(number["over"] or "1")
-    if over == 0:
+    under = _decimal(number["over"] or "1")
+    if not under:
         return None
-    value = _exact(number["mixed"] or "0") + _exact(number["number"]) / over
-    return -value if number["sign"] in ("-", "\u2212") else value
+    mixed = _EXACT.multiply(_decimal(number["mixed"] or "0"), under)
+    over = _EXACT.add(mixed, _decimal(number["number"]))
+    return Number(over.copy_negate() if number["sign"] in ("-", "\u2212") else over, under)
 
 
-def _exact(digits: str) -> Fraction:
-    # by way of Decimal: int() refuses more than 4,300 digits, which a looping model writes
-    return Fraction(Decimal(digits.replace(",", "")))
+def _decimal(digits: str) -> Decimal:
+    return Decimal(digits.replace(",", ""))

@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+_HALF = "\ufffd"
+"""What a part of a character is decoded to."""
+_WINDOW = 16
+"""Tokens after which no character is waited for any more; one has four bytes at most."""
+
+
 @dataclass
 class Drops:
     """What did not become a lesson, and why; what did, but not whole."""
@@ -42,12 +48,42 @@ class Drops:
 
 def token_ends(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[int]:
     """Of each token, the characters of the decoded text up to its end, shape (len(ids),)."""
+    text = _decode(tokenizer, ids)
     alone = [_decode(tokenizer, [token]) for token in ids]
-    if "".join(alone) == _decode(tokenizer, ids):
-        return np.cumsum([len(text) for text in alone], dtype=int).tolist()
-    # tokens that decode differently alone (parts of a character, SentencePiece blanks): decode
-    # every beginning
-    return [len(_decode(tokenizer, ids[: n + 1]).rstrip("�")) for n in range(len(ids))]
+    if "".join(alone) == text:
+        return np.cumsum([len(each) for each in alone], dtype=int).tolist()
+    # tokens that decode differently alone (parts of a character, SentencePiece blanks): decode them
+    # behind those ahead of them, or, if that does not give the text, every beginning
+    ends = _ends_by_neighbours(tokenizer, ids, text)
+    return ends or [len(_decode(tokenizer, ids[: n + 1]).rstrip(_HALF)) for n in range(len(ids))]
+
+
+def _ends_by_neighbours(
+    tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], text: str
+) -> list[int] | None:
+    """As `token_ends`, each token decoded behind the few ahead of it; None if what that gives is
+    not the text.
+    """
+    ends: list[int] = []
+    first = behind = 0  # the window: tokens from `first` on; its text is known up to `behind`
+    done, known, last = 0, 0, 0  # letters of the text, and of the window, up to there; whole ones
+    for n in range(1, len(ids) + 1):
+        window = _decode(tokenizer, ids[first:n])
+        new = window[known:]
+        if not text.startswith(new.rstrip(_HALF), done):
+            return None
+        last = done + len(new.rstrip(_HALF)) if new.rstrip(_HALF) else last
+        ends.append(last)
+        whole = bool(new) and not new.endswith(_HALF)
+        if whole or n - behind >= _WINDOW:  # of what is no text, or empty, only some is kept
+            at = n if whole else n - _WINDOW // 2
+            settled = _decode(tokenizer, ids[first:at])
+            if not window.startswith(settled) or not text.startswith(settled[known:], done):
+                return None
+            done += len(settled) - known
+            first, behind = (behind, at) if whole else (at, at)
+            known = len(_decode(tokenizer, ids[first:behind]))
+    return ends if done + len(_decode(tokenizer, ids[first:])) - known == len(text) else None
 
 
 def _decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:

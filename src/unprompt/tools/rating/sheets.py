@@ -8,6 +8,7 @@ import csv
 import io
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,9 @@ def read(path: Path, key: Mapping[str, Any]) -> Ratings:
                 f"{rater} rated row '{id_}' twice", where=where, fix="leave one of the two"
             )
         ratings[id_, rater] = value
-    for rater in dict.fromkeys(rater for _, rater in ratings):
+    for rater, rated in Counter(rater for _, rater in ratings).items():
+        if rated == len(key["rows"]):
+            continue
         missing = [id_ for id_ in key["rows"] if (id_, rater) not in ratings]
         if missing:
             more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
