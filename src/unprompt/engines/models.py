@@ -124,9 +124,12 @@ def _converted(model: Model, where: str, *, weights: bool) -> Path:
         try:
             with quiet():
                 gguf.convert(path, target, weights=weights)
-        except (OSError, ValueError, KeyError) as error:
+        except UserError:
+            raise
+        except BaseException as error:
+            _raise_unless_broken(error)
             raise UserError(
-                f"the GGUF file can't be converted: {error}",
+                f"the GGUF file can't be converted: {first_line(error)[:200]}",
                 where=f"{where} ({path})",
                 fix="check the file and the disk",
             ) from None
@@ -162,7 +165,7 @@ def load_config(model: Model, where: str) -> PretrainedConfig:
 
     folder = folder_of(model, where)
     if Path(folder).is_dir():
-        unread.refuse(folder, where, _find(folder, ""))
+        unread.refuse(folder, where, unread.finder(folder, ""))
     return _from_pretrained(AutoConfig, model, where)
 
 
@@ -173,6 +176,12 @@ def load_tokenizer(model: Model, where: str) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     tokenizer = _from_pretrained(AutoTokenizer, model, where)
+    try:
+        tokenizer.decode(tokenizer("a", verbose=False).input_ids)
+    except BaseException as error:
+        _raise_unless_broken(error)
+        what = f"the tokenizer can't be used: {first_line(error)[:200]}"
+        raise UserError(what, where=where, fix="fetch its files again") from None
     if model.eos_token is not None:
         if model.eos_token not in tokenizer.get_vocab():
             raise UserError(
@@ -225,9 +234,12 @@ def ends_of(
     from transformers import GenerationConfig
 
     try:
-        return end_ids(tokenizer, _from_pretrained(GenerationConfig, model, where, code=False))
+        generation = _from_pretrained(GenerationConfig, model, where, code=False)
     except UserError:
+        if Path(folder_of(model, where), "generation_config.json").is_file():
+            raise
         return end_ids(tokenizer, config)
+    return end_ids(tokenizer, generation)
 
 
 def load_weights(model: Model, where: str) -> PreTrainedModel:
@@ -239,33 +251,12 @@ def load_weights(model: Model, where: str) -> PreTrainedModel:
     target = device(model)
     ready_weights(model, where)
     if model.name and not Path(model.name).is_dir():
-        unread.refuse(model.name, where, _find(model.name, model.revision or "main"))
+        unread.refuse(model.name, where, unread.finder(model.name, model.revision or "main"))
     loaded = _from_pretrained(kind, model, where, dtype=dtype(model), use_safetensors=True)
     if loaded.generation_config is not None:  # a student saved whole stops there in any library
         ends = end_ids(load_tokenizer(model, where), loaded.generation_config)
         loaded.generation_config.eos_token_id = sorted(ends)
     return loaded.to(target).eval()
-
-
-def _find(name: str, revision: str) -> unread.Find:
-    """Finds files in a model's folder, or on the hub."""
-    if Path(name).is_dir():
-        return lambda file: path if (path := Path(name, file)).is_file() else None
-    from transformers.utils.hub import cached_file
-
-    def find(file: str) -> Path | None:
-        with hub.reading("model", name, name, "a folder"):
-            path = cached_file(
-                name,
-                file,
-                revision=revision,
-                _raise_exceptions_for_missing_entries=False,
-                _raise_exceptions_for_gated_repo=False,
-                _raise_exceptions_for_connection_errors=False,
-            )
-        return None if path is None else Path(path)
-
-    return find
 
 
 def _from_pretrained(
@@ -284,13 +275,16 @@ def _from_pretrained(
     try:
         with quiet(), hub.reading("model", folder, f"{where} ({folder})", "a folder"):
             return kind.from_pretrained(folder, revision=model.revision or "main", **options)
+    except UserError:
+        raise
     except SafetensorError as error:
         raise UserError(
             f"the weights are broken: {error}",
             where=f"{where} ({folder})",
             fix="fetch them again; a file of a few lines is a Git LFS pointer",
         ) from None
-    except (OSError, ValueError, KeyError) as error:
+    except BaseException as error:
+        _raise_unless_broken(error)
         raise UserError(
             f"the model can't be loaded: {first_line(error)[:200]}",
             where=f"{where} ({folder})",
@@ -298,7 +292,16 @@ def _from_pretrained(
         ) from None
 
 
-def first_line(error: Exception) -> str:
+def _raise_unless_broken(error: BaseException) -> None:
+    """Raise what a file can't be blamed for. Readers of files that are not as they should be raise
+    errors of every kind, and those that are written in Rust one that is no `Exception`.
+    """
+    ours = isinstance(error, Exception) and not isinstance(error, MemoryError)
+    if not (ours or type(error).__name__ == "PanicException"):
+        raise error
+
+
+def first_line(error: BaseException) -> str:
     """What an error says first, or its kind."""
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 

@@ -7,8 +7,6 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import jinja2
-
 from unprompt.messages import UserError
 from unprompt.recipe import Server
 from unprompt.records import Messages, Prompt, as_text
@@ -48,7 +46,7 @@ def encode(
             add_generation_prompt=not goes_on,
             continue_final_message=goes_on,
         )
-    except (jinja2.TemplateError, ValueError) as error:
+    except Exception as error:  # whatever a model's template does to the roles
         raise UserError(
             f"the model's chat template refuses it: {error}",
             where=where,
@@ -94,6 +92,10 @@ def end_ids(tokenizer: PreTrainedTokenizerBase, generation: Any = None) -> set[i
     eos: Any = getattr(generation, "eos_token_id", None)
     more = eos if isinstance(eos, (list, tuple)) else [eos]
     ends = [tokenizer.eos_token_id, turn_end(tokenizer), *more]
+    for id_ in more:
+        if id_ is not None and not isinstance(id_, int):
+            what, fix = f"eos_token_id is {str(id_)[:60]!r}", "write a token's id, or a list of ids"
+            raise UserError(what, where="generation_config.json", fix=fix)
     return {int(id_) for id_ in ends if id_ is not None}
 
 

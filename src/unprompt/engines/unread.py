@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from unprompt.engines import hub
 from unprompt.messages import UserError
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -20,6 +21,27 @@ _KERNELS = re.compile("_?attn_implementation")
 
 Find = Callable[[str], Path | None]
 """The path of one of a model's files; None if it has no such file."""
+
+
+def finder(name: str, revision: str) -> Find:
+    """Finds files in a model's folder, or on the hub."""
+    if Path(name).is_dir():
+        return lambda file: path if (path := Path(name, file)).is_file() else None
+    from transformers.utils.hub import cached_file
+
+    def find(file: str) -> Path | None:
+        with hub.reading("model", name, name, "a folder"):
+            path = cached_file(
+                name,
+                file,
+                revision=revision,
+                _raise_exceptions_for_missing_entries=False,
+                _raise_exceptions_for_gated_repo=False,
+                _raise_exceptions_for_connection_errors=False,
+            )
+        return None if path is None else Path(path)
+
+    return find
 
 
 def refuse(name: str, where: str, find: Find) -> None:

@@ -4,6 +4,7 @@ line.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,13 +16,43 @@ from unprompt.recipe.recipe import Recipe
 from unprompt.recipe.section import nearest, number
 from unprompt.recipe.training import TRAINER_FIELDS
 
+_MOST_PIECES = 2_000_000
+"""Values in a file, each counted wherever it stands or is named (`*name`)."""
+_DEEPEST = 100
+"""Sections inside one another."""
+
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice in one section, where plain YAML keeps the last one."""
+    """Refuses a key that stands twice in one section, where plain YAML keeps the last one, and a
+    value that Python has not: a day that there is not, a number of too many digits.
+    """
+
+    def fetch_flow_collection_start(self, TokenClass: Any) -> None:
+        self._refuse_depth(self.flow_level)
+        super().fetch_flow_collection_start(TokenClass)
+
+    def add_indent(self, column: int) -> bool:
+        self._refuse_depth(len(self.indents))
+        return super().add_indent(column)
+
+    def _refuse_depth(self, depth: int) -> None:
+        if depth > _DEEPEST:  # before it takes the square of that to find out
+            raise yaml.scanner.ScannerError(
+                problem="nested too deeply", problem_mark=self.get_mark()
+            )
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)  # type: ignore[no-untyped-call]
+        except (yaml.YAMLError, RecursionError):
+            raise
+        except Exception as error:
+            what = f"the value can't be read ({error})"
+            raise _wrong(what, node) from None
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
-        for key, _ in node.value:
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             if isinstance(key, yaml.ScalarNode) and key.value != "<<":
                 if key.value in seen:
                     raise yaml.constructor.ConstructorError(
@@ -29,6 +60,57 @@ class _Loader(yaml.SafeLoader):
                     )
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+def _wrong(what: str, node: yaml.Node) -> yaml.YAMLError:
+    return yaml.constructor.ConstructorError(problem=what, problem_mark=node.start_mark)
+
+
+def _plain(text: str) -> Any:
+    """What a YAML text holds.
+
+    Raises:
+        yaml.YAMLError: It is none, or one that nobody writes by hand.
+    """
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _measured(node, {})
+        return loader.construct_document(node)
+    except RecursionError:
+        raise yaml.YAMLError("nested too deeply") from None
+    finally:
+        loader.dispose()
+
+
+def _measured(node: yaml.Node, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
+    """How many values a node stands for, and how deep they lie. What is named again and again
+    stands for as many as it would written out.
+    """
+    if id(node) in known:
+        size, depth = known[id(node)]
+        if not size:
+            raise _wrong("a section that holds itself", node)
+        return size, depth
+    if isinstance(node, yaml.ScalarNode):
+        if half := re.search("[\ud800-\udfff]", node.value):
+            code = half[0].encode("ascii", "backslashreplace").decode()
+            what = f"half a character ({code}): the text was cut inside an emoji"
+            raise _wrong(what, node)
+        return 1, 0
+    known[id(node)] = 0, 0
+    pairs = isinstance(node, yaml.MappingNode)
+    inner = [each for pair in node.value for each in pair] if pairs else node.value
+    sizes = [_measured(each, known) for each in inner]
+    size, depth = 1 + sum(size for size, _ in sizes), 1 + max((d for _, d in sizes), default=0)
+    if size > _MOST_PIECES:
+        raise _wrong(f"over {_MOST_PIECES:,} values, those that are named again counted", node)
+    if depth > _DEEPEST:
+        raise _wrong("nested too deeply", node)
+    known[id(node)] = size, depth
+    return size, depth
 
 
 def load(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
@@ -66,11 +148,14 @@ def read_yaml(path: Path, kind: str) -> Any:
     """
     where, fix = str(path), f"give the path of a YAML {kind}"
     try:
-        return yaml.load(path.read_text("utf-8-sig"), _Loader)
+        return _plain(path.read_text("utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"there is no such {kind}", where=where, fix=fix) from None
     except IsADirectoryError:
         raise UserError(f"this is a folder, not a {kind}", where=where, fix=fix) from None
+    except OSError as error:
+        what = f"can't be read: {error.strerror or error}"
+        raise UserError(what, where=where, fix=fix) from None
     except UnicodeDecodeError as error:
         what = f"not UTF-8 text ({error.reason})"
         raise UserError(what, where=where, fix="save it as UTF-8") from None
@@ -94,9 +179,9 @@ def _set(data: dict[str, Any], override: str) -> None:
         what = f"--set takes key=value, not '{override}'"
         raise UserError(what, fix="write it as --set train.epochs=3")
     try:
-        value = number(yaml.safe_load(text))
+        value = number(_plain(text))
     except yaml.YAMLError:
-        what = f"the value is not YAML: {text}"
+        what = f"the value is not YAML: {text[:60]}"
         raise UserError(what, where=f"--set {key}", fix="quote it") from None
     *parents, last = key.strip().split(".")
     for depth, part in enumerate(parents):

@@ -67,7 +67,13 @@ def from_base(path: str, info: ValidationInfo) -> str:
     if path.startswith("pkg:") or "://" in path:
         return path
     base = Path((info.context or {}).get("base", "."))
-    return str((base / Path(path).expanduser()).resolve())
+    try:
+        found = (base / Path(path).expanduser()).resolve()
+        found.exists()
+    except (OSError, RuntimeError) as error:  # over 255 letters; a user that there is not
+        why = getattr(error, "strerror", None) or error
+        raise ValueError(f"this can't be a path ({why}) -> shorten or mend it") from None
+    return str(found)
 
 
 PathText = Annotated[str, AfterValidator(from_base)]

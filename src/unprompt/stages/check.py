@@ -209,6 +209,12 @@ def _skeleton(model: Model, where: str) -> Any:
                 where=where,
                 fix="name a language model",
             ) from None
+        except Exception as error:  # numbers that fit no model, each in its own way
+            raise UserError(
+                f"no model can be made of its config.json: {models.first_line(error)[:200]}",
+                where=where,
+                fix="fetch the file again",
+            ) from None
 
 
 def _count(skeleton: Any) -> int:

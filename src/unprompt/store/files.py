@@ -42,7 +42,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return None
-    except ValueError:
+    except (ValueError, RecursionError):
         say(f"BROKEN FILE: {path} can't be read; it is made again")
         return None
 

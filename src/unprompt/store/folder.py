@@ -155,7 +155,8 @@ class RunDir:
         """
         if not self.finished("train", made_from):
             return False
-        for name, digest in self.state().get("student", {}).items():
+        digests = self.state().get("student")
+        for name, digest in digests.items() if isinstance(digests, dict) else ():
             if digest_if_there(self.folder / name) != digest:
                 say(
                     f"BROKEN FILE: {self.folder / name} is not as it was written; the student is"
@@ -178,10 +179,11 @@ class RunDir:
     def first_day(self) -> date:
         """The day on which this was first asked in this folder."""
         state = self.state()
-        if "first_day" not in state:
-            state["first_day"] = str(datetime.now().astimezone().date())
-            self.write_text("state.json", json.dumps(state, indent=1))
-        return date.fromisoformat(state["first_day"])
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            return date.fromisoformat(state["first_day"])
+        today = datetime.now().astimezone().date()
+        self.write_text("state.json", json.dumps({**state, "first_day": str(today)}, indent=1))
+        return today
 
     def report(self) -> Any:
         """The finished report.
@@ -190,9 +192,12 @@ class RunDir:
             UserError: This is no run, or it has not got that far.
         """
         try:
-            return json.loads((self.folder / "report.json").read_text("utf-8"))
+            report = json.loads((self.folder / "report.json").read_text("utf-8"))
+            if isinstance(report, dict):
+                return report
+            raise ValueError
         except FileNotFoundError:
             what, fix = "there is no finished run here", "run `unprompt run RECIPE` first"
-        except ValueError:
+        except (ValueError, RecursionError):
             what, fix = "report.json can't be read", "delete it and run the recipe again"
         raise UserError(what, where=str(self.folder), fix=fix)

@@ -281,7 +281,7 @@ def _value(name: str, text: str, like: object) -> object:
         return text
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UserError(
             f"'{name}' is no JSON",
             where="input",

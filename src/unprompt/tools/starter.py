@@ -131,7 +131,7 @@ def _read(prompt: Path) -> str:
         raise UserError(
             "there is no such prompt file", where=str(prompt), fix="give the path of a text file"
         ) from None
-    except (UnicodeDecodeError, IsADirectoryError):
+    except (UnicodeDecodeError, OSError):
         raise UserError(
             "not a UTF-8 text file", where=str(prompt), fix="save the prompt as UTF-8 text"
         ) from None

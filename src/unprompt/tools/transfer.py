@@ -149,8 +149,8 @@ def validate(text: str, where: str) -> list[Messages]:
 def _chat(line: str, where: str) -> Messages:
     try:
         row = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
-        said = getattr(error, "msg", "nested too deeply")
+    except (ValueError, RecursionError) as error:
+        said = getattr(error, "msg", "nested too deeply, or a number of too many digits")
         raise UserError(
             f"not JSON: {said}", where=where, fix='write one {"messages": [...]} a line'
         ) from None

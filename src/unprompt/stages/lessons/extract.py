@@ -81,13 +81,13 @@ def _regex(pattern: str, text: str) -> Span | str:
 
 
 def _json(key: str, text: str) -> Span | str:
-    decoder = json.JSONDecoder()
+    decoder = json.JSONDecoder(parse_int=float)  # int() refuses more than 4,300 digits
     start = text.find("{")
     if start < 0:
         return "no JSON object"
     try:
         decoder.raw_decode(text, start)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return "broken JSON"
     # walk over the object's own keys; of one that stands twice the last counts, as to any parser
     spans: dict[str, Span] = {}

@@ -51,6 +51,9 @@ def given(path: Path) -> dict[str, dict[str, int]]:
     query = "SELECT rater, id, rating FROM ratings ORDER BY at, rater, id"
     with _opened(path) as connection:
         for rater, id_, rating in connection.execute(query):
+            if not (isinstance(rater, str) and isinstance(id_, str) and isinstance(rating, int)):
+                what, fix = "a rating that is no number", "put back the file that the page wrote"
+                raise UserError(what, where=str(path), fix=fix)
             ratings.setdefault(rater, {})[id_] = rating
     return ratings
 

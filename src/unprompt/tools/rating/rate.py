@@ -35,6 +35,8 @@ SHEET = "rating_sheet.csv"
 RATINGS = "ratings.json"
 BALLOTS = "ratings.sqlite"
 SIGNIFICANT = 0.05
+_ROW = {"context", "example_id", "system", "group", "input", "response"}
+_PUT_BACK = "put back what stood there; ratings that were given belong to it"
 NO_ANSWERS = "there are no written answers to rate"
 
 
@@ -121,7 +123,28 @@ def blinded(
 def _old(files: RunDir) -> dict[str, Any] | None:
     """The key that is there."""
     path = files.folder / KEY
-    return json.loads(path.read_text("utf-8")) if path.is_file() else None
+    if not path.is_file():
+        return None
+    key = _json(path)
+    rows = key.get("rows")
+    if not (
+        isinstance(rows, dict)
+        and all(isinstance(row, dict) and row.keys() >= _ROW for row in rows.values())
+        and all(isinstance(row[name], str) for row in rows.values() for name in _ROW - {"group"})
+        and all(isinstance(key.get(end), int) for end in ("low", "high"))
+    ):
+        raise UserError("not a key of ratings", where=str(path), fix=_PUT_BACK)
+    return key
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise UserError("the file can't be read", where=str(path), fix=_PUT_BACK)
+    return found
 
 
 def _write(files: RunDir, name: str, content: Mapping[str, Any]) -> None:
@@ -159,7 +182,7 @@ def _key(
     for few in chosen.choices(files, asked, grades, examples):
         answers = [[g.context, g.example_id, g.row, g.shown] for g in few]
         made[fingerprint(answers, low, high)] = few
-    if old and old["made_from"] in made:
+    if old and old.get("made_from") in made:
         return old
     made_from, grades = next(iter(made.items()))
     if old:
@@ -222,8 +245,7 @@ def ratings(folder: Path, paths: Sequence[Path]) -> dict[str, Any]:
         every |= given
     before, raters = folder / RATINGS, {rater for _, rater in every}
     if before.is_file():
-        known = json.loads(before.read_text("utf-8"))["raters"]
-        lost = [name for name in known if name not in raters]
+        lost = [name for name in _json(before).get("raters") or () if name not in raters]
         if lost:
             raise UserError(
                 f"the ratings of {', '.join(lost)} were read before, and are in none of these"
