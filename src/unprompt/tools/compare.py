@@ -21,9 +21,10 @@ def compare(folders: Sequence[Path], out: Path) -> Path:
     reports: dict[str, Any] = {}
     for folder in folders:
         numbers = RunDir(folder).report()
-        if numbers.get("schema") != report.SCHEMA:
+        schema = numbers.get("schema")
+        if schema != report.SCHEMA:
             raise UserError(
-                f"report.json has schema {numbers.get('schema')}, this version writes {report.SCHEMA}",
+                f"report.json has schema {schema}, this version writes {report.SCHEMA}",
                 where=str(folder),
                 fix="run its recipe again: only the report is made anew",
             )
