@@ -212,7 +212,7 @@ def _read_model(folder: Path) -> None:
 
     def tokenizer() -> Any:
         read = models.load_tokenizer(model, "model")
-        encode(read, [{"role": "user", "content": "hello"}])
+        encode(read, ({"role": "user", "content": "hello"},))
         open_thought(read)
         writes_date(read)
         return models.ends_of(model, read, models.load_config(model, "model"), "model")

@@ -37,9 +37,7 @@ class _Loader(yaml.SafeLoader):
 
     def _refuse_depth(self, depth: int) -> None:
         if depth > _DEEPEST:  # before it takes the square of that to find out
-            raise yaml.scanner.ScannerError(
-                problem="nested too deeply", problem_mark=self.get_mark()
-            )
+            raise yaml.MarkedYAMLError(problem="nested too deeply", problem_mark=self.get_mark())
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
