@@ -158,7 +158,7 @@ def test_a_part_that_is_asked_again_goes_on_with_its_journal(tmp_path: Path) -> 
     keys = question(KEYS).keys()
     before = Journal(tmp_path, part_name(keys))
     before.add([(keys[1], answer("b"))])
-    missing = [collect.Missing(key, n, prompt(KEYS[n]), 1, None) for n, key in enumerate(keys)]
+    missing = [collect.Missing(key, prompt(KEYS[n]), 1, None) for n, key in enumerate(keys)]
     asking = collect.Asking(tmp_path, Sampling(), None, 0, 2, (0,))
     part = asking.ask(engine, missing)
     assert engine.asked == ["a", "c", "d"]

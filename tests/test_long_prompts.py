@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from unprompt.messages import UserError
-from unprompt.recipe import Template
-from unprompt.records import Example, Prompt
-from unprompt.stages.prompts import measure, several
+from unprompt.recipe import Sampling, Template
+from unprompt.records import TEACHER, Completion, Example, Prompt
+from unprompt.stages.collect import fill, here
+from unprompt.stages.prompts import Side, measure, several
+from unprompt.stages.questions import Question
 from unprompt.stages.templates.render import render, render_all
 
 RULES = "Answer politely and never promise a refund. " * 2300  # 100 KB
@@ -94,6 +97,28 @@ def test_prompts_are_what_the_template_gives_for_each_input(shape: str, count: i
     assert found[1:150:7] == plain[1:150:7]
     with pytest.raises(IndexError):
         found[count]
+
+
+class Engine:
+    """Answers a part at once."""
+
+    def generate(self, prompts: Sequence[Prompt], *_: Any, **__: Any) -> list[Completion]:
+        return [Completion(p.example_id, "c", "yes", (1,), "end", 1) for p in prompts]
+
+
+@pytest.mark.parametrize("kind", ["rules ahead", "a chat"])
+def test_a_part_at_a_time_is_asked(kind: str, tmp_path: Path) -> None:
+    source, shown = LONG[kind]
+    found = render_all("c", Template.model_validate(source), "teacher", ROWS, shown)
+    question = Question(TEACHER, Side(found, [9] * len(found), (0,)), Sampling())
+    engine: Any = Engine()
+    fill(here(lambda: engine), tmp_path, question)  # imports what it needs
+    tracemalloc.start()
+    answers = fill(here(lambda: engine), tmp_path / "again", question)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert answers.asked == len(ROWS)
+    assert peak < 60e6  # all of them are 150 MB
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -92,7 +92,7 @@ class Workers:
         """
 
         def ask(
-            asking: Asking, parts: list[list[Missing]], progress: Callable[[int], object]
+            asking: Asking, parts: Iterator[list[Missing]], progress: Callable[[int], object]
         ) -> Iterator[Part]:
             import ray
             import ray.data
@@ -101,14 +101,12 @@ class Workers:
             context = ray.data.DataContext.get_current()
             context.enable_progress_bars, context.print_on_execution_start = False, False
             logging.getLogger("ray.data").setLevel(logging.ERROR)
-            rows = ray.data.from_items(
-                [{"part": zlib.compress(pickle.dumps(part), 1)} for part in parts],
-                override_num_blocks=len(parts),
-            ).map_batches(
+            packed = [{"part": zlib.compress(pickle.dumps(part), 1)} for part in parts]
+            rows = ray.data.from_items(packed, override_num_blocks=len(packed)).map_batches(
                 _Worker,
                 batch_size=None,
                 compute=ray.data.ActorPoolStrategy(
-                    size=min(size, len(parts)), max_tasks_in_flight_per_actor=1
+                    size=min(size, len(packed)), max_tasks_in_flight_per_actor=1
                 ),
                 fn_constructor_args=(engine, asking, ray.remote(num_cpus=0)(_Begun).remote()),
                 num_cpus=None if gpu else each,

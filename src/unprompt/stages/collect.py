@@ -46,13 +46,11 @@ class Missing(NamedTuple):
 
     Attributes:
         key: Its fingerprint.
-        place: Among all prompts of the job.
         length: In tokens.
         given: A continuation (text, token ids) to score with hard labels, instead of writing one.
     """
 
     key: str
-    place: int
     prompt: Prompt
     length: int
     given: tuple[str, Sequence[int]] | None
@@ -86,16 +84,18 @@ class Asking:
     batch_size: int | None
     prefix_tokens: Sequence[int]
 
-    def parts(self, missing: Sequence[Missing], total: int) -> list[list[Missing]]:
-        """What each part answers, of a job of `total` prompts: those of like length together, as
-        far as they stand near each other.
+    def parts(self, missing: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
+        """Which prompts each part answers: those of like length together, as far as they stand
+        near each other.
+
+        Args:
+            missing: Places of prompts that have no answer, in order.
+            lengths: Of all prompts of the job, in tokens.
         """
-        size = self.size(total)
+        size = self.size(len(lengths))
         found = []
-        for _, near in itertools.groupby(
-            missing, lambda each: each.place // (size * PARTS_A_WINDOW)
-        ):
-            ordered = sorted(near, key=lambda each: -each.length)
+        for _, near in itertools.groupby(missing, lambda place: place // (size * PARTS_A_WINDOW)):
+            ordered = sorted(near, key=lambda place: -lengths[place])
             found += [ordered[start : start + size] for start in range(0, len(ordered), size)]
         return found
 
@@ -174,8 +174,10 @@ def _scored(asked: Missing, label: SoftLabels) -> Completion:
     )
 
 
-Ask = Callable[[Asking, list[list[Missing]], Callable[[int], object]], Iterator[Part]]
-"""Asks what all parts answer, in any order, and tells of each part that is written."""
+Ask = Callable[[Asking, Iterator[list[Missing]], Callable[[int], object]], Iterator[Part]]
+"""Asks what all parts answer, in any order, and tells of each part that is written. A part's
+prompts are put together when it is asked for: all of them may be more than memory holds.
+"""
 
 
 def here(engine: Callable[[], Engine]) -> Ask:
@@ -184,7 +186,7 @@ def here(engine: Callable[[], Engine]) -> Ask:
     """
 
     def ask(
-        asking: Asking, parts: list[list[Missing]], progress: Callable[[int], object]
+        asking: Asking, parts: Iterator[list[Missing]], progress: Callable[[int], object]
     ) -> Iterator[Part]:
         for part in parts:
             yield asking.ask(engine(), part, progress)
@@ -217,15 +219,15 @@ def fill(
     fold(store)
     parts, keys = Parts(store), question.keys()
     prompts, lengths, given = question.side.prompts, question.side.lengths, question.given
-    missing = [
-        Missing(key, n, prompts[n], lengths[n], given[n] if given else None)
-        for n, key in enumerate(keys)
-        if key not in parts.places
-    ]
+    missing = [n for n, key in enumerate(keys) if key not in parts.places]
+    asked = (
+        [Missing(keys[n], prompts[n], lengths[n], given[n] if given else None) for n in part]
+        for part in asking.parts(missing, lengths)
+    )
     progress(len(prompts) - len(missing))
     times, noted = _times(store), -math.inf
     try:
-        for part in ask(asking, asking.parts(missing, len(prompts)), progress) if missing else ():
+        for part in ask(asking, asked, progress) if missing else ():
             parts.add(store / part.name, part.keys)
             times[part.name] = len(part.keys), part.seconds
             if time.perf_counter() > noted + _NOTED_EVERY:
