@@ -179,7 +179,8 @@ def test_an_unknown_time_is_said_and_not_guessed(
     priced: Callable[..., Recipe], tmp_path: Path
 ) -> None:
     unprompt.run(priced(), tmp_path / "run")
-    (tmp_path / "run" / "train_seconds.json").unlink()
+    for folder in (tmp_path / "run", tmp_path / "run" / "copies"):
+        (folder / "train_seconds.json").unlink()
     run = unprompt.run(priced({"dollars_per_hour": 2}), tmp_path / "run")
     assert run.report["cost"]["once"]["after"]["total"]["plain"] is None
     assert run.report["cost"]["contexts"]["colours"]["after"]["break_even_calls"]["plain"] is None

@@ -322,8 +322,8 @@ def test_a_regex_that_would_run_for_ever_is_stopped() -> None:
     assert found in ("regex took over 1 s", "no match")
 
 
-def _part(path: Path) -> list[tuple[Any, ...]]:
-    write_completions(
+def _part(path: Path) -> Path:
+    return path.parent / write_completions(
         path,
         [
             (
@@ -341,7 +341,6 @@ def _part(path: Path) -> list[tuple[Any, ...]]:
             for n in range(20)
         ],
     )
-    return _plain(path.parent)
 
 
 def _plain(store: Path) -> list[tuple[Any, ...]]:
@@ -374,8 +373,8 @@ def damage(path: Path, data: st.DataObject) -> None:
 @fuzz
 @given(st.data())
 def test_part_files_that_were_cut_or_flipped(tmp_path: Path, data: st.DataObject) -> None:
-    path = tmp_path / "part-00000.parquet"
-    whole = _part(path)
+    path = _part(tmp_path / "part-00000.parquet")
+    whole = _plain(tmp_path)
     damage(path, data)
     found = only_user_errors(lambda: _plain(tmp_path))
     assert found is None or found == whole, "changed records were read as if they were whole"
@@ -438,7 +437,9 @@ def test_the_state_of_a_run(tmp_path: Path, state: Any, cut: bool, length: int) 
             run.finished("train", "abc"),
             run.trained("abc"),
             run.finished("report", "def"),
-            run.finish("report", "x"),
+            run.notes.mended(),
+            [*run.notes.damaged()],
+            run.finish("x", []),
         ]
     )
     only_user_errors(run.report)

@@ -162,7 +162,7 @@ def test_a_part_that_is_asked_again_goes_on_with_its_journal(tmp_path: Path) -> 
     asking = collect.Asking(tmp_path, Sampling(), None, 0, 2, (0,))
     part = asking.ask(engine, missing)
     assert engine.asked == ["a", "c", "d"]
-    assert part.name == part_name(keys)
+    assert part.name.startswith(part_name(keys).removesuffix(".parquet"))
     assert not list(tmp_path.glob("open-*"))
 
 
@@ -319,6 +319,7 @@ def test_parts_of_an_undisturbed_run_are_cut_as_ever(tmp_path: Path) -> None:
     engine: Any = Told(KEYS)
     collect.fill(collect.here(lambda: engine), tmp_path, question(KEYS), batch_size=1)
     keys = question(KEYS).keys()
-    expected = {part_name(keys[:2]), part_name(keys[2:])}
-    assert {path.name for path in Parts(tmp_path).paths} == expected
+    names = sorted(part_name(each).removesuffix(".parquet") for each in (keys[:2], keys[2:]))
+    expected = {path.name for path in Parts(tmp_path).paths}
+    assert sorted(name.rpartition("-")[0] for name in expected) == names
     assert {path.name for path in tmp_path.iterdir()} == expected | {"seconds.json"}

@@ -33,8 +33,6 @@ from unprompt import cli, messages
 from unprompt.engines.hf.engine import HFEngine
 from unprompt.metrics import entities
 from unprompt.stages.train.loop import LessonTrainer
-from unprompt.store import tables
-from unprompt.store.tables import _writer
 
 FAQ = Path(__file__).parents[1] / "docs" / "FAQ.md"
 
@@ -192,16 +190,16 @@ def never_matching(b: Bench) -> str:
 
 def disk_full(b: Bench) -> str:
     """The disk fills up in the second part: the first is kept."""
-    writer = _writer
+    write = Path.write_bytes
 
-    def full(path: Any, table: Any) -> Any:
+    def full(path: Path, data: bytes) -> int:
         if path.name.startswith(".part-") and b.parts():
-            path.write_bytes(b"PAR1")
+            write(path, b"PAR1")
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return writer(path, table)
+        return write(path, data)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tables, "_writer", full)
+        patch.setattr(Path, "write_bytes", full)
         line = b.fails("run", b.recipe(), "--out", "out")
     assert len(b.asked) == 8
     assert len(b.parts()) == 1

@@ -37,7 +37,7 @@ def folder(finished: Path, tmp_path: Path) -> Path:
     shutil.copytree(finished, tmp_path / "runs" / "one")
     stopped = tmp_path / "runs" / "two"
     shutil.copytree(finished, stopped)
-    for name in ("report.json", "state.json"):
+    for name in ("report.json", "state.json", "copies/state.json"):
         (stopped / name).unlink()
     (tmp_path / "runs" / "notes").mkdir()
     (tmp_path / "runs" / "notes" / "recipe.yaml").write_text("mine")

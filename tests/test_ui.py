@@ -21,6 +21,7 @@ from conftest import tiny_recipe
 from pages import SLOW, opened, serving, value, wait_for
 from unprompt.messages import UserError
 from unprompt.recipe import parse
+from unprompt.store.folder import RunDir
 from unprompt.store.tables import read_grades, write_grades
 from unprompt.tools import ui
 from unprompt.tools.live import Live, Reply
@@ -61,6 +62,7 @@ def address(run: Path) -> Iterator[str]:
     """The pages of the run, one answer of which is hostile, served to this machine."""
     (run / "grades.parquet").replace(run / "clean.parquet")
     (run / "hostile.parquet").replace(run / "grades.parquet")
+    RunDir(run).notes.add("grades.parquet")
     with serving(run, ["teacher", "after"]) as url:
         yield url
 

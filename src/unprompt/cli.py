@@ -349,6 +349,19 @@ def cache(clear: Annotated[bool, Option("--clear", help=_CLEAR)] = False) -> Non
         screen.table(*cache_.listed())
 
 
+@app.command()
+def verify(folder: RunFolder) -> None:
+    """Read every file of a run, and name those that are not what was written; exit code 1, if there
+    are any.
+    """
+    from unprompt.tools import verify as verify_
+
+    lines, whole = verify_.verify(folder)
+    _print(lines)
+    if not whole:
+        raise typer.Exit(1)
+
+
 def _load(path: Path, overrides: list[str] | None) -> Recipe:
     from unprompt import recipe
 

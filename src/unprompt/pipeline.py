@@ -17,7 +17,7 @@ from unprompt.records import BASE, TEACHER, Grade, Lesson, student
 from unprompt.stages import processes, sources
 from unprompt.stages.questions import of_an_older_version
 from unprompt.stages.weights import Weights
-from unprompt.store.files import FORMAT, fingerprint, read_json
+from unprompt.store.files import FORMAT, fingerprint
 from unprompt.store.folder import RunDir
 from unprompt.store.tables import read_grades, read_lessons, read_rows
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from unprompt.stages.check import Checked
     from unprompt.stages.cluster import Workers
     from unprompt.store.answers import Answers
+    from unprompt.store.places import Place
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Run:
     @property
     def grades(self) -> list[Grade]:
         """Every system's answer to every held-out example."""
-        path = self.folder / "grades.parquet"
+        path = RunDir(self.folder).proven("grades.parquet")
         return read_grades(path) if path.is_file() else []
 
     @property
@@ -55,7 +56,7 @@ class Run:
         """The held-out examples with every system's answer; `.to_pandas()` gives a table."""
         from unprompt.report import Examples, HeldOut
 
-        rows = read_rows(self.folder / "examples.parquet")
+        rows = read_rows(RunDir(self.folder).proven("examples.parquet"))
         return Examples([HeldOut.from_row(row) for row in rows], self.grades)
 
     @staticmethod
@@ -77,7 +78,7 @@ class Run:
 
     def lessons(self, round_: str = "after") -> list[Lesson]:
         """The transfer set of a round."""
-        return read_lessons(RunDir(self.folder).round(round_).folder / "lessons.parquet")
+        return read_lessons(RunDir(self.folder).round(round_).proven("lessons.parquet"))
 
 
 @stoppable()
@@ -105,18 +106,21 @@ def run(recipe: Recipe, folder: str | Path | None = None) -> Run:
         everything = fingerprint(
             FORMAT, recipe.model_dump(mode="json"), sources.digests(recipe), str(files.folder)
         )
-        students = [files.round(name).student for name in recipe.plan]
-        done = files.finished("report", everything) and all(each.exists() for each in students)
-        done = done and read_json(files.folder / "report.json") is not None
+        folders = {files.round(name).folder: files.round(name) for name in recipe.plan}
+        folders[files.folder] = files
+        broken = [name for each in folders.values() for name in each.notes.mended()]
+        done = files.finished("report", everything) and not broken
+        done = done and all("train" in files.round(name).notes.read() for name in recipe.plan)
         if not done:
-            _distil(recipe, files)
-            files.finish("report", everything)
+            files.finish(everything, _distil(recipe, files))
         _refuse_drift(recipe, files.report())
         return Run(files.folder, files.report(), unchanged=done)
 
 
-def _distil(recipe: Recipe, files: RunDir) -> None:
-    """All stages of a run, one behind the other; what is there of one is not done again."""
+def _distil(recipe: Recipe, files: RunDir) -> Iterable[Place]:
+    """All stages of a run, one behind the other; what is there of one is not done again. Gives
+    where the answers are.
+    """
     from unprompt.report.write import write
     from unprompt.stages.evaluate import closeness, measured
     from unprompt.stages.evaluate.bars import Bars
@@ -151,7 +155,7 @@ def _distil(recipe: Recipe, files: RunDir) -> None:
         decided = training.made_from(weights, round_, transfer.epochs)
         watch = closeness.watch(weights, prompts, answers, round_, decided)
         training.trained(weights, round_, transfer, watch, decided)  # equation 1
-        watched = closeness.watched(weights, decided)
+        watched = closeness.watched(decided)
         trained[round_] = training.facts(weights, round_, transfer, watched)
         ask(plan.measured(student(round_)))
     told = recipe, files, checked, draws, transfers, trained, answers
@@ -169,6 +173,7 @@ def _distil(recipe: Recipe, files: RunDir) -> None:
         finally:  # however that ended
             write(*told, replace(results, instructions=bars.figures()), weights.asked())
     weights.forget_engines()
+    return weights.stores
 
 
 def _begun(
@@ -177,11 +182,12 @@ def _begun(
     """The check ahead of a run, told to the terminal; and D, where a model writes it."""
     from unprompt.stages import check, drawn
 
-    files.write_text("recipe.yaml", recipe.to_yaml())
     checked = check.check(recipe)
+    files.notes.write(report=None, pages=None)  # they are not of what is to come
+    files.keep("recipe.yaml", recipe.to_yaml())
     if any(map(writes_date, checked.prompts.readers.tokenizers)):
         recipe = recipe.dated(files.first_day())
-        files.write_text("recipe.yaml", recipe.to_yaml())
+        files.keep("recipe.yaml", recipe.to_yaml())
         checked = check.check(recipe)
     say(*checked.lines, *of_an_older_version(files.stores(recipe.store)))
     weights = Weights(recipe, files, checked.prompts.readers.student.tokenizer)

@@ -37,6 +37,7 @@ from unprompt.report import page, sections  # noqa: F401
 from unprompt.stages import collect
 from unprompt.stages.questions import key_of
 from unprompt.stages.train import kl, watch  # noqa: F401
+from unprompt.store import files
 
 
 def note_what_is_asked(path: Path) -> None:
@@ -78,6 +79,20 @@ def jump(clock: Any, a_second: int, seed: int) -> Any:
     return now
 
 
+def fill_the_disk(full: Path) -> None:
+    """No space is left for this file (the kernel's own /dev/full)."""
+    make = files.aside
+
+    def aside(path: Path) -> Path:
+        partial = make(path)
+        if path == full:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.symlink_to("/dev/full")
+        return partial
+
+    files.aside = aside
+
+
 def obey_permissions() -> None:
     """Root without the power to write where it may not (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH,
     CAP_FOWNER).
@@ -107,6 +122,8 @@ def run(told: dict[str, Any]) -> None:
     if told.get("largest_file"):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (told["largest_file"], told["largest_file"]))
+    if told.get("full"):
+        fill_the_disk(Path(told["full"]))
     if told.get("permissions"):
         obey_permissions()
     steps = moments.watch(moments.Moment(**told["moment"]) if "moment" in told else None)

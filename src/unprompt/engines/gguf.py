@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,14 +16,17 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from unprompt.engines.cache import DIGESTS
 from unprompt.engines.tokens import adds_start
+from unprompt.store.digests import broken_seals, write_seals
+from unprompt.store.files import aside
 
 VERSION = 2
 """Of the conversion: what an older one made is made anew."""
 
 
 def last(weights: bool) -> str:
-    """The file that is written last: a conversion that was killed lacks it, and starts again."""
+    """A file without which a conversion has not got so far."""
     return "weights.done" if weights else "config.json"
 
 
@@ -35,7 +37,7 @@ def convert(file: Path, target: Path, *, weights: bool) -> None:
     Raises:
         OSError, ValueError, KeyError: The file can't be read, or the folder not be written.
     """
-    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    partial = aside(target)
     try:
         partial.mkdir(parents=True, exist_ok=True)
         # the converter has bars of its own
@@ -60,8 +62,16 @@ def convert(file: Path, target: Path, *, weights: bool) -> None:
                 config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
                 config.save_pretrained(partial)
         target.mkdir(exist_ok=True)
-        for each in sorted(partial.iterdir(), key=lambda each: each.name == last(weights)):
-            each.replace(target / each.name)
+        names = sorted(each.name for each in partial.iterdir())
+        if not weights and "config.json" not in (broken_seals(target / DIGESTS) or ["config.json"]):
+            names.remove("config.json")  # that of the weights says more
+        for name in names:
+            (partial / name).replace(target / name)
+        # without its mark the conversion of the weights is made again
+        again = [last(True)] if not weights and "config.json" in names else []
+        for name in again:
+            (target / name).unlink(missing_ok=True)
+        write_seals(target / DIGESTS, names, again)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

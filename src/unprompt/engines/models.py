@@ -12,13 +12,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unprompt.engines import contents, hub, unread
-from unprompt.engines.cache import cache_dir
+from unprompt.engines import cache, contents, hub, unread
 from unprompt.engines.tokens import end_ids, writes_date
 from unprompt.messages import UserError, say
 from unprompt.recipe import Model
-from unprompt.recipe.names import function, local_path
-from unprompt.store.files import module_digest, replacing
+from unprompt.recipe.names import local_path
+from unprompt.store.files import module_digest
 
 if TYPE_CHECKING:
     import torch
@@ -69,7 +68,7 @@ def folder_of(model: Model, where: str) -> str:
     are converted into the cache first, and a rule called, once.
     """
     if model.rule is not None:
-        return str(_made(model, where))
+        return str(cache.made(model, identity(model, where), where))
     if model.gguf is not None:
         return str(_converted(model, where, weights=False))
     assert model.name is not None
@@ -89,56 +88,17 @@ def ready_weights(model: Model, where: str) -> None:
         _converted(model, where, weights=True)
 
 
-def _made(model: Model, where: str) -> Path:
-    """The folder that a rule wrote; the rule is called if there is none yet."""
-    assert model.rule is not None
-    target = _cached(model.rule.partition(":")[2], identity(model, where))
-    if not (target / "config.json").is_file():
-        make = function(model.rule, where)
-        with replacing(target) as partial, quiet():
-            partial.mkdir()
-            try:
-                make(partial, **model.args)
-            except UserError:
-                raise
-            except Exception as error:
-                raise UserError(
-                    f"the rule failed: {type(error).__name__}: {error}",
-                    where=f"{where} ({model.rule})",
-                    fix="mend the function or its args",
-                ) from error
-    return target
-
-
 def _converted(model: Model, where: str, *, weights: bool) -> Path:
-    """The folder of a GGUF file's conversion, with its configuration and tokenizer, or its weights,
-    in it.
-    """
-    from unprompt.engines import gguf
-
     assert model.gguf is not None
     path = local_path(model.gguf, where)
-    target = _cached(path.stem, f"{path.name}:{identity(model, where)}:{gguf.VERSION}")
-    if not (target / gguf.last(weights)).is_file():
-        say(f"converting the {'weights' if weights else 'tokenizer'} of {path.name}, once")
-        try:
-            with quiet():
-                gguf.convert(path, target, weights=weights)
-        except UserError:
-            raise
-        except BaseException as error:
-            _raise_unless_broken(error)
-            raise UserError(
-                f"the GGUF file can't be converted: {first_line(error)[:200]}",
-                where=f"{where} ({path})",
-                fix="check the file and the disk",
-            ) from None
-    return target
+    return cache.converted(path, identity(model, where), where, weights=weights)
 
 
-def _cached(name: str, made_from: str) -> Path:
-    digest = hashlib.sha256(made_from.encode()).hexdigest()[:8]
-    return cache_dir() / "models" / f"{name}-{digest}"
+def in_cache(model: Model, where: str) -> Path | None:
+    """Where the cache keeps this model's conversion; None of one that needs none."""
+    if model.gguf is not None:
+        return cache.conversion(local_path(model.gguf, where), identity(model, where))
+    return cache.of_rule(model.rule, identity(model, where)) if model.rule is not None else None
 
 
 @contextlib.contextmanager
@@ -179,7 +139,7 @@ def load_tokenizer(model: Model, where: str) -> PreTrainedTokenizerBase:
     try:
         tokenizer.decode(tokenizer("a", verbose=False).input_ids)
     except BaseException as error:
-        _raise_unless_broken(error)
+        raise_unless_broken(error)
         what = f"the tokenizer can't be used: {first_line(error)[:200]}"
         raise UserError(what, where=where, fix="fetch its files again") from None
     if model.eos_token is not None:
@@ -284,7 +244,7 @@ def _from_pretrained(
             fix="fetch them again; a file of a few lines is a Git LFS pointer",
         ) from None
     except BaseException as error:
-        _raise_unless_broken(error)
+        raise_unless_broken(error)
         raise UserError(
             f"the model can't be loaded: {first_line(error)[:200]}",
             where=f"{where} ({folder})",
@@ -292,7 +252,7 @@ def _from_pretrained(
         ) from None
 
 
-def _raise_unless_broken(error: BaseException) -> None:
+def raise_unless_broken(error: BaseException) -> None:
     """Raise what a file can't be blamed for. Readers of files that are not as they should be raise
     errors of every kind, and those that are written in Rust one that is no `Exception`.
     """

@@ -16,6 +16,7 @@ from unprompt.report.examples import HeldOut, held_out
 from unprompt.report.markdown import markdown
 from unprompt.report.numbers import numbers
 from unprompt.report.page import page
+from unprompt.report.schema import Report
 from unprompt.stages.asks import Ask
 from unprompt.stages.check import Checked
 from unprompt.stages.drawn import Drawn
@@ -79,14 +80,28 @@ def write(
         )
     )
     shown = _shown(prompts, measured)
-    write_rows(files.folder / "examples.parquet", [each.row() for each in shown])
-    if measured.grades:
-        write_grades(files.folder / "grades.parquet", measured.grades)
-    files.write_text("report.json", json.dumps(report, indent=1, ensure_ascii=False))
+    _write_files(recipe, files, report, shown, measured.grades)
+
+
+def _write_files(
+    recipe: Recipe,
+    files: RunDir,
+    report: Report,
+    shown: Sequence[HeldOut],
+    grades: Sequence[Grade],
+) -> None:
+    if shown:
+        write_rows(files.folder / "examples.parquet", [each.row() for each in shown])
+        files.notes.add("examples.parquet")
+    if grades:
+        write_grades(files.folder / "grades.parquet", grades)
+        files.notes.add("grades.parquet")
+    files.keep("report.json", json.dumps(report, indent=1, ensure_ascii=False))
     for name in recipe.plan:
-        RunDir(files.round(name).student).write_text("README.md", model_card(report, name))
-    files.write_text("report.md", markdown(report))
-    files.write_text("report.html", page(report, shown, measured.grades))
+        files.round(name).keep("student/README.md", model_card(report, name))
+    files.keep("report.md", markdown(report))
+    files.keep("report.html", page(report, shown, grades))
+    files.notes.write(pages=True)
 
 
 def _shown(prompts: Prompts, measured: Measured) -> list[HeldOut]:

@@ -16,7 +16,7 @@ from unprompt.stages.prompts import Side
 from unprompt.stages.questions import Question
 from unprompt.stages.weights import Weights
 from unprompt.store.answers import Answers
-from unprompt.store.files import FORMAT, fingerprint, read_json, replacing
+from unprompt.store.files import FORMAT, fingerprint
 
 
 @dataclass(frozen=True)
@@ -57,25 +57,24 @@ def draw_inputs(weights: Weights, known: Inputs) -> tuple[Recipe, dict[str, Draw
             [example.fields for example in seeds],
             [example.fields for example in held],
         ]
-        target = files.folder / "inputs" / f"{fingerprint(*decided)}.json"
-        counted = target.with_suffix(".counts.json")
+        key = fingerprint(*decided)
+        target, counted = f"inputs/{key}.json", f"inputs/{key}.counts.json"
         answers: list[tuple[Question, Answers]] = []
-        if read_json(target) is None or read_json(counted) is None or recipe.cost:
+        if files.read(target) is None or files.read(counted) is None or recipe.cost:
             # what was drawn is in its store: for its cost it is only counted again
             rows, counts = _draw(weights, where, sample, seeds, held, answers)
-            with replacing(counted) as partial:
-                partial.write_text(json.dumps(counts))
-            with replacing(target) as partial:
-                partial.write_text(json.dumps(rows, ensure_ascii=False, indent=0), "utf-8")
-        paths[where] = str(target.resolve())
-        drawn[where] = Drawn(json.loads(counted.read_text()), answers)
+            files.keep(counted, json.dumps(counts))
+            files.keep(target, json.dumps(rows, ensure_ascii=False, indent=0))
+        paths[where] = str((files.folder / target).resolve())
+        drawn[where] = Drawn(files.read(counted), answers)
         counts = ", ".join(f"{count} {what}" for what, count in drawn[where].counts.items())
         say(f"{where}: {counts}")
     if not paths:
         (files.folder / "resolved.yaml").unlink(missing_ok=True)
+        files.notes.drop("resolved.yaml")
         return recipe, {}
     resolved = draw.resolved(recipe, paths)
-    files.write_text("resolved.yaml", resolved.to_yaml())
+    files.keep("resolved.yaml", resolved.to_yaml())
     return resolved, drawn
 
 

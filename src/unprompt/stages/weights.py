@@ -23,7 +23,7 @@ from unprompt.stages.estimate import price
 from unprompt.stages.questions import QUESTION, Question, address, answered_by
 from unprompt.store.answers import Answers
 from unprompt.store.folder import RunDir
-from unprompt.store.places import put
+from unprompt.store.places import Place, put
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -44,12 +44,14 @@ class Weights:
         tokenizer: The student's.
 
     Attributes:
+        stores: Folders of all answers that were asked for.
         spread: Given how a worker makes its engine, asks by many workers; None: in this process.
     """
 
     def __init__(self, recipe: Recipe, files: RunDir, tokenizer: PreTrainedTokenizerBase) -> None:
         self.recipe, self.files, self.tokenizer = recipe, files, tokenizer
         self.spread: Callable[[Callable[[], Engine]], Ask] | None = None
+        self.stores = set[Place]()
         self._student: tuple[str, Any] | None = None
         self._engines: dict[str, Engine] = {}
 
@@ -73,7 +75,7 @@ class Weights:
         if self._apart(who):
             fixed += kinds.settings(model)
         if who.role == "student":
-            fixed.append(self.files.round(who.round).state()["train"])
+            fixed.append(self.files.round(who.round).notes.read()["train"])
         return fixed
 
     def collect(self, title: str, question: Question) -> Answers:
@@ -88,6 +90,7 @@ class Weights:
         recipe, who, side = self.recipe, question.who, question.side
         decided = question.decided_by(self.identity(who), recipe.seed)
         store = self.files.stores(recipe.store) / address(decided)
+        self.stores.add(store)
         if not (store / QUESTION).exists():
             put(store / QUESTION, json.dumps(decided, indent=1).encode())
         ask = collect.here(lambda: self.engine(who))
@@ -262,6 +265,7 @@ class Weights:
             return self._student[1]
         if not round_:
             return self._base
+        self.files.round(round_).notes.prove_student()
         folder, settings = self.files.round(round_).student.resolve(), self.recipe.plan[round_]
         if settings.train.adapter:
             model = self._with_adapter(folder, trainable=trainable)

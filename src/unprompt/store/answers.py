@@ -52,6 +52,8 @@ def _keys(path: Place) -> tuple[Place, list[str] | None]:
     try:
         return path, part_keys(path)
     except Broken as error:
+        if not path.exists():  # another run on this store was faster
+            return path, None
         say(
             f"BROKEN FILE: {path} {error.what}. It is kept as {move(path, '.broken').name};"
             " its answers, and no others, are asked for again"

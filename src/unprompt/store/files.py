@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,15 @@ from unprompt.recipe.names import source
 
 FORMAT = 3
 """Version of the files in a run folder; part of every fingerprint."""
+
+
+LOCK = ".lock"
+"""In a run's folder: who is at work there holds it."""
+_HELD: dict[Path, int] = {}
+"""Folder -> its lock, open."""
+_ASIDE = re.compile(r"\..+\.(\d+)-[0-9a-f]{8}\.partial")
+_STALE = 3600.0
+"""Seconds after which nobody writes a file any more."""
 
 
 def fingerprint(*parts: Any, digits: int = 12) -> str:
@@ -77,28 +87,96 @@ def module_digest(dotted: str, folder: str) -> str:
     return (digest_if_there(path) if path else "") or "missing"
 
 
+def aside(path: Path) -> Path:
+    """A new path beside `path`, of this process alone: others may write the same file."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, renamed onto it at the end: readers see the old file or the
-    new one, never half of one.
+    new one, never half of one. What a killed process left beside it goes.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = aside(path)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        if partial.is_dir():
-            shutil.rmtree(partial)
-        yield partial
-        if partial.is_file():
-            with partial.open("rb+") as file:
-                os.fsync(file.fileno())
-        elif path.is_dir():
-            shutil.rmtree(path)
-        partial.replace(path)
+        try:
+            yield partial
+            _put_in_place(partial, path)
+        finally:
+            remove(partial)
+
+
+def _put_in_place(partial: Path, path: Path) -> None:
+    now = partial.stat().st_mtime  # by the disk's clock
+    for other in path.parent.glob(".*.partial"):
+        with contextlib.suppress(OSError):
+            if _ASIDE.fullmatch(other.name) and other.stat().st_mtime < now - _STALE:
+                remove(other)
+    if partial.is_file():
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+    elif path.is_dir():
+        shutil.rmtree(path)
+    partial.replace(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes left aside in a folder where nobody else writes."""
+    for path in folder.glob(".*.partial"):
+        named = _ASIDE.fullmatch(path.name)
+        if named and not Path("/proc", named[1]).exists():
+            remove(path)
+
+
+@contextlib.contextmanager
+def held(lock: Path, file: int) -> Iterator[None]:
+    """While a run holds its folder's lock (open as `file`), what is written there is refused once
+    the folder is no longer the one that it was.
+    """
+    folder = lock.parent.absolute()
+    _HELD[folder] = file
+    try:
+        yield
+    finally:
+        del _HELD[folder]
+
+
+def refuse_moved(path: Path) -> None:
+    """Hold a path against the folders that this process holds.
+
+    Raises:
+        UserError: It was moved or removed meanwhile, or its lock was: another run may be there.
+    """
+    for folder, file in _HELD.items():
+        if not path.absolute().is_relative_to(folder):
+            continue
+        try:
+            here, ours = (folder / LOCK).lstat(), os.fstat(file)
+            if os.path.samestat(here, ours):
+                continue
+        except OSError:
+            pass
+        raise UserError(
+            f"the run's folder, or {LOCK} in it, was moved or removed while the run was at work",
+            where=str(folder),
+            fix="move it back, or give its new place with --out, and run again: what is finished"
+            " there is kept",
+        )
 
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
     """A disk's refusal as a `UserError`; safetensors and torch raise errors of their own for it."""
+    refuse_moved(path)
     try:
         yield
     except UserError:

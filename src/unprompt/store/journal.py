@@ -88,15 +88,13 @@ class Journal:
 
 
 def part_name(keys: Sequence[str]) -> str:
-    """A part's file, by the prompts in it."""
+    """A part's file, by the prompts in it; a digest of what it holds is added to it."""
     return f"part-{fingerprint(*keys)}.parquet"
 
 
 def write_part(store: Place, answered: Answered) -> str:
     """Write a part; gives its name."""
-    name = part_name([key for key, _ in answered])
-    write_completions(store / name, answered)
-    return name
+    return write_completions(store / part_name([key for key, _ in answered]), answered)
 
 
 def fold(store: Place) -> None:

@@ -38,7 +38,7 @@ class StoredLessons(Sequence[Lesson]):
         Raises:
             UserError: It is broken, or the copy can't be written.
         """
-        target = source.with_suffix(".arrow")
+        target = StoredLessons.beside(source)
         with (
             replacing(target) as partial,
             pa.OSFile(str(partial), "wb") as sink,
@@ -47,6 +47,11 @@ class StoredLessons(Sequence[Lesson]):
             for batch in lesson_batches(source, _ROWS):
                 writer.write_batch(batch)
         return StoredLessons(target)
+
+    @staticmethod
+    def beside(source: Path) -> Path:
+        """Where `copied` writes."""
+        return source.with_suffix(".arrow")
 
     @cached_property
     def _file(self) -> Any:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import itertools
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -64,6 +66,7 @@ shots, second draw."""
 _SPLIT = ("label_ids", "teacher_nll")
 """Columns whose bytes of one rank are written together, which packs better than a dictionary of
 their values."""
+_NAMED = re.compile(r"part-.+-([0-9a-f]{16})\.parquet")
 _GROUP = 4096
 """Rows that are written, and can be read, together."""
 
@@ -97,22 +100,16 @@ def _labels(row: dict[str, Any]) -> SoftLabels | None:
     return SoftLabels(ids.astype(np.int32), probs, offsets, teacher_nll)
 
 
-def _write(path: Place, rows: list[dict[str, Any]], schema: pa.Schema | None) -> None:
+def _write(path: Path, rows: list[dict[str, Any]], schema: pa.Schema | None) -> None:
     _write_tables(path, iter([pa.Table.from_pylist(rows, schema=schema)]))
 
 
-def _write_tables(path: Place, tables: Iterator[pa.Table]) -> None:
+def _write_tables(path: Path, tables: Iterator[pa.Table]) -> None:
     """Write tables of the same columns, one after the other, each a row group."""
-    first, whole = next(tables), io.BytesIO()
-    here = isinstance(path, Path)
-    with (
-        replacing(path) if here else contextlib.nullcontext(whole) as partial,
-        _writer(partial, first) as writer,
-    ):
+    first = next(tables)
+    with replacing(path) as partial, _writer(partial, first) as writer:
         for table in itertools.chain([first], tables):
             writer.write_table(table)
-    if not here:
-        put(path, whole.getvalue())
 
 
 def _writer(path: Path | io.BytesIO, table: pa.Table) -> pq.ParquetWriter:
@@ -155,13 +152,23 @@ def _read(path: Place, schema: pa.Schema | None) -> list[dict[str, Any]]:
 
 def _table(path: Place, schema: pa.Schema | None) -> pa.Table:
     """All columns of a file in one chunk, its checksums held."""
-    here = isinstance(path, Path)
-    opened = contextlib.nullcontext(path) if here else reached(path, path.open, "rb")
-    with _readable(path), opened as file:
+    with _readable(path):
+        file = _whole_part(path) if path.name.startswith("part-") else path
         table = pq.read_table(file, page_checksum_verification=True).combine_chunks()
         table.validate(full=True)
         _refuse_other_columns(table.schema, schema or table.schema)
     return table
+
+
+def _whole_part(path: Place) -> pa.BufferReader:
+    """The bytes of a part, held against the digest in its name (older parts have none: of them,
+    Parquet's checksums find what is broken in the pages alone).
+    """
+    data = path.read_bytes() if isinstance(path, Path) else reached(path, path.read_bytes)
+    named = _NAMED.fullmatch(path.name)
+    if named and named[1] != _digest(data):
+        raise ValueError("it is not what was written")
+    return pa.BufferReader(data)
 
 
 def _refuse_other_columns(there: pa.Schema, schema: pa.Schema) -> None:
@@ -189,9 +196,21 @@ def _completion_rows(completions: Sequence[tuple[str, Completion]]) -> list[dict
     ]
 
 
-def write_completions(path: Place, completions: Sequence[tuple[str, Completion]]) -> None:
-    """Write one part: pairs of the prompt's fingerprint and its completion."""
-    _write(path, _completion_rows(completions), _COMPLETION)
+def write_completions(path: Place, completions: Sequence[tuple[str, Completion]]) -> str:
+    """Write one part: pairs of the prompt's fingerprint and its completion. Gives the file's name:
+    that of `path`, and a digest of all that the file holds.
+    """
+    whole = io.BytesIO()
+    table = pa.Table.from_pylist(_completion_rows(completions), schema=_COMPLETION)
+    with _writer(whole, table) as writer:
+        writer.write_table(table)
+    name = f"{path.stem}-{_digest(whole.getvalue())}{path.suffix}"
+    put(path.with_name(name), whole.getvalue())
+    return name
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
 
 
 def to_bytes(completions: Sequence[tuple[str, Completion]]) -> bytes:

@@ -94,7 +94,7 @@ def _report(files: RunDir) -> tuple[str, str]:
     """The verdict, and in what state the run is."""
     if files.at_work():
         state = "at work"
-    elif "report" in files.state():
+    elif "report" in files.notes.read():
         state = "finished"
     else:
         state = "stopped; run its recipe again to go on"

@@ -72,12 +72,12 @@ def _of_context(
     for completion in _answers(files, recipe, asked):
         _completion(console, recipe, name, completion)
     if held_out:
-        path = files.folder / "grades.parquet"
+        path = files.proven("grades.parquet")
         grades = read_grades(path) if path.is_file() else []
         _grades(console, [g for g in grades if (g.context, g.example_id) == (name, wanted)])
         return True
     for round_ in recipe.plan:
-        path = files.round(round_).folder / "lessons.parquet"
+        path = files.round(round_).proven("lessons.parquet")
         for lesson in read_lessons(path) if path.is_file() else []:
             if lesson.example_id in sample_ids(wanted, count) and lesson.context == name:
                 _lesson(console, prompts, lesson, round_)

@@ -305,7 +305,7 @@ def hand_over(folder: Path, round_: str | None, out: Path | None) -> list[str]:
         )
     files, recipe = opened(folder)
     name = named_round(recipe, round_)
-    source = files.round(name).folder / "lessons.parquet"
+    source = files.round(name).proven("lessons.parquet")
     if not source.is_file():
         raise UserError(
             f"round '{name}' has no lessons yet",

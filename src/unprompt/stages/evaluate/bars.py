@@ -7,7 +7,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from unprompt.messages import bar
@@ -19,7 +18,6 @@ from unprompt.stages.evaluate.grade import group_of
 from unprompt.stages.prompts import Prompts
 from unprompt.stages.weights import Weights
 from unprompt.store.answers import Answers
-from unprompt.store.files import read_json
 
 _LATER = "they are measured behind the report's first version: run the recipe again to go on"
 
@@ -132,7 +130,7 @@ class Item:
         return len(self._of.asked)
 
     @cached_property
-    def _path(self) -> Path:
+    def _file(self) -> str:
         built = list(self._built())
         self._ids = [lesson.example_id for lesson in built]
         return closeness.kl_file(self._of.weights, self._of.who, built)
@@ -140,12 +138,12 @@ class Item:
     @property
     def nats(self) -> list[list[float]] | None:
         """KL(teacher || teacher without it) of each token of each answer; None: not measured."""
-        return read_json(self._path)
+        return self._of.weights.files.read(self._file)
 
     def measure(self, progress: Any) -> None:
         """Have the teacher read its answers behind the prompts without it."""
         of = self._of
-        closeness.read_kl(of.weights, of.who, list(self._built()), self._path, progress, of.like)
+        closeness.read_kl(of.weights, of.who, list(self._built()), self._file, progress, of.like)
 
     def bar(self, removed: list[list[float]]) -> dict[str, Any]:
         """How much it matters, and how much of that each student has taken in."""

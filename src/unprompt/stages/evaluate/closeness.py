@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from unprompt.messages import UserError, bar, say
 from unprompt.recipe import Extract, Recipe
@@ -16,12 +17,16 @@ from unprompt.stages.plan import why_not_compared
 from unprompt.stages.prompts import Prompts
 from unprompt.stages.weights import Weights
 from unprompt.store.answers import Answers
-from unprompt.store.files import FORMAT, fingerprint, read_json, replacing
+from unprompt.store.digests import read_signed, signed
+from unprompt.store.files import FORMAT, fingerprint, replacing
 
 if TYPE_CHECKING:
+    from unprompt.engines.hf.engine import HFEngine
     from unprompt.stages.train.watch import Watch
 
 Answered = Mapping[Ask, Answers]
+_SECONDS = 30
+"""Work that a stop may lose."""
 _WATCHED = 32
 """Held-out inputs that are looked at while a student trains."""
 
@@ -60,32 +65,32 @@ def held(
     )[0]
 
 
-def kl_file(weights: Weights, who: Who, asked: Sequence[Lesson]) -> Path:
-    """Where KL from the lessons' labels to these weights is kept."""
+def kl_file(weights: Weights, who: Who, asked: Sequence[Lesson]) -> str:
+    """Where KL from the lessons' labels to these weights is kept, in the run's folder."""
     key = fingerprint(
         FORMAT,
         weights.identity(who),
         [[x.input_ids, x.labels.ids.tolist(), x.labels.probs.tolist()] for x in asked],
     )
-    return weights.files.folder / "kl" / f"{key}.tokens.json"
+    return f"kl/{key}.tokens.json"
 
 
 def token_kl(weights: Weights, who: Who, asked: Sequence[Lesson], title: str) -> list[list[float]]:
     """KL from the lessons' labels to these weights, in nats, of each token of each lesson; kept in
     the run's folder.
     """
-    path = kl_file(weights, who, asked)
-    if (known := read_json(path)) is not None:
+    name = kl_file(weights, who, asked)
+    if (known := weights.files.read(name)) is not None:
         return known
     with bar(title, len(asked)) as progress:
-        return read_kl(weights, who, asked, path, progress)
+        return read_kl(weights, who, asked, name, progress)
 
 
 def read_kl(
     weights: Weights,
     who: Who,
     asked: Sequence[Lesson],
-    path: Path,
+    name: str,
     progress: Callable[[int], object],
     like: Sequence[int] | None = None,
 ) -> list[list[float]]:
@@ -98,14 +103,38 @@ def read_kl(
     from unprompt.stages.train import kl
 
     engine, batch = weights.here(who), weights.recipe.batch_size or 32
+    begun = weights.files.folder / name.replace(".tokens.", ".begun.")
     with engine.ready():
         if like is None:
-            nats = kl.token_kl(engine.model, engine.tokenizer, asked, batch, progress)
+            nats = _in_parts(begun, engine, asked, batch, progress)
         else:
             nats = kl.shared_kl(engine, asked, batch, like, progress)
-    with replacing(path) as partial:
-        partial.write_text(json.dumps(nats))
+    weights.files.keep(name, json.dumps(nats))
+    begun.unlink(missing_ok=True)
     return nats
+
+
+def _in_parts(
+    begun: Path,
+    engine: HFEngine,
+    asked: Sequence[Lesson],
+    batch: int,
+    progress: Callable[[int], object],
+) -> list[list[float]]:
+    """What is measured is kept meanwhile, so that a stop loses little of it."""
+    from unprompt.stages.train import kl
+
+    nats: dict[str, list[float]] = read_signed(begun) or {}
+    done, written = set(map(int, nats)), time.monotonic()
+    progress(len(done))
+    for numbers, found in kl.batched_kl(engine.model, engine.tokenizer, asked, batch, done):
+        progress(len(set(numbers) - done))
+        nats |= dict(zip(map(str, numbers), found, strict=True))
+        if time.monotonic() >= written + _SECONDS:
+            with replacing(begun) as partial:
+                partial.write_text(signed(nats))
+            written = time.monotonic()
+    return [nats[str(number)] for number in range(len(asked))]
 
 
 def to_teacher(
@@ -158,13 +187,14 @@ def watch(
             asked[name] = said[:_WATCHED]
     if not asked:
         return None
-    path, tokenizer = watched(weights, decided), prompts.readers.student.tokenizer
-    return Watch(path, tokenizer, asked, recipe.report.watch, recipe.batch_size or 32)
+    name, tokenizer = watched(decided), prompts.readers.student.tokenizer
+    size = recipe.batch_size or 32
+    return Watch(weights.files, name, tokenizer, asked, recipe.report.watch, size)
 
 
-def watched(weights: Weights, decided: str) -> Any:
+def watched(decided: str) -> str:
     """Where `Watch` keeps what it sees of the training of a student that this decides."""
-    return weights.files.folder / "kl" / f"{fingerprint('watch', decided, _WATCHED)}.json"
+    return f"kl/{fingerprint('watch', decided, _WATCHED)}.json"
 
 
 def drift(weights: Weights, prompts: Prompts, answers: Answered) -> dict[str, list[float]]:

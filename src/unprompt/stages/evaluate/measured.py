@@ -205,5 +205,5 @@ def _verdicts(weights: Weights, prompts: Prompts, grades: Sequence[Grade]) -> li
     held_out = prompts.inputs.held_out
     verdicts = judge.judge(weights.recipe, held_out, asked, grades, reader, ask)
     lines = [json.dumps(asdict(verdict), ensure_ascii=False) for verdict in verdicts]
-    weights.files.write_text("verdicts.jsonl", "".join(f"{line}\n" for line in lines))
+    weights.files.keep("verdicts.jsonl", "".join(f"{line}\n" for line in lines))
     return verdicts

@@ -107,6 +107,7 @@ def of_round(
     epochs = mixed(epochs, replayed, weights, settings.mixing)
     path = files.round(round_).folder / "lessons.parquet"
     write_lessons(path, itertools.chain.from_iterable(epochs))
+    files.round(round_).notes.add(path.name)
     weighted = sum((lesson.weights != 0).sum() for epoch in epochs for lesson in epoch)
     counts = {
         "lessons": len(epochs[0]),

@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 
 from unprompt.messages import say
 from unprompt.stages import processes
-from unprompt.store.files import file_digest, read_json, replacing
+from unprompt.store.files import file_digest, read_json, refuse_moved, replacing
 
 _FILES = "files.json"
 """In a checkpoint: what it is made of."""
@@ -79,6 +79,10 @@ class Clock(TrainerCallback):
     def seconds(self) -> float | None:
         """Until now; None, if nobody knows."""
         return None if self._before is None else self._before + time.perf_counter() - self._began
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Ahead of a checkpoint: the trainer itself would make a folder anew that was moved."""
+        refuse_moved(Path(args.output_dir))
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Note the time and the files, and remove what is too old."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,29 +24,49 @@ _LONGEST_CHARACTER = 4
 """Bytes of UTF-8, and so tokens that one character may be torn into."""
 
 
-@torch.no_grad()
 def token_kl(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
     lessons: Sequence[Lesson],
     batch_size: int,
-    progress: Callable[[int], object] = lambda n: None,
 ) -> list[list[float]]:
     """KL(label || model) of each weighted token of each lesson, in nats (see `loss.label_loss`)."""
+    nats: list[list[float]] = [[] for _ in lessons]
+    for numbers, found in batched_kl(model, tokenizer, lessons, batch_size):
+        for number, each in zip(numbers, found, strict=True):
+            nats[number] = each
+    return nats
+
+
+@torch.no_grad()
+def batched_kl(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    lessons: Sequence[Lesson],
+    batch_size: int,
+    done: Container[int] = (),
+) -> Iterator[tuple[list[int], list[list[float]]]]:
+    """The same, a batch at a time: the numbers of its lessons, and their nats.
+
+    Args:
+        done: Lessons that are known: a batch of nothing else is passed over. The batches stay the
+            same, and so does each number to its last digit.
+    """
     collated = collator(model, tokenizer)
     model.eval()
     order = sorted(range(len(lessons)), key=lambda i: len(lessons[i].input_ids))
-    nats: list[list[float]] = [[] for _ in lessons]
     switch = rope_switch(model.config) or math.inf
     while order:
         short = bisect.bisect(order, switch, key=lambda i: len(lessons[i].input_ids) - 1)
         chosen = order[: min(batch_size, short or batch_size)]  # none with one over the switch
         order = order[len(chosen) :]
+        if all(number in done for number in chosen):
+            continue
+        nats: dict[int, list[float]] = {number: [] for number in chosen}
         batch = collated([lessons[i] for i in chosen]).to(model.device)
         for row, value in zip(batch.row_N.tolist(), batch_kl(model, batch).tolist(), strict=True):
             nats[chosen[row]].append(value)
-        progress(len(chosen))
-    return nats
+        yield chosen, list(nats.values())
 
 
 def shared_kl(

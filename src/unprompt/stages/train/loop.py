@@ -117,9 +117,9 @@ def train(
     lessons; the first one writes.
 
     Checkpoints go to `checkpoints/`; a killed run goes on from the last whole one, to the same
-    weights. They are removed once the student is saved. `train_log.json` holds the steps and the
-    logged losses (nats per weighted token, or per lesson), `train_seconds.json` the measured
-    seconds, restarts included.
+    weights. They are removed once the student is saved, and noted. `train_log.json` holds the steps
+    and the logged losses (nats per weighted token, or per lesson), `train_seconds.json` the
+    measured seconds, restarts included.
 
     Args:
         lessons: In memory or not (`stored.StoredLessons`); those of a step are asked for when it is
@@ -157,7 +157,7 @@ def train(
             _look_on(trainer, watch)
         with _refusals(start, folder), writing(folder.checkpoints), models.quiet():
             trainer.train(resume_from_checkpoint=start)
-    _save(trainer, student, tokenizer, folder, clock)
+    _save(trainer, student, tokenizer, folder, clock, made_from)
 
 
 def _look_on(trainer: LessonTrainer, watch: TrainerCallback) -> None:
@@ -279,8 +279,11 @@ def _save(
     tokenizer: PreTrainedTokenizerBase,
     folder: RunDir,
     clock: Clock,
+    made_from: str,
 ) -> None:
-    """By the first process: the student, its log and its seconds."""
+    """By the first process: the student, its log and its seconds; noted, and only then are the
+    checkpoints removed.
+    """
     whole: dict[str, Any] = {}
     if trainer.sharded:
         whole["state_dict"] = trainer.accelerator.get_state_dict(trainer.model_wrapped)
@@ -294,11 +297,12 @@ def _save(
         partial.mkdir()
         student.save_pretrained(partial, **whole)
         tokenizer.save_pretrained(partial)
-    folder.write_text("train_seconds.json", json.dumps(clock.seconds()))
+    folder.keep("train_seconds.json", json.dumps(clock.seconds()), copied=True)
     keys = ("step", "loss", "learning_rate", "grad_norm")
     losses = [{k: row[k] for k in keys} for row in trainer.state.log_history if "loss" in row]
     log = {"steps": trainer.state.global_step, "losses": losses}
     folder.write_text("train_log.json", json.dumps(log))
+    folder.notes.add_student(made_from)
     shutil.rmtree(folder.checkpoints, ignore_errors=True)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+import shutil
 from typing import Any
 
 from unprompt.messages import UserError, say
@@ -13,7 +13,7 @@ from unprompt.stages.lessons.transfer_set import TransferSet
 from unprompt.stages.train import loop
 from unprompt.stages.train.watch import Watch
 from unprompt.stages.weights import Weights
-from unprompt.store.files import FORMAT, file_digest, fingerprint, read_json
+from unprompt.store.files import FORMAT, file_digest, fingerprint
 from unprompt.store.stored import StoredLessons
 
 
@@ -46,6 +46,9 @@ def trained(
     """
     recipe, files = weights.recipe, weights.files.round(round_)
     if files.trained(decided):
+        # of a run that was killed just behind the note
+        shutil.rmtree(files.checkpoints, ignore_errors=True)
+        StoredLessons.beside(files.folder / "lessons.parquet").unlink(missing_ok=True)
         return
     if round_ != "after":
         start = recipe.start_of(round_)
@@ -53,7 +56,6 @@ def trained(
         say(f"round {round_}: {transfer.counts['lessons']} lessons, from {origin}")
     processes.say_to_others({"round": round_, "made_from": decided, "epochs": transfer.epochs})
     together(weights, round_, decided, transfer.epochs, watch)
-    files.finish("train", decided)
 
 
 def together(
@@ -90,7 +92,7 @@ def together(
         weights.forget()  # what was sharded can't be used by one process
 
 
-def facts(weights: Weights, round_: str, transfer: TransferSet, watched: Path) -> dict[str, Any]:
+def facts(weights: Weights, round_: str, transfer: TransferSet, watched: str) -> dict[str, Any]:
     """What the report says of a round's training.
 
     Args:
@@ -111,7 +113,7 @@ def facts(weights: Weights, round_: str, transfer: TransferSet, watched: Path) -
         "log": losses,
         "loss_per": "lesson" if settings.reduction == "sum" else "weighted token",
     }
-    if seen := read_json(watched):
+    if seen := weights.files.read(watched):
         counts["watch"] = seen
     if transfer.shots:
         counts["shots"] = transfer.shots

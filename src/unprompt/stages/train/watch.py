@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase, TrainerCallback
@@ -12,7 +11,7 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 from unprompt.records import Lesson
 from unprompt.stages.train import fast
 from unprompt.stages.train.kl import token_kl
-from unprompt.store.files import read_json, replacing
+from unprompt.store.folder import RunDir
 
 
 class Watch(TrainerCallback):
@@ -25,13 +24,15 @@ class Watch(TrainerCallback):
 
     def __init__(
         self,
-        path: Path,
+        files: RunDir,
+        name: str,
         tokenizer: PreTrainedTokenizerBase,
         held: Mapping[str, Sequence[Lesson]],
         times: int,
         batch_size: int,
     ) -> None:
-        self._path, self._tokenizer, self._held = path, tokenizer, held
+        self._files, self._name = files, name
+        self._tokenizer, self._held = tokenizer, held
         self._times, self._batch_size = times, batch_size
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -40,7 +41,7 @@ class Watch(TrainerCallback):
         # the end is the student's own row in the table
         if now not in {round(state.max_steps * k / self._times) for k in range(1, self._times)}:
             return
-        curves: dict[str, Any] = read_json(self._path) or {}
+        curves: dict[str, Any] = self._files.read(self._name) or {}
         training = model.training
         with fast.paused(model):
             for context, lessons in self._held.items():
@@ -50,5 +51,4 @@ class Watch(TrainerCallback):
                 steps = {step: kl for step, kl in steps.items() if int(step) < now}
                 curves[context] = {"inputs": len(lessons), "steps": {**steps, str(now): mean}}
         model.train(training)
-        with replacing(self._path) as partial:
-            partial.write_text(json.dumps(curves))
+        self._files.keep(self._name, json.dumps(curves), copied=True)

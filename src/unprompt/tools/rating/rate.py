@@ -152,7 +152,7 @@ def _write(files: RunDir, name: str, content: Mapping[str, Any]) -> None:
 
 
 def _grades(files: RunDir) -> list[Grade]:
-    path = files.folder / "grades.parquet"
+    path = files.proven("grades.parquet")
     return read_grades(path) if path.is_file() else []
 
 
