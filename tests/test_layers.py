@@ -56,6 +56,7 @@ def test_help_names_every_command() -> None:
     )
     names = (
         "run collect check show transfer init demo tune library cost rate compare ui chat export"
+        " runs rm cache verify"
     )
     for command in names.split():
         assert f"  {command}" in done.stdout

