@@ -33,6 +33,7 @@ from unprompt import cli, messages
 from unprompt.engines.hf.engine import HFEngine
 from unprompt.metrics import entities
 from unprompt.stages.train.loop import LessonTrainer
+from unprompt.store.folder import RunDir
 
 FAQ = Path(__file__).parents[1] / "docs" / "FAQ.md"
 
@@ -300,10 +301,10 @@ def all_cut(b: Bench) -> str:
 
 def another_prompt_since(b: Bench) -> str:
     b.works("run", b.recipe(lessons={"end_token": False}), "--out", "out")
-    written = b.folder / "out" / "recipe.yaml"
-    written.write_text(
-        written.read_text().replace("student: '{{ text }}:'", "student: 'Colour {{ text }}:'")
-    )
+    files = RunDir(b.folder / "out")
+    written = files.recipe.read_text()
+    other = written.replace("student: '{{ text }}:'", "student: 'Colour {{ text }}:'")
+    files.keep("recipe.yaml", other)
     line = b.fails("transfer", "out")
     assert not (b.folder / "out" / "transfer.jsonl").exists()
     return line

@@ -5,6 +5,7 @@ for the one that is named.
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from pathlib import Path
@@ -91,8 +92,7 @@ def test_the_readmes_recipe_in_an_empty_folder(
     assert "$" in said("cost", "--model", "example-big", "--input", "900", "--output", "8")
     Path("prompt.txt").write_text("Name the topic.\n\nMessage: {text}\nTopic:")
     assert "wrote mine.yaml" in said("init", "prompt.txt", "--out", "mine.yaml")
-    typed = iter(["in grey", "/quit"])
-    monkeypatch.setattr("builtins.input", lambda _: next(typed))
+    monkeypatch.setattr("sys.stdin", io.StringIO("in grey\n/quit\n"))
     assert "/quit to leave" in said("chat", "first")
     [commands] = [block for block in prose() if block.startswith("`unprompt check`")]
     named = set(re.findall(r"`(?:unprompt )?([a-z]+)`", commands))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import html
+import importlib
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -74,8 +75,12 @@ def stoppable() -> Iterator[None]:
 
 
 console = Console(stderr=True)
-if console.is_jupyter:  # transformers asks for the widgets of its own bars, which we don't show
-    warnings.filterwarnings("ignore", message="IProgress not found")
+if console.is_jupyter:
+    # transformers' bars, which we don't show, ask for widgets when they are first imported: here,
+    # where a filter can't be undone by whoever imports this (a notebook's completion does)
+    with warnings.catch_warnings(), contextlib.suppress(ImportError):
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        importlib.import_module("tqdm.auto")
 _DRAWN_EVERY = 0.2
 """Seconds between two pictures of a notebook's bar."""
 
