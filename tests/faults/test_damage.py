@@ -131,15 +131,17 @@ def test_a_run_makes_again_what_is_damaged_and_nothing_else(
     for damage in (list(DAMAGES)[number % 5], list(DAMAGES)[(number + 2) % 5]):
         path = sorted(run.glob(name))[0]
         with_it = {p: p.read_bytes() for p in files_of(run)}
+        student = (run / "student").stat().st_ino
         asked.write_text("")
         with damaged(path, damage):
             said = warm.run(recipe, run)
+            trained = (run / "student").stat().st_ino != student  # it puts a folder of its own
             mended = path.exists()
             assert mended or name.startswith("completions/*/part-")
             assert verify(run)[1]
         assert f"BROKEN FILE: {path} " in said
         assert said.count("BROKEN FILE") == 1
-        assert ("training, in steps" in said) == (KINDS[name] == "trained")
+        assert trained == (KINDS[name] == "trained")
         prompts = sum(len(keys) for _, keys in map(json.loads, asked.read_text().splitlines()))
         assert bool(prompts) == (KINDS[name] == "asked")
         again += prompts
