@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from unprompt.stages.asks import Ask
     from unprompt.stages.check import Checked
     from unprompt.stages.cluster import Workers
+    from unprompt.stages.evaluate.bars import Bars
     from unprompt.store.answers import Answers
     from unprompt.store.places import Place
 
@@ -158,10 +159,20 @@ def _distil(recipe: Recipe, files: RunDir) -> Iterable[Place]:
         watched = closeness.watched(decided)
         trained[round_] = training.facts(weights, round_, transfer, watched)
         ask(plan.measured(student(round_)))
-    told = recipe, files, checked, draws, transfers, trained, answers
     results = measured.measure(weights, prompts, answers)
-    write(*told, results, weights.asked())
-    bars = Bars(weights, prompts, answers, results.kl)
+    told = recipe, files, checked, draws, transfers, trained, answers
+
+    def report(bars: dict[str, dict[str, Any]]) -> None:
+        write(*told, replace(results, instructions=bars), weights.asked())
+
+    _with_bars(files, Bars(weights, prompts, answers, results.kl), report)
+    weights.forget_engines()
+    return weights.stores
+
+
+def _with_bars(files: RunDir, bars: Bars, report: Callable[[dict[str, Any]], None]) -> None:
+    """Write the report, and once more with the instruction bars that are measured now."""
+    report(bars.figures())
     if missing := bars.missing:
         say(
             f"the report is written, with its verdict: {files.folder}/report.html",
@@ -171,9 +182,7 @@ def _distil(recipe: Recipe, files: RunDir) -> Iterable[Place]:
         try:
             bars.measure()
         finally:  # however that ended
-            write(*told, replace(results, instructions=bars.figures()), weights.asked())
-    weights.forget_engines()
-    return weights.stores
+            report(bars.figures())
 
 
 def _begun(

@@ -7,8 +7,10 @@ sparse rows).
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -298,3 +300,22 @@ class TokenKL:
     def sums(self) -> list[float]:
         """Nats of each answer."""
         return [float(np.sum(values)) for values in self.nats]
+
+
+_Item = TypeVar("_Item", covariant=True)
+
+
+class Lookup(Sequence[_Item]):
+    """Items that are read, or put together, when they are asked for, and kept nowhere."""
+
+    @abstractmethod
+    def at(self, place: int) -> _Item:
+        """The item at a place, from 0 on."""
+
+    @overload
+    def __getitem__(self, place: int) -> _Item: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[_Item]: ...
+    def __getitem__(self, place: int | slice) -> _Item | list[_Item]:
+        places = range(len(self))[place]
+        return self.at(places) if isinstance(places, int) else [self.at(n) for n in places]

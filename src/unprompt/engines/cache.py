@@ -15,7 +15,7 @@ from unprompt.messages import UserError, say
 from unprompt.recipe import Model
 from unprompt.recipe.names import function
 from unprompt.store.digests import broken_seals, write_seals
-from unprompt.store.files import replacing
+from unprompt.store.files import first_line, replacing
 
 DIGESTS = "digests.json"
 """File in a converted model's folder that says what the others hold."""
@@ -99,7 +99,7 @@ def converted(path: Path, identity: str, where: str, *, weights: bool) -> Path:
         UserError: The file can't be read, or the folder not be written.
     """
     from unprompt.engines import gguf
-    from unprompt.engines.models import first_line, quiet, raise_unless_broken
+    from unprompt.engines.models import quiet, raise_unless_broken
 
     target = conversion(path, identity)
     if not _sound(target, [gguf.last(weights)], weights=weights):
@@ -112,7 +112,7 @@ def converted(path: Path, identity: str, where: str, *, weights: bool) -> Path:
         except BaseException as error:
             raise_unless_broken(error)
             raise UserError(
-                f"the GGUF file can't be converted: {first_line(error)[:200]}",
+                f"the GGUF file can't be converted: {first_line(error)}",
                 where=f"{where} ({path})",
                 fix="check the file and the disk",
             ) from None

@@ -17,7 +17,7 @@ from unprompt.engines.tokens import end_ids, writes_date
 from unprompt.messages import UserError, say
 from unprompt.recipe import Model
 from unprompt.recipe.names import local_path
-from unprompt.store.files import module_digest
+from unprompt.store.files import first_line, module_digest
 
 if TYPE_CHECKING:
     import torch
@@ -140,7 +140,7 @@ def load_tokenizer(model: Model, where: str) -> PreTrainedTokenizerBase:
         tokenizer.decode(tokenizer("a", verbose=False).input_ids)
     except BaseException as error:
         raise_unless_broken(error)
-        what = f"the tokenizer can't be used: {first_line(error)[:200]}"
+        what = f"the tokenizer can't be used: {first_line(error)}"
         raise UserError(what, where=where, fix="fetch its files again") from None
     if model.eos_token is not None:
         if model.eos_token not in tokenizer.get_vocab():
@@ -246,7 +246,7 @@ def _from_pretrained(
     except BaseException as error:
         raise_unless_broken(error)
         raise UserError(
-            f"the model can't be loaded: {first_line(error)[:200]}",
+            f"the model can't be loaded: {first_line(error)}",
             where=f"{where} ({folder})",
             fix="give a hub id, a folder or a GGUF file that exists",
         ) from None
@@ -259,11 +259,6 @@ def raise_unless_broken(error: BaseException) -> None:
     ours = isinstance(error, Exception) and not isinstance(error, MemoryError)
     if not (ours or type(error).__name__ == "PanicException"):
         raise error
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says first, or its kind."""
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 @functools.cache

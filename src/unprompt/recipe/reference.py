@@ -193,8 +193,8 @@ def json_schema() -> dict[str, Any]:
 
 def _bare(shape: dict[str, Any]) -> dict[str, Any]:
     """A field's schema, for where its value stands for the whole section."""
-    value = _given(shape)[0]
-    return {key: value[key] for key in value.keys() - {"description", "default"}}
+    left_out = {"description", "default"}
+    return {key: value for key, value in _given(shape)[0].items() if key not in left_out}
 
 
 def _as_read(shape: Any) -> Any:

@@ -7,12 +7,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 
 from unprompt.messages import say
-from unprompt.records import Completion
+from unprompt.records import Completion, Lookup
 from unprompt.store.places import Place, move
 from unprompt.store.tables import Broken, part_files, part_keys, read_part
 
@@ -61,7 +60,7 @@ def _keys(path: Place) -> tuple[Place, list[str] | None]:
         return path, None
 
 
-class Answers(Sequence[Completion]):
+class Answers(Lookup[Completion]):
     """Completions in the prompts' order, read from their parts when they are needed; of `window` of
     them, one behind the other, at a time.
 
@@ -89,21 +88,15 @@ class Answers(Sequence[Completion]):
     def __len__(self) -> int:
         return len(self._places_N2)
 
-    @overload
-    def __getitem__(self, index: int) -> Completion: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Completion]: ...
-    def __getitem__(self, index: int | slice) -> Completion | list[Completion]:
-        if isinstance(index, slice):
-            return [self[n] for n in range(*index.indices(len(self)))]
-        n = range(len(self))[index]
-        if not self._first <= n < self._first + len(self._read):
-            self._first, self._read = n // self._window * self._window, []
+    def at(self, place: int) -> Completion:
+        """The completion; with it, those near it are read."""
+        if not self._first <= place < self._first + len(self._read):
+            self._first, self._read = place // self._window * self._window, []
             places_W2 = self._places_N2[self._first : self._first + self._window]
             numbers = np.unique(places_W2[:, 0]).tolist()
             parts = {number: read_part(self._paths[number]) for number in numbers}
             self._read = [parts[part][row][1] for part, row in places_W2.tolist()]
-        return self._read[n - self._first]
+        return self._read[place - self._first]
 
     @property
     def seconds_a_call(self) -> float | None:

@@ -202,6 +202,17 @@ def disk_error(error: OSError, path: Path) -> UserError:
     return UserError(f"can't be written: {error.strerror or error}", where=str(path), fix=fix)
 
 
-def first_line(error: Exception) -> str:
-    """What an error says first, at most 200 letters of it."""
-    return next(iter(str(error).splitlines()), type(error).__name__)[:200]
+def first_line(error: BaseException, most: int = 200) -> str:
+    """What an error says first, at most so many letters of it; or its kind."""
+    lines = filter(str.strip, str(error).splitlines())
+    return next(lines, type(error).__name__)[:most]
+
+
+def folder_size(folder: Path) -> int:
+    """Bytes of all files in a folder; links are not followed."""
+    total = 0
+    for inside, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):  # it may go meanwhile
+                total += Path(inside, name).lstat().st_size
+    return total

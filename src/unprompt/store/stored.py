@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from unprompt.records import Lesson
+from unprompt.records import Lesson, Lookup
 from unprompt.store.files import replacing
 from unprompt.store.tables import LESSON, lesson_at, lesson_batches
 
@@ -19,7 +18,7 @@ _ROWS = 32
 """Read at once for one lesson; so many share one entry in the file's index."""
 
 
-class StoredLessons(Sequence[Lesson]):
+class StoredLessons(Lookup[Lesson]):
     """A transfer set on disk. A lesson is read when it is asked for, in any order, and none is kept
     in memory.
 
@@ -73,14 +72,9 @@ class StoredLessons(Sequence[Lesson]):
     def __len__(self) -> int:
         return self._count
 
-    @overload
-    def __getitem__(self, number: int) -> Lesson: ...
-    @overload
-    def __getitem__(self, number: slice) -> list[Lesson]: ...
-    def __getitem__(self, number: int | slice) -> Lesson | list[Lesson]:
-        if isinstance(number, slice):
-            return [self[n] for n in range(*number.indices(len(self)))]
-        batch, row = divmod(range(len(self))[number], _ROWS)
+    def at(self, place: int) -> Lesson:
+        """The lesson, read from the disk."""
+        batch, row = divmod(place, _ROWS)
         return lesson_at(self._file.get_batch(batch), row)
 
     def __reduce__(self) -> Any:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
 import shutil
 from datetime import datetime
 from pathlib import Path
 
 from unprompt.engines.cache import cache_dir
-from unprompt.store.files import disk_error
+from unprompt.store.files import disk_error, folder_size
 
 Table = tuple[str, list[str], list[list[str]], list[str]]
 _OURS = re.compile(r"\.?.+-[0-9a-f]{8}(\.\d+)?(\.partial)?")
@@ -20,7 +18,7 @@ _OURS = re.compile(r"\.?.+-[0-9a-f]{8}(\.\d+)?(\.partial)?")
 def listed() -> Table:
     """What lies there, the largest first: title, columns, rows, and lines beneath."""
     folder = _folder()
-    found = sorted(((_size(each), each) for each in _ours(folder)), reverse=True)
+    found = sorted(((folder_size(each), each) for each in _ours(folder)), reverse=True)
     rows = [
         [
             each.name,
@@ -46,7 +44,7 @@ def clear() -> list[str]:
         UserError: The disk refuses.
     """
     folder = _folder()
-    found, size = _ours(folder), sum(map(_size, _ours(folder)))
+    found, size = _ours(folder), sum(map(folder_size, _ours(folder)))
     for each in found:
         try:
             shutil.rmtree(each)
@@ -68,12 +66,3 @@ def _ours(folder: Path) -> list[Path]:
         for each in there
         if _OURS.fullmatch(each.name) and each.is_dir() and not each.is_symlink()
     ]
-
-
-def _size(folder: Path) -> int:
-    total = 0
-    for inside, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(OSError):
-                total += Path(inside, name).lstat().st_size
-    return total

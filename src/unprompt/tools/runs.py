@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
 from collections.abc import Callable
 from datetime import datetime
@@ -11,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unprompt.messages import UserError
-from unprompt.store.files import disk_error
+from unprompt.store.files import disk_error, folder_size
 from unprompt.store.folder import RunDir
 
 Table = tuple[str, list[str], list[list[str]], list[str]]
@@ -38,7 +36,7 @@ def listed(folder: Path) -> Table:
     told = sorted(((_changed(each), each) for each in found), reverse=True)
     rows, total = list[list[str]](), 0
     for changed, each in told:
-        files, size = RunDir(each), _size(each)
+        files, size = RunDir(each), folder_size(each)
         total += size
         verdict, state = _report(files)
         day = datetime.fromtimestamp(changed).astimezone().strftime("%Y-%m-%d %H:%M")
@@ -73,7 +71,7 @@ def remove(folder: Path, *, sure: bool, ask: Callable[[str], bool]) -> list[str]
     if files.at_work():
         raise UserError("a run is at work here", where=where, fix="wait for it, or stop it")
     verdict, state = _report(files)
-    told = f"{folder}: {_megabytes(_size(folder))}, {state}, verdict: {verdict}"
+    told = f"{folder}: {_megabytes(folder_size(folder))}, {state}, verdict: {verdict}"
     if not (sure or ask(f"{told}\nRemove it, with all that lies in it?")):
         return ["nothing was removed"]
     with files.locked():
@@ -108,16 +106,6 @@ def _report(files: RunDir) -> tuple[str, str]:
 def _changed(folder: Path) -> float:
     files = (folder / name for name in ("report.json", "state.json", "recipe.yaml", ".lock"))
     return max((file.lstat().st_mtime for file in files if file.is_file()), default=0.0)
-
-
-def _size(folder: Path) -> int:
-    """Bytes of all files; a link counts for itself, and what goes meanwhile for nothing."""
-    total = 0
-    for inside, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(OSError):
-                total += Path(inside, name).lstat().st_size
-    return total
 
 
 def _megabytes(size: int) -> str:

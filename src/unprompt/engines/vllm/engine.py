@@ -23,6 +23,7 @@ from unprompt.engines.vllm import CAN
 from unprompt.messages import UserError, say
 from unprompt.recipe import Labels, Model, Sampling
 from unprompt.records import Completion, Prompt, SoftLabels
+from unprompt.store.files import first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -290,7 +291,7 @@ class VLLMEngine:
             )
         except (TypeError, ValueError, RuntimeError, OSError) as error:
             raise UserError(
-                f"vLLM can't start: {models.first_line(error)[:300]}",
+                f"vLLM can't start: {first_line(error, 300)}",
                 where=f"{self._where}.vllm",
                 fix=(
                     "mend its arguments (vLLM's own lines are above; VLLM_LOGGING_LEVEL=INFO shows"

@@ -27,9 +27,6 @@ class Bars:
 
     Args:
         kl: Context -> `before` and each round -> KL(teacher || system).
-
-    Attributes:
-        items: Of all contexts, in the order in which they are measured.
     """
 
     def __init__(
@@ -49,7 +46,7 @@ class Bars:
 
     @property
     def missing(self) -> list[Item]:
-        """Those that are to be measured, and are not."""
+        """Those that are to be measured, and are not, in the order in which they will be."""
         return [item for of in self._contexts.values() for item in of.items if item.nats is None]
 
     def measure(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from unprompt import metrics
@@ -16,7 +16,6 @@ from unprompt.recipe import Recipe, Sampling
 from unprompt.records import BASE, JUDGE, Completion, Grade, Prompt, TokenKL, student
 from unprompt.stages.asks import Ask, of_system
 from unprompt.stages.evaluate import closeness, judge
-from unprompt.stages.evaluate.bars import Bars
 from unprompt.stages.evaluate.grade import grade, grade_choices
 from unprompt.stages.prompts import Prompts, Side
 from unprompt.stages.questions import Question
@@ -39,9 +38,9 @@ class Measured:
         associations: System -> its association matrix.
         drift: Round -> KL(base || student) of each unrelated input.
         verdicts: The judge's.
-        instructions: Context -> how much each instruction of the teacher's prompt matters, as far
-            as that is measured.
         self_agreement: Context -> how often the teacher agrees with itself.
+        instructions: Context -> how much each instruction of the teacher's prompt matters, as far
+            as that is measured (`Bars`, which come last).
     """
 
     grades: list[Grade]
@@ -52,8 +51,8 @@ class Measured:
     associations: dict[str, Association]
     drift: dict[str, list[float]]
     verdicts: list[judge.Verdict]
-    instructions: dict[str, dict[str, Any]]
     self_agreement: dict[str, dict[str, Any]]
+    instructions: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def measure(weights: Weights, prompts: Prompts, answers: Answered) -> Measured:
@@ -74,7 +73,6 @@ def measure(weights: Weights, prompts: Prompts, answers: Answered) -> Measured:
         _associations(recipe, prompts, answers),
         closeness.drift(weights, prompts, answers),
         _verdicts(weights, prompts, grades),
-        Bars(weights, prompts, answers, kl).figures(),
         _self_agreement(recipe, prompts, answers),
     )
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import overload
 
-from unprompt.records import Prompt, as_text
+from unprompt.records import Lookup, Prompt, as_text
 
 
 def sample_ids(id_: str, count: int) -> list[str]:
@@ -19,7 +18,7 @@ def several(asked: Sequence[Prompt], count: int) -> Sequence[Prompt]:
     return Chosen(asked, range(len(asked)), count)
 
 
-class Chosen(Sequence[Prompt]):
+class Chosen(Lookup[Prompt]):
     """Some prompts of others, each `count` times, looked up when they are read: together they may
     be longer than memory.
     """
@@ -30,14 +29,9 @@ class Chosen(Sequence[Prompt]):
     def __len__(self) -> int:
         return len(self._places) * self._copies
 
-    @overload
-    def __getitem__(self, place: int) -> Prompt: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[Prompt]: ...
-    def __getitem__(self, place: int | slice) -> Prompt | list[Prompt]:
-        if isinstance(place, slice):
-            return [self[n] for n in range(*place.indices(len(self)))]
-        which, copy = divmod(range(len(self))[place], self._copies)
+    def at(self, place: int) -> Prompt:
+        """The prompt, under the id of its completion."""
+        which, copy = divmod(place, self._copies)
         prompt = self._prompts[self._places[which]]
         return replace(prompt, example_id=sample_ids(prompt.example_id, self._copies)[copy])
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import overload
 
-from unprompt.records import Prompt
+from unprompt.records import Lookup, Prompt
 
 PART = 64
 """Prompts that are kept together; rendered together, too, and may then take as much memory as a
@@ -13,7 +12,7 @@ template may.
 """
 
 
-class Shared(Sequence[Prompt]):
+class Shared(Lookup[Prompt]):
     """Prompts in parts of `PART` (the last may be shorter), each put together when it is read: so
     memory holds what differs, and of each part what all its prompts begin and end with.
     """
@@ -25,18 +24,12 @@ class Shared(Sequence[Prompt]):
     def __len__(self) -> int:
         return self._count
 
-    @overload
-    def __getitem__(self, place: int) -> Prompt: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[Prompt]: ...
-    def __getitem__(self, place: int | slice) -> Prompt | list[Prompt]:
-        if isinstance(place, slice):
-            return [self[n] for n in range(*place.indices(self._count))]
-        n = range(self._count)[place]
-        return self._parts[n // PART][n % PART]
+    def at(self, place: int) -> Prompt:
+        """The prompt, put together."""
+        return self._parts[place // PART][place % PART]
 
 
-class _Part(Sequence[Prompt]):
+class _Part(Lookup[Prompt]):
     """Prompts with the same roles in the same places."""
 
     def __init__(self, prompts: Sequence[Prompt]) -> None:
@@ -55,13 +48,7 @@ class _Part(Sequence[Prompt]):
     def __len__(self) -> int:
         return len(self._ids)
 
-    @overload
-    def __getitem__(self, place: int) -> Prompt: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[Prompt]: ...
-    def __getitem__(self, place: int | slice) -> Prompt | list[Prompt]:
-        if isinstance(place, slice):
-            return [self[n] for n in range(*place.indices(len(self)))]
+    def at(self, place: int) -> Prompt:
         pairs = zip(self._ends, self._middles[place], strict=True)
         texts = iter([head + middle + tail for (head, tail), middle in pairs])
         content, *others = [
