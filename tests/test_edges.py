@@ -152,8 +152,19 @@ def test_a_terminal_that_lacks_a_letter(encoding: str, tmp_path: Path) -> None:
     assert "\\u6771\\u4eac" in said
 
 
-@pytest.mark.parametrize("command", ["collect", "run"])
-def test_ctrl_c_says_how_to_go_on(command: str, decoder_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "behind", "sent"),
+    [
+        ("collect", [], signal.SIGINT),
+        ("run", [], signal.SIGINT),
+        ("run", [], signal.SIGTERM),
+        # as a script's `&` starts it
+        ("run", ["sh", "-c", 'trap "" INT; exec "$@"', "sh"], signal.SIGTERM),
+    ],
+)
+def test_a_stop_says_how_to_go_on(
+    command: str, behind: list[str], sent: signal.Signals, decoder_folder: Path, tmp_path: Path
+) -> None:
     came = threading.Event()
 
     def held(asked: Asked, before: int) -> Sent:
@@ -167,13 +178,13 @@ def test_ctrl_c_says_how_to_go_on(command: str, decoder_folder: Path, tmp_path: 
         }
         (tmp_path / "r.yaml").write_text(yaml.safe_dump(words))
         started = subprocess.Popen(
-            [sys.executable, "-m", "unprompt", command, "r.yaml", "--out", "r"],
+            [*behind, sys.executable, "-m", "unprompt", command, "r.yaml", "--out", "r"],
             cwd=tmp_path,
             stderr=subprocess.PIPE,
             text=True,
         )
         assert came.wait(120)
-        started.send_signal(signal.SIGINT)
+        started.send_signal(sent)
         _, said = started.communicate(timeout=60)
     assert started.returncode == 130, said
     assert said.splitlines()[-1] == "stopped; run the same command again to go on"

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import io
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +14,7 @@ import typer
 from typer import Argument, Option
 
 from unprompt import __version__
-from unprompt.messages import STOPPED, UserError, say
+from unprompt.messages import STOPPED, UserError, say, stop_at_sigterm
 from unprompt.tools import screen
 from unprompt.visible import visible
 
@@ -376,8 +375,7 @@ def _print(lines: list[str]) -> None:
 def main() -> None:
     """Entry point: a `UserError` becomes one line and exit code 2."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # a machine that shuts down, or a scheduler, stops a run as Ctrl-C does
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    stop_at_sigterm()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a letter that the terminal has not is no end
             stream.reconfigure(errors="backslashreplace")

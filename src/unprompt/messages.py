@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import html
 import importlib
+import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -72,6 +73,22 @@ def stoppable() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         raise Stopped from None
+
+
+def stop_at_sigterm() -> None:
+    """A machine that shuts down, or a scheduler, stops this process as Ctrl-C does. To one that a
+    script put into the background (`&`) Ctrl-C itself goes on to mean nothing.
+    """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        # held back instead: asyncio, too, stops in order only where the signal is handled
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _as_ctrl_c)
+
+
+def _as_ctrl_c(*_: object) -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    signal.raise_signal(signal.SIGINT)
 
 
 console = Console(stderr=True)
