@@ -19,10 +19,12 @@ SLOW = 600_000
 
 
 @contextlib.contextmanager
-def serving(run: Path, systems: list[str], examples: int | None = None) -> Iterator[str]:
+def serving(
+    run: Path, systems: list[str], examples: int | None = None, host: str = "127.0.0.1"
+) -> Iterator[str]:
     """The pages of a run, served to this machine: their address."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listening:
+        listening.bind((host, 0))
         server = uvicorn.Server(
             uvicorn.Config(ui.app(run, None, systems, examples), log_level="error")
         )
@@ -30,7 +32,8 @@ def serving(run: Path, systems: list[str], examples: int | None = None) -> Itera
         thread.start()
         while not server.started:
             time.sleep(0.05)
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        name = f"[{host}]" if ":" in host else host
+        yield f"http://{name}:{listening.getsockname()[1]}"
         server.should_exit = True
         thread.join()
 

@@ -164,7 +164,7 @@ def test_the_cache_is_listed_and_cleared(cached: Path, tmp_path: Path) -> None:
     assert str(cached) in lines[0]
     [said] = cache.clear()
     assert said.startswith("removed 4 converted models")
-    assert said.endswith("2 others that are none of ours stay")
+    assert said.endswith("not ours, and kept: 2")
     assert {each.name for each in cached.iterdir()} == {"my own folder", "link-0123abcd"}
     assert cache.listed()[2] == []
     shutil.rmtree(cached)

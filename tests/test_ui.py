@@ -182,6 +182,35 @@ def test_three_people_rate_at_once_and_nothing_is_lost(
         assert wrong == []
 
 
+def test_who_begins_at_once_is_not_asked_for_a_name_again(
+    run: Path, chromium: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page asks on loading whether a name is known, and may hear of it after a click."""
+    begin, begun, heard = rating._begin, threading.Event(), threading.Event()
+
+    def late(key: Any, path: Path, typed: str) -> list[Any]:
+        if not typed:
+            assert begun.wait(SLOW / 1000)
+        try:
+            return begin(key, path, typed)
+        finally:
+            if not typed:
+                heard.set()
+
+    monkeypatch.setattr(rating, "_begin", late)
+    with serving(run, ["teacher", "after"]) as url:
+        page, wrong = opened(chromium, f"{url}/rate/")
+        page.locator("#name input, #name textarea").fill("early")
+        page.locator("#start").click()
+        wait_for(page, "#progress", "0 of 6 rated as early")
+        begun.set()
+        assert heard.wait(SLOW / 1000)
+        page.wait_for_timeout(1000)
+        assert page.locator("#progress").is_visible()
+        assert not page.locator("#start").is_visible()
+    assert wrong == []
+
+
 def test_the_rating_page_does_not_say_who_wrote_what(address: str) -> None:
     import httpx
 
@@ -258,6 +287,14 @@ def test_a_run_without_answers_has_no_link_to_rate(
 )
 def test_what_is_this_machine_alone(host: str, own: bool) -> None:
     assert ui.loopback(host) is own
+
+
+def test_the_other_internet_protocol(run: Path) -> None:
+    import httpx
+
+    with serving(run, ["teacher", "after"], host="::1") as url:
+        for path in ("try/", "rate/", "rate/config"):
+            assert httpx.get(f"{url}/{path}", timeout=SLOW).status_code == 200, path
 
 
 def test_nobody_comes_in_without_the_token() -> None:

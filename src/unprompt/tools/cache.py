@@ -31,8 +31,8 @@ def listed() -> Table:
         return "", [], [], [f"no converted models in {folder}"]
     total = sum(size for size, _ in found) / 1e6
     lines = [
-        f"{len(rows)} converted models in {folder}, {total:,.1f} MB; `unprompt cache --clear`"
-        " removes them, and a run that needs one converts it again"
+        f"{_models(len(rows))} in {folder}, {total:,.1f} MB; `unprompt cache --clear` makes room,"
+        " and a run that needs one converts it again"
     ]
     return "Converted models", ["model", "size", "since"], rows, lines
 
@@ -51,8 +51,12 @@ def clear() -> list[str]:
         except OSError as error:
             raise disk_error(error, each) from None
     others = len(list(folder.iterdir())) if folder.is_dir() else 0
-    kept = f"; {others} others that are none of ours stay" if others else ""
-    return [f"removed {len(found)} converted models from {folder}, {size / 1e6:,.1f} MB{kept}"]
+    kept = f"; not ours, and kept: {others}" if others else ""
+    return [f"removed {_models(len(found))} from {folder}, {size / 1e6:,.1f} MB{kept}"]
+
+
+def _models(count: int) -> str:
+    return "1 converted model" if count == 1 else f"{count} converted models"
 
 
 def _folder() -> Path:

@@ -41,7 +41,8 @@ def listed(folder: Path) -> Table:
         verdict, state = _report(files)
         day = datetime.fromtimestamp(changed).astimezone().strftime("%Y-%m-%d %H:%M")
         rows.append([each.resolve().name, day, verdict, _megabytes(size), state])
-    lines = [f"{len(rows)} runs in {folder}, {_megabytes(total)}; `unprompt rm RUN` removes one"]
+    count = "1 run" if len(rows) == 1 else f"{len(rows)} runs"
+    lines = [f"{count} in {folder}, {_megabytes(total)}; `unprompt rm RUN` removes one"]
     columns = ["run", "last written", "verdict", "size", "state"]
     return f"Runs in {folder}", columns, rows, lines if rows else [f"no runs in {folder}"]
 

@@ -81,13 +81,14 @@ def _scale(key: Mapping[str, Any]) -> range:
 
 
 def _begin(key: Mapping[str, Any], path: Path, typed: str) -> list[Any]:
-    """A person's first response; who gave no name is asked for it."""
+    """A person's first response; without a name the page stays as it is, also where it was begun
+    with one since it asked.
+    """
     rater = " ".join((typed or "").split())
-    named = bool(rater) and len(rater) <= _LONGEST_NAME
-    switched = [gr.update(visible=not named), gr.update(visible=named)]
-    if not named:
-        return [gr.skip(), *switched, *(gr.skip() for _ in range(5 + len(_scale(key))))]
+    if not rater or len(rater) > _LONGEST_NAME:
+        return [gr.skip() for _ in range(8 + len(_scale(key)))]
     first = following(order(key, rater), ballots.given(path).get(rater, {}), None)
+    switched = [gr.update(visible=False), gr.update(visible=True)]
     return [rater, *switched, *shown(key, path, rater, first)]
 
 
