@@ -12,7 +12,8 @@ import yaml
 
 import unprompt
 from conftest import tiny_recipe
-from unprompt import cli, pipeline
+from unprompt import pipeline
+from unprompt.cli import road
 from unprompt.recipe import Evaluate, Extract, Recipe, Template, library, parse
 from unprompt.records import Completion, Example, as_text
 from unprompt.stages import evaluate
@@ -378,13 +379,13 @@ def test_a_run_from_the_library(tmp_path: Path, decoder_folder: Path) -> None:
 
 
 def test_the_commands_list_and_print_tasks(capsys: pytest.CaptureFixture[str]) -> None:
-    cli.library(None)
+    road.library(None)
     listed = capsys.readouterr().out
     assert (
         "nli                   Natural language inference (premise, hypothesis)"
         in listed.splitlines()
     )
-    cli.library("nli")
+    road.library("nli")
     assert yaml.safe_load(capsys.readouterr().out)["title"] == "Natural language inference"
 
 

@@ -17,7 +17,8 @@ from starlette.testclient import TestClient
 
 from conftest import tiny_recipe
 from endpoint import NAME, Asked, Sent, serving
-from unprompt import cli, messages
+from unprompt import messages
+from unprompt.cli.app import printed
 from unprompt.messages import UserError, say
 from unprompt.recipe import Data, parse
 from unprompt.stages import inputs
@@ -46,7 +47,7 @@ def test_no_text_acts_on_the_terminal(name: str, capsys: pytest.CaptureFixture[s
     hostile, out = ACTS[name], io.StringIO()
     terminal = Console(file=out, force_terminal=True, width=80)
     say(f"a {hostile} [bold]b[/x] :smile:", to=terminal)
-    cli._print([hostile])
+    printed([hostile])
     shown = out.getvalue() + capsys.readouterr().out
     assert not RAW.search(shown)
     assert "[bold]b[/x] :smile:" in shown, "no markup of a library's either"
