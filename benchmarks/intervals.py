@@ -3,11 +3,13 @@ margin passes: the tables of docs/reliability.md.
 
     python benchmarks/intervals.py [SIMULATIONS]
     python benchmarks/intervals.py share RIGHT OF      # of one accuracy, in percent
+    python benchmarks/intervals.py likeness [SIMULATIONS]      # of a verdict without gold answers
 
 Pairs of right and wrong answers are not simulated: the chance of every outcome is known, and is
 summed. The other tables draw so many samples (2,000 unless given) of known distributions. The
 percentile bootstrap is what the report had before; Tango's and Newcombe's intervals are here to
-compare.
+compare. Likeness is simulated from the answers on: a teacher that answers twice, and a student that
+answers once.
 """
 
 from __future__ import annotations
@@ -280,6 +282,102 @@ def _share_covered(ends: list[tuple[Any, Any]], true: float) -> float:
     return float(np.mean([low - 1e-9 <= true <= high + 1e-9 for low, high in given]))
 
 
+# -- likeness to the teacher -----------------------------------------------------------------------
+
+Likenesses = Callable[[np.random.Generator, int, float], tuple[np.ndarray, np.ndarray]]
+"""(generator, examples, how far the student has come from the teacher) -> the student's likeness to
+the teacher's answers, and the ceiling, an example each.
+"""
+
+
+def labels(sure: float, of: int = 8) -> Likenesses:
+    """Short answers, compared as a whole: each example has its own likeliest answer, given with a
+    chance around `sure`; the student gives another answer in its place with the chance `far`.
+    """
+
+    def draw(
+        generator: np.random.Generator, count: int, far: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        chance = generator.beta(10 * sure, 10 * (1 - sure), count)
+        one, two, own = (_answers(generator, chance, of) for _ in range(3))
+        strange = generator.random(count) < far
+        own = np.where(strange, of, own)  # what the teacher never says
+        return np.mean([own == one, own == two], 0), (one == two).astype(float)
+
+    return draw
+
+
+def _answers(generator: np.random.Generator, chance: np.ndarray, of: int) -> np.ndarray:
+    others = generator.integers(1, of, len(chance))
+    return np.where(generator.random(len(chance)) < chance, 0, others)
+
+
+def texts(spread: float) -> Likenesses:
+    """Texts of 40 words, compared by the share that is alike: each answer has words of its own in
+    place of the common ones, `spread` of them on average; the student `far` more.
+    """
+
+    def draw(
+        generator: np.random.Generator, count: int, far: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        mean = generator.beta(8 * spread, 8 * (1 - spread), count)[:, None]
+        kept = generator.random((3, count, 40)) >= mean
+        one, two, own = kept
+        own = own & (generator.random((count, 40)) >= far)
+        alike = ((own & one).mean(1) + (own & two).mean(1)) / 2
+        return alike, (one & two).mean(1)
+
+    return draw
+
+
+LIKENESSES: dict[str, Likenesses] = {
+    "labels, the likeliest given 9 times of 10": labels(0.9),
+    "labels, the likeliest given 6 times of 10": labels(0.6),
+    "texts, a tenth of the words differ": texts(0.1),
+    "texts, half of the words differ": texts(0.5),
+}
+
+
+def ceiling_of(kind: Likenesses) -> float:
+    """How like two answers of the teacher are on average."""
+    generator = np.random.default_rng(4)
+    drawn = [np.mean(kind(generator, 50_000, 0.0), 1) for _ in range(40)]
+    alike, ceiling = np.mean(drawn, 0)
+    assert abs(alike - ceiling) < 0.001  # the same weights are at the ceiling
+    return float(ceiling)
+
+
+def of_likeness(
+    kind: Likenesses, ceiling: float, lacking: float, count: int, rounds: int
+) -> tuple[float, float]:
+    """How often a student passes whose likeness lacks so much, and how often the interval of its
+    difference to the teacher's own holds the true one.
+    """
+    generator = np.random.default_rng(6)
+    passed, ends = 0, []
+    for _ in range(rounds):
+        pair = kind(generator, count, lacking / ceiling)
+        wanted = statistics.needed(*pair, SHARE, MARGIN)
+        passed += wanted is not None and count >= wanted
+        _, *span = statistics.paired_difference(*pair, SHARE)
+        ends.append(tuple(span))
+    return passed / rounds, _share_covered(ends, -lacking)
+
+
+def rows_of_likeness(simulations: int) -> None:
+    """Print the table of likeness, as Markdown."""
+    counts = (60, 100, 240, 1000)
+    print("| answers | teacher's own | student | of | " + " | ".join(map(str, counts)) + " |")
+    print("|---|---|---|---|" + "---|" * len(counts))
+    for name, kind in LIKENESSES.items():
+        ceiling = ceiling_of(kind)
+        for student, lacking in {"worse by the margin": MARGIN, "as the teacher": 0.0}.items():
+            cells = [of_likeness(kind, ceiling, lacking, n, simulations) for n in counts]
+            for what, values in zip(("passes", "covered"), zip(*cells, strict=True), strict=True):
+                row = f"{name} | {ceiling:.1%} | {student} | {what} | {_cells(values)}"
+                print(f"| {row} |", flush=True)
+
+
 # -- tables ----------------------------------------------------------------------------------------
 
 
@@ -318,5 +416,7 @@ if __name__ == "__main__" and sys.argv[1:2] == ["share"]:
     right, of = map(int, sys.argv[2:])
     low, high = _share(right, of)
     print(f"{right / of:.1%} [{low:.1%}, {high:.1%}]")
+elif __name__ == "__main__" and sys.argv[1:2] == ["likeness"]:
+    rows_of_likeness(int(sys.argv[2]) if len(sys.argv) > 2 else 2000)
 elif __name__ == "__main__":
     rows(int(sys.argv[1]) if len(sys.argv) > 1 else 2000)

@@ -91,7 +91,7 @@ def test_a_report_is_as_the_schema_says(rich: Any) -> None:
     assert wrong(rich) == []
     assert set(Report.__annotations__) - rich.keys() == {"judge", "servers"}
     context = rich["contexts"]["one"]
-    assert {"instructions", "self_agreement", "shots", "kl_by_position"} <= context.keys()
+    assert {"instructions", "likeness", "shots", "kl_by_position"} <= context.keys()
 
 
 def test_what_is_no_report_is_flagged(rich: Any) -> None:

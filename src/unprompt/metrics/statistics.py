@@ -76,15 +76,18 @@ def needed(values: Values, reference: Values, bounds: Bounds, margin: float) -> 
     of three).
     """
     differences = _differences(values, reference)
-    count, mean = len(differences), float(differences.mean())
-    room = mean + margin
-    if room <= 0:
-        return None
-    low, _ = _bounded(differences, _of_differences(bounds))
-    a = NormalDist().inv_cdf(_TAILS[1]) * float(differences.std())
-    b = count * (mean - low) - a * math.sqrt(count)
-    root = (a + math.sqrt(max(a * a + 4 * b * room, 0.0))) / (2 * room)
-    return max(FEWEST, math.ceil(round(3 / margin, 6)), math.ceil(round(root * root, 6)))
+    wanted = _enough(differences, _of_differences(bounds), -margin)
+    return None if wanted is None else max(math.ceil(round(3 / margin, 6)), wanted)
+
+
+def enough(values: Values, bounds: Bounds) -> int | None:
+    """How many values it takes to say that they are on average over 0, if mean and deviation stay
+    as they are; None: no number of them would.
+
+    Args:
+        bounds: Of the values.
+    """
+    return _enough(np.asarray(values, float), bounds, 0.0)
 
 
 def kept(values: Values, reference: Values) -> Spanned | None:
@@ -149,6 +152,19 @@ def by_group(values: Sequence[float], groups: Sequence[str | None]) -> list[floa
 
 
 # -- the two methods -------------------------------------------------------------------------------
+
+
+def _enough(array: np.ndarray, bounds: Bounds, floor: float) -> int | None:
+    """How many values bring the lower end of the interval of their mean up to the floor."""
+    count, mean = len(array), float(array.mean())
+    room = mean - floor
+    if room <= 0:
+        return None
+    low, _ = _bounded(array, bounds)
+    a = NormalDist().inv_cdf(_TAILS[1]) * float(array.std())
+    b = count * (mean - low) - a * math.sqrt(count)
+    root = (a + math.sqrt(max(a * a + 4 * b * room, 0.0))) / (2 * room)
+    return max(FEWEST, math.ceil(round(root * root, 6)))
 
 
 def _differences(values: Values, reference: Values) -> np.ndarray:

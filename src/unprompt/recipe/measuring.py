@@ -60,6 +60,11 @@ class Evaluate(Writing):
     choices: Choices | None = None
     """Instead of writing answers: score two continuations. The metrics are then `score`, 1 if
     P(right) > P(wrong), and `magnitude`, P(right) - P(wrong)."""
+    likeness: Literal["exact", "rouge_l"] | None = None
+    """How answers are compared with the teacher's where no metric needs gold answers: `exact`, the
+    same text (letter case, blanks, and punctuation at the ends aside); `rouge_l`, the longest
+    common subsequence of words. Unless given, `exact` where the teacher's answers have at most 8
+    words in the median, else `rouge_l`."""
     group: str | None = None
     """Field by which rows belong together: intervals take the mean of each group for one
     observation."""
@@ -81,7 +86,7 @@ class Evaluate(Writing):
     """Answers behind 0 to n shots, of the untrained student and of every round's."""
 
     def _wrong(self) -> Iterator[str]:
-        for key in ("extract", "lenient", "shots"):
+        for key in ("extract", "lenient", "likeness", "shots"):
             if self.choices and getattr(self, key) is not None:
                 what = f"{key} is for answers that are written, but choices are only scored"
                 yield f"{what} -> give one of the two"
@@ -272,6 +277,8 @@ class Report(Section):
     sampled: Annotated[int, Field(ge=0)] = 64
     """Held-out examples of each context that the teacher answers once more, sampling at temperature
     1, so that gap closed is measured on what it may say, too, beside what is graded. 0: none."""
-    self_agreement: Annotated[int, Field(ge=0)] = 0
-    """Held-out examples of each context that the teacher answers twice as `sampling` says, to see
-    how often it agrees with itself. 0: none."""
+    self_agreement: Annotated[int, Field(ge=0)] | None = None
+    """Held-out examples of each context that the teacher answers twice as `sampling` says (at
+    temperature 1 where that is greedy), and every other system once, to see how like the teacher's
+    answers theirs are, beside how like they are to each other. Unless given, all where no metric
+    needs gold answers, and the verdict is held to it; else none."""

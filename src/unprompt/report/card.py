@@ -85,6 +85,9 @@ def _row(each: Student) -> str:
         share = is_share(each["metric"], quality)
         means = (value(m["mean"], share) for m in (teacher, quality))
         metric = [_code(each["metric"]), *means, change(quality.get("to_teacher"), share)]
+    elif like := each["likeness"]:
+        means = (value(m["mean"], True) for m in (like["ceiling"], like))
+        metric = [f"likeness ({like['kind']})", *means, change(like["to_ceiling"], True)]
     cells = [
         _plain(each["context"]),
         *metric,

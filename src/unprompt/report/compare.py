@@ -27,7 +27,7 @@ def compare(reports: Mapping[str, Report]) -> str:
         (run, n, each)
         for run, report in reports.items()
         for n, each in enumerate(report["students"])
-        if each["metric"] or each["gap_closed"]
+        if _measured(each)
     ]
     contexts = dict.fromkeys(each["context"] for _, _, each in lines)
     return rendered(
@@ -39,6 +39,10 @@ def compare(reports: Mapping[str, Report]) -> str:
     )
 
 
+def _measured(student: Student) -> bool:
+    return any(student[key] for key in ("metric", "gap_closed", "likeness"))
+
+
 _Lines = Sequence[tuple[str, int, "Student"]]
 
 
@@ -48,7 +52,7 @@ def not_compared(reports: Mapping[str, Report]) -> list[str]:
     """
     told = []
     for run, report in reports.items():
-        if not any(each["metric"] or each["gap_closed"] for each in report["students"]):
+        if not any(map(_measured, report["students"])):
             told.append(f"{run} is in no table: its student was not measured against a teacher")
     for name in dict.fromkeys(name for report in reports.values() for name in report["contexts"]):
         sets: dict[str, list[str]] = {}

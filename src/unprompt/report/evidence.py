@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from unprompt.metrics import choices, find_all
 from unprompt.metrics.association import Association
+from unprompt.metrics.likeness import Likeness
 from unprompt.metrics.statistics import SHARE, Bounds
 from unprompt.recipe import Recipe
 from unprompt.records import Grade, TokenKL
@@ -37,7 +38,7 @@ class Evidence:
         spending: Of the recipe's `cost`.
         servers: What endpoints were asked.
         instructions: Context -> how much each instruction of the teacher's prompt matters.
-        self_agreement: Context -> how often the teacher agrees with itself.
+        likeness: Context -> how like the teacher's answers everybody's are.
     """
 
     recipe: Recipe
@@ -54,7 +55,7 @@ class Evidence:
     spending: Spending | None = None
     servers: Mapping[str, Any] = field(default_factory=dict)
     instructions: Mapping[str, Any] = field(default_factory=dict)
-    self_agreement: Mapping[str, Any] = field(default_factory=dict)
+    likeness: Mapping[str, Likeness] = field(default_factory=dict)
     encoder_decoder: bool = False
 
     def of(self, context: str, *, behind_shots: bool = False) -> dict[str, list[Grade]]:

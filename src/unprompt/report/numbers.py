@@ -45,12 +45,8 @@ def _context(evidence: Evidence, name: str) -> Context:
     written = evidence.recipe.contexts[name].model_dump(mode="json", by_alias=True)
     keys = ("teacher", "gold", "student", "extract")
     entry: Any = {**evidence.contexts[name], "distilled": {key: written[key] for key in keys}}
-    for key, figures in (
-        ("self_agreement", evidence.self_agreement),
-        ("instructions", evidence.instructions),
-    ):
-        if name in figures:
-            entry[key] = figures[name]
+    if name in evidence.instructions:
+        entry["instructions"] = evidence.instructions[name]
     return entry
 
 

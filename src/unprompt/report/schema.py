@@ -11,7 +11,7 @@ from typing import Any, NotRequired
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict  # that of typing, before Python 3.12, pydantic can't read
 
-from unprompt.report.figures import Cost, Counted, Interval, Judge, Ratio
+from unprompt.report.figures import Cost, Interval, Judge, Ratio
 from unprompt.report.sections import (
     across,
     association,
@@ -19,6 +19,7 @@ from unprompt.report.sections import (
     drift,
     judge,
     kl,
+    likeness,
     margins,
     rounds,
     servers,
@@ -26,11 +27,12 @@ from unprompt.report.sections import (
     systems,
 )
 
-SCHEMA = 3
+SCHEMA = 4
 """Version of `report.json` (docs/report.md). It rises when a key goes or changes its meaning; new
 keys may come without."""
 SECTIONS = (
     systems.SECTION,
+    likeness.SECTION,
     shots.SECTION,
     kl.SECTION,
     servers.SECTION,
@@ -93,6 +95,43 @@ class System(Closeness):
     agreement: NotRequired[Interval]
     outcomes: NotRequired[dict[str, int]]
     sampled: NotRequired[Closeness]
+
+
+class Like(Interval):
+    """How like the teacher's answers one system's are; against how like they are to each other the
+    paired difference, and the examples that are `needed` to hold it to the margin. Of a student
+    besides how far it has come past the half of the way from `before` to there, and the examples
+    that it takes to see that.
+    """
+
+    to_ceiling: Interval
+    needed: int | None
+    past_half: NotRequired[Interval]
+    half_needed: NotRequired[int | None]
+
+
+class Likeness(TypedDict):
+    """Of sampled answers, from 0 to 1; `kind`: how they are compared, and `why` so; `decides`:
+    whether the verdict is held to it; `ceiling`: of two answers of the teacher.
+    """
+
+    kind: str
+    why: str
+    temperature: float
+    decides: bool
+    examples: int
+    groups: int | None
+    ceiling: Interval
+    systems: dict[str, Like]
+
+
+class LikeStudent(Like):
+    """A student's, with what it is held to."""
+
+    kind: str
+    decides: bool
+    examples: int
+    ceiling: Interval
 
 
 class Drawn(TypedDict):
@@ -165,7 +204,7 @@ class Context(TypedDict):
     kl_left_out: NotRequired[str]
     kl_by_position: NotRequired[Positions]
     instructions: NotRequired[Instructions]
-    self_agreement: NotRequired[Counted]
+    likeness: NotRequired[Likeness]
 
 
 class Watched(TypedDict):
@@ -274,6 +313,7 @@ class Student(TypedDict):
     examples_needed: int | None
     quality: Figures | None
     teacher_quality: Figures | None
+    likeness: LikeStudent | None
     gap_closed: Ratio | None
     agreement: Interval | None
     prompt_tokens: dict[str, float]

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from unprompt.report.format import change as spanned_change, is_share
 
 if TYPE_CHECKING:
-    from unprompt.report.schema import Report, Student, System
+    from unprompt.report.figures import Interval
+    from unprompt.report.schema import Context, LikeStudent, Report, Student, System
 
 ORDER = ("ship", "look closer", "don't ship")
 """Best first; reasons of the kind `note` decide nothing."""
@@ -103,6 +104,7 @@ def _student(report: Report, name: str, context: str, systems: dict[str, System]
         "metric": metric,
         "examples": figures["groups"] or figures["examples"],
         "examples_needed": figures["metrics"][metric].get("needed") if metric else None,
+        "likeness": _like(report, name, context),
         "quality": figures["metrics"][metric] if metric else None,
         "teacher_quality": teacher["metrics"][metric] if metric else None,
         "gap_closed": figures.get("gap_closed"),
@@ -118,10 +120,12 @@ def _student(report: Report, name: str, context: str, systems: dict[str, System]
         there, here = money["teacher"]["per_1000_calls"], money[name]["per_1000_calls"]
         student["saving_per_1000_calls"] = {way: there[way] - here[way] for way in here}
         student["break_even_calls"] = money[name].get("break_even_calls")
-    settings = report["recipe"]["report"]
+    settings, like = report["recipe"]["report"], student["likeness"]
+    if metric is None and like:
+        student["examples_needed"] = like["needed"]
     reasons = [
-        _quality(student, settings["margin"]),
-        *_prompt(student, systems["before"]),
+        *_quality(student, systems["before"], settings["margin"]),
+        *_likeness(like, report["contexts"][context], settings["margin"]),
         _answers(figures, settings["failures"]),
         *_cut(report, context, {"teacher": teacher, "student": figures}),
         *_lessons(report, name, context),
@@ -132,16 +136,48 @@ def _student(report: Report, name: str, context: str, systems: dict[str, System]
     return student
 
 
-def _quality(student: Student, margin: float) -> tuple[str, str]:
-    metric, quality = student["metric"], student["quality"]
+def _like(report: Report, name: str, context: str) -> LikeStudent | None:
+    """A student's likeness to the teacher, where it was measured."""
+    entry = report["contexts"][context].get("likeness")
+    if entry is None or name not in entry["systems"]:
+        return None
+    return {
+        **entry["systems"][name],
+        "kind": entry["kind"],
+        "decides": entry["decides"],
+        "examples": entry["groups"] or entry["examples"],
+        "ceiling": entry["ceiling"],
+    }
+
+
+def _quality(student: Student, before: System, margin: float) -> Reasons:
+    """The first metric, and whether the prompt helps there. What knows no gold answers says nothing
+    where likeness decides, unless it is a share.
+    """
+    metric, quality, like = student["metric"], student["quality"], student["likeness"]
+    by_likeness = like is not None and like["decides"]
     if metric is None or quality is None or "to_teacher" not in quality:
-        return "look closer", "quality is unknown: no metric is measured"
-    if not is_share(metric, quality):
+        why = "no metric is measured"
+    elif not is_share(metric, quality):
         why = f"{metric} has no scale from 0 to 1 that a margin could be measured on"
-        return "look closer", f"quality is unknown: {why}"
-    change, n, wanted = quality["to_teacher"], student["examples"], student["examples_needed"]
+    else:
+        held = student["examples"], student["examples_needed"]
+        reason = _held(f"{metric} {{}} to the teacher", quality["to_teacher"], *held, margin)
+        return [reason, *([] if by_likeness else _prompt(student, before))]
+    return [] if by_likeness else [("look closer", f"quality is unknown: {why}")]
+
+
+def _held(
+    measured: str, change: Interval, n: int, wanted: int | None, margin: float
+) -> tuple[str, str]:
+    """Whether a difference is no worse than the margin allows.
+
+    Args:
+        measured: What it is of, with `{}` where it is to stand.
+        n: Examples, or groups; `wanted`, how many it takes.
+    """
     low, high = change["low"], change["high"]
-    measured = f"{metric} {spanned_change(change, share=True)} to the teacher"
+    measured = measured.format(spanned_change(change, share=True))
     limit = f"the margin of {100 * margin:g} points"
     if low is None or high is None:
         more = f"; about {wanted:,} are needed" if wanted else ""
@@ -156,6 +192,42 @@ def _quality(student: Student, margin: float) -> tuple[str, str]:
         return "look closer", f"{measured}: {few}; about {wanted:,} are needed"
     enough = f"on {n:,} held-out examples ({wanted:,} needed)"
     return "ship", f"{measured}: no worse than {limit} allows, {enough}"
+
+
+def _likeness(like: LikeStudent | None, entry: Context, margin: float) -> Reasons:
+    """A student's likeness to the teacher, against how like the teacher's answers are to each
+    other. Where answers differ much anyway the margin alone is soon kept, so the student has to
+    have come past the half of the way from `before`, too.
+    """
+    if like is None or "likeness" not in entry:
+        return []
+    n, kind, there = like["examples"], like["kind"], like["ceiling"]["mean"]
+    measured = (
+        f"likeness to the teacher ({kind}) {like['mean']:.1%}, {{}} to the teacher's own of"
+        f" {there:.1%}"
+    )
+    held = _held(measured, like["to_ceiling"], n, like["needed"], margin)
+    if not like["decides"]:
+        return [("note", held[1])]
+    before = entry["likeness"]["systems"]["before"]
+    reasons, of = [held], before["to_ceiling"]
+    if of["low"] is None or of["high"] is None or "past_half" not in like:
+        return reasons
+    measured = f"before has likeness {before['mean']:.1%}, {spanned_change(of, share=True)}"
+    if of["high"] >= 0:
+        learned = "as like the teacher as the teacher itself, so there was nothing to learn"
+        return [*reasons, ("look closer", f"{measured} to the teacher's own: {learned}")]
+    reasons.append(("ship", f"the prompt changes what this model says: {measured}"))
+    past, wanted = like["past_half"], like.get("half_needed")
+    measured = f"the student is {spanned_change(past, share=True)} past half the way from before"
+    if past["high"] is not None and past["high"] < 0:
+        return [*reasons, ("don't ship", f"{measured}: nearer to before than to the teacher")]
+    if past["low"] is not None and past["low"] > 0:
+        return [*reasons, ("ship", f"{measured} to the teacher")]
+    more = "more held-out examples would not mend it"
+    if wanted:
+        more = f"{n} held-out examples are too few to tell; about {wanted:,} are needed"
+    return [*reasons, ("look closer", f"{measured} to the teacher: {more}")]
 
 
 def _prompt(student: Student, before: System) -> Reasons:

@@ -75,7 +75,7 @@ def write(
             spending=spending,
             servers=servers,
             instructions=measured.instructions,
-            self_agreement=measured.self_agreement,
+            likeness=measured.likeness,
             encoder_decoder=prompts.readers.student.encoder_decoder,
         )
     )

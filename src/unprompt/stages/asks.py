@@ -18,7 +18,7 @@ Purpose = Literal[
     "hint",
     "held-out",
     "sampled",
-    "self-agreement",
+    "likeness",
     "association",
     "drift",
     "judge",
@@ -78,10 +78,13 @@ class Ask:
             behind = f" behind {self.system.shots} shots" if self.system.shots is not None else ""
             part = f", {self.part}" if self.part else ""
             return f"{self.context}: {self.system.name} on held-out{behind}{part}"
+        if self.purpose == "likeness" and self.system:
+            name = self.system.name
+            other = "itself" if name == "teacher" else "the teacher"
+            return f"{self.context}: {name} against {other}"
         return {
             "lessons": f"{self.context}: {self.who} answers",
             "sampled": f"{self.context}: {self.who} samples on held-out",
-            "self-agreement": f"{self.context}: {self.who} against itself",
             "association": f"{self.part}: {self.who} on examples of {self.context}",
         }.get(self.purpose, f"{self.purpose}: {self.who} answers")
 
@@ -112,7 +115,7 @@ class Plan:
 
     def measured(self, who: Who) -> list[Ask]:
         """What these weights are asked so that they can be measured, or others by them."""
-        return self.of("held-out", "sampled", "self-agreement", "association", "drift", who=who)
+        return self.of("held-out", "sampled", "likeness", "association", "drift", who=who)
 
     def sizes(self, recipe: Recipe) -> Sizes:
         """Whose weights -> what they are asked at most, equal questions once; and whether that is

@@ -11,7 +11,7 @@ from unprompt.recipe import Evaluate, Labels, Recipe, Sampling
 from unprompt.records import BASE, JUDGE, TEACHER, System, Who, student
 from unprompt.stages import inputs
 from unprompt.stages.asks import Ask, Pass, Plan, Size, of_system
-from unprompt.stages.evaluate import instructions, judge
+from unprompt.stages.evaluate import instructions, judge, likeness
 from unprompt.stages.inputs import draw
 from unprompt.stages.lessons import shots
 from unprompt.stages.prompts import Prompts, Side, measure
@@ -34,7 +34,7 @@ def plan(recipe: Recipe, prompts: Prompts) -> Plan:
         for context in prompts.inputs.held_out:
             asks += _held_out(recipe, prompts, who, context, notes)
     asks += _sampled(recipe, prompts, asks)
-    asks += _self_agreement(recipe, prompts, asks)
+    asks += likeness.asked(recipe, prompts, asks)
     asks += [*_association(recipe, prompts), *_drift(recipe, prompts)]
     asks += _judge(recipe, prompts, asks)
     return Plan(asks, list(_passes(recipe, prompts, asks)), notes)
@@ -191,17 +191,6 @@ def _sampled(recipe: Recipe, prompts: Prompts, asks: Sequence[Ask]) -> Iterator[
         sampling = recipe.sampling_of(evaluation).model_copy(update=plain)
         question = Question(teacher.who, side.first(count), sampling, EVALUATION_LABELS)
         yield Ask("sampled", context, teacher.who, question)
-
-
-def _self_agreement(recipe: Recipe, prompts: Prompts, asks: Sequence[Ask]) -> Iterator[Ask]:
-    """Two answers of the teacher to one held-out input, written as `sampling` says."""
-    for context, side in prompts.held_teacher.items():
-        count = min(recipe.report.self_agreement, len(side.prompts))
-        teacher = of_system(asks, context, "teacher")
-        if count and teacher:
-            side = side.only(range(count), 2)
-            question = Question(teacher.who, side, recipe.sampling)
-            yield Ask("self-agreement", context, teacher.who, question)
 
 
 def _association(recipe: Recipe, prompts: Prompts) -> Iterator[Ask]:

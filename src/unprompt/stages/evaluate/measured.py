@@ -10,12 +10,12 @@ from typing import Any
 from unprompt import metrics
 from unprompt.engines.tokens import common_prefix
 from unprompt.metrics.association import Association, association
-from unprompt.metrics.match import same
-from unprompt.metrics.statistics import SHARE, by_group, interval
+from unprompt.metrics.likeness import Likeness
+from unprompt.metrics.statistics import SHARE, by_group
 from unprompt.recipe import Recipe, Sampling
 from unprompt.records import BASE, JUDGE, Completion, Grade, Prompt, TokenKL, student
 from unprompt.stages.asks import Ask, of_system
-from unprompt.stages.evaluate import closeness, judge
+from unprompt.stages.evaluate import closeness, judge, likeness
 from unprompt.stages.evaluate.grade import grade, grade_choices
 from unprompt.stages.prompts import Prompts, Side
 from unprompt.stages.questions import Question
@@ -38,7 +38,7 @@ class Measured:
         associations: System -> its association matrix.
         drift: Round -> KL(base || student) of each unrelated input.
         verdicts: The judge's.
-        self_agreement: Context -> how often the teacher agrees with itself.
+        likeness: Context -> how like the teacher's answers everybody's are.
         instructions: Context -> how much each instruction of the teacher's prompt matters, as far
             as that is measured (`Bars`, which come last).
     """
@@ -51,7 +51,7 @@ class Measured:
     associations: dict[str, Association]
     drift: dict[str, list[float]]
     verdicts: list[judge.Verdict]
-    self_agreement: dict[str, dict[str, Any]]
+    likeness: dict[str, Likeness]
     instructions: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
@@ -73,7 +73,7 @@ def measure(weights: Weights, prompts: Prompts, answers: Answered) -> Measured:
         _associations(recipe, prompts, answers),
         closeness.drift(weights, prompts, answers),
         _verdicts(weights, prompts, grades),
-        _self_agreement(recipe, prompts, answers),
+        likeness.measured(recipe, prompts, answers, grades),
     )
 
 
@@ -157,30 +157,6 @@ def _associations(recipe: Recipe, prompts: Prompts, answers: Answered) -> dict[s
                 )
         matrices[system] = association(values, chosen, bounds)
     return matrices
-
-
-def _self_agreement(
-    recipe: Recipe, prompts: Prompts, answers: Answered
-) -> dict[str, dict[str, Any]]:
-    """Context -> how often two answers of the teacher to one held-out input, written as `sampling`
-    says, are the same.
-    """
-    agreement: dict[str, dict[str, Any]] = {}
-    for ask, completions in answers.items():
-        if ask.purpose != "self-agreement":
-            continue
-        name, evaluation = ask.context, recipe.evaluation(ask.context)
-        assert evaluation
-        rows = prompts.inputs.held_out[name][: len(completions) // 2]
-        rule, plain = recipe.contexts[name].extract, evaluation.model_copy(update={"metrics": ()})
-        first, second = (
-            grade("teacher", name, rule, rows, completions[k::2], plain, recipe.modules)
-            for k in (0, 1)
-        )
-        values = [float(same(a, b)) for a, b in zip(first, second, strict=True)]
-        mean, low, high = interval(by_group(values, [each.group for each in first]), SHARE)
-        agreement[name] = {"mean": mean, "low": low, "high": high, "examples": len(values)}
-    return agreement
 
 
 def _verdicts(weights: Weights, prompts: Prompts, grades: Sequence[Grade]) -> list[judge.Verdict]:

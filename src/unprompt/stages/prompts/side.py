@@ -67,6 +67,14 @@ class Side:
         lengths = [self.lengths[n] for n in places for _ in range(count)]
         return Side(Chosen(self.prompts, places, count), lengths, self.prefix)
 
+    def again(self, places: Sequence[int], number: int) -> Side:
+        """Some of the prompts, each asked for its input's completion of this number (from 1 on)."""
+        prompts = [
+            replace(prompt, example_id=sample_ids(prompt.example_id, number)[-1])
+            for prompt in (self.prompts[n] for n in places)
+        ]
+        return Side(prompts, [self.lengths[n] for n in places], self.prefix)
+
     def times(self, count: int) -> Side:
         """All prompts, each `count` times."""
         return self if count == 1 else self.only(range(len(self.prompts)), count)
