@@ -451,6 +451,13 @@ def sheet_again(b: Bench, *options: str) -> str:
     return b.fails("rate", "out", *options)
 
 
+SAMPLE = {"seeds": [{"text": "red"}], "template": "{{ examples }}", "count": 8}
+ONE = {"teacher": "Say {{ text }}", "student": "{{ text }}"}
+ONE_INPUT = {"one": ONE | {"inputs": [{"text": "red"}]}}
+WITHOUT_INPUTS = {
+    "one": ONE | {"inputs": [{"text": "red"}], "evaluate": False},
+    "proven": {"student": "{{ text }}"},
+}
 MISTAKES: dict[str, Mistake] = {
     # the recipe
     "misspelt key": (
@@ -820,13 +827,37 @@ MISTAKES: dict[str, Mistake] = {
         "example 't1' has no gold answer in field 'target'",
         "name the field that holds it (the data has: id, text)",
     ),
-    "tuning on sampled inputs": (
-        lambda b: tuning(
-            b, data={"sample": {"seeds": [{"text": "a"}], "template": "{{ examples }}", "count": 2}}
+    "held-out examples from a model": (
+        lambda b: b.fails("check", b.recipe(evaluate={"data": {"sample": SAMPLE}})),
+        "recipe.yaml",
+        "evaluate.data can't be sample: a model writes only contexts' inputs",
+        "give it rows that are there, or evaluate: {hold_out: 0.2} for a share of the inputs",
+    ),
+    "nothing says what proves": (
+        lambda b: b.fails("check", b.recipe(evaluate={"metrics": []})),
+        "recipe.yaml",
+        "'evaluate': give data, or hold_out (a share of the inputs, as 0.2), and not both",
+        "mend the value",
+    ),
+    "a share of no inputs": (
+        lambda b: b.fails("check", b.recipe(contexts=WITHOUT_INPUTS, evaluate={"hold_out": 0.2})),
+        "recipe.yaml",
+        "evaluate.hold_out is a share of the inputs, which context 'proven' has not",
+        "give it inputs, its own evaluate.data, or evaluate: false",
+    ),
+    "one input is no share": (
+        lambda b: b.fails("check", b.recipe(contexts=ONE_INPUT, evaluate={"hold_out": 0.2})),
+        "contexts.one.inputs",
+        "of 1 inputs none can be held out",
+        "give more inputs, or evaluate.data in place of evaluate.hold_out",
+    ),
+    "a row of no group": (
+        lambda b: b.fails(
+            "check", b.context(inputs={"rows": [{"text": "a"}, {"text": "b"}], "group": "talk"})
         ),
-        "tune.data",
-        "inputs that a model writes have no gold answers",
-        "give data with gold answers",
+        "contexts.colours.inputs (rows), row 1",
+        "there is no 'talk' that says what the row belongs to",
+        "the row has: text; set group to one that every row has",
     ),
     "tuning by entropy": (
         lambda b: tuning(b, metric="entropy"),

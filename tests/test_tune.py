@@ -324,5 +324,3 @@ def test_what_is_refused_before_anything_is_asked(tmp_path: Path, wanted: Make, 
         wanted(settings={"sampling.max_new_tokens": [4, 500]}), out
     )
     assert "'txt' is undefined" in refusal(wanted(variants={"a": None, "b": "{{ txt }}"}), out)
-    sample = {"seeds": SPLIT, "template": "{{ examples }}", "count": 2}
-    assert "no gold answers" in refusal(wanted(data={"sample": sample}), out)

@@ -71,11 +71,15 @@ class Example:
         fields: The row; templates see each key as a variable.
         target: The gold answer, if the data has one. Never shown to a template unless it is also a
             field.
+        group: What it belongs to, as a conversation: rows of a group are held out together.
+        written: Whether a model wrote it.
     """
 
     id: str
     fields: dict[str, Any]
     target: Any = None
+    group: str | None = None
+    written: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,8 +53,12 @@ class Shots(Section):
 class Evaluate(Writing):
     """What the systems are measured on."""
 
-    data: Data
+    data: Data | None = None
     """Held-out examples, with gold answers if a metric needs them."""
+    hold_out: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Instead of `data`: the share of the context's own `inputs` that is held out, and never
+    trained on. Which rows these are hangs on `seed` and each row itself (or its group, by
+    `inputs.group`), so that rows that are appended move none."""
     metrics: tuple[str, ...] = ("accuracy",)
     """Names of metrics, or `package.module:name` of a function or a `Metric`."""
     choices: Choices | None = None
@@ -86,6 +90,8 @@ class Evaluate(Writing):
     """Answers behind 0 to n shots, of the untrained student and of every round's."""
 
     def _wrong(self) -> Iterator[str]:
+        if (self.data is None) == (self.hold_out is None):
+            yield "give data, or hold_out (a share of the inputs, as 0.2), and not both"
         for key in ("extract", "lenient", "likeness", "shots"):
             if self.choices and getattr(self, key) is not None:
                 what = f"{key} is for answers that are written, but choices are only scored"

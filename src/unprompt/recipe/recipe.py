@@ -14,6 +14,7 @@ from unprompt.recipe.contexts import Context
 from unprompt.recipe.measuring import Cost, Drift, Evaluate, Judge, Report, System, Tune
 from unprompt.recipe.models import Model
 from unprompt.recipe.section import PathText, Section, sections
+from unprompt.recipe.sources import Data
 from unprompt.recipe.training import Labels, Lessons, Round, Sampling, Train
 from unprompt.records import BASE, TEACHER, Who, student
 
@@ -234,6 +235,19 @@ class Recipe(Section):
         """How graded answers are written; what the evaluation leaves open is as in `sampling`."""
         settings = evaluation.settings if evaluation else {}
         return self.sampling.model_copy(update={**settings, "per_input": 1})
+
+    def held_out_from(self, context: str) -> tuple[Data, str] | None:
+        """Where a context's held-out examples come from, and its key in the recipe; None if it is
+        not evaluated. With `hold_out` they are a share of its inputs.
+        """
+        evaluation = self.evaluation(context)
+        if evaluation is None:
+            return None
+        if evaluation.data:
+            return evaluation.data, f"{self.evaluated_at(context)}.data"
+        inputs = self.contexts[context].inputs
+        assert inputs  # `held_out_inputs_are_there` sees to it
+        return inputs, f"contexts.{context}.inputs"
 
     def evaluated_at(self, context: str) -> str:
         """Key of the section that says how a context is evaluated, for messages."""

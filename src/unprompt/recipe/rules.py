@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from unprompt.recipe.section import known
+from unprompt.recipe.sources import WRITTEN, Data
 
 if TYPE_CHECKING:
     from unprompt.recipe.recipe import Recipe
@@ -45,6 +46,29 @@ def contexts_exist(recipe: Recipe) -> None:
             known(name, recipe.contexts, where, "context")
     if recipe.tune:
         known(recipe.tune.context, recipe.contexts, "tune.context", "context")
+
+
+def held_out_inputs_are_there(recipe: Recipe) -> None:
+    """`hold_out` takes from a context's own inputs."""
+    for name, context in recipe.contexts.items():
+        evaluation = recipe.evaluation(name)
+        if evaluation and evaluation.hold_out and context.inputs is None:
+            raise ValueError(
+                f"{recipe.evaluated_at(name)}.hold_out is a share of the inputs, which context"
+                f" '{name}' has not -> give it inputs, its own evaluate.data, or evaluate: false"
+            )
+
+
+def only_inputs_are_written(recipe: Recipe) -> None:
+    """A model writes contexts' inputs; elsewhere what it is shown would stand in for them."""
+    for where, data in _read(recipe):
+        for _, part in data.parts():
+            if part.kind in WRITTEN:
+                raise ValueError(
+                    f"{where} can't be {part.kind}: a model writes only contexts' inputs -> give"
+                    " it rows that are there, or evaluate: {hold_out: 0.2} for a share of the"
+                    " inputs"
+                )
 
 
 def compared_contexts_are_evaluated(recipe: Recipe) -> None:
@@ -226,6 +250,25 @@ def margins_are_taught_once(recipe: Recipe) -> None:
                     f"margins.{task} needs context '{name}' taught by a teacher in exactly one"
                     " round -> mend rounds"
                 )
+
+
+def _read(recipe: Recipe) -> Iterator[tuple[str, Data]]:
+    """Data that is read as it is, by its key."""
+    named: dict[str, Data | None] = {
+        "drift.inputs": recipe.drift and recipe.drift.inputs,
+        "tune.data": recipe.tune and recipe.tune.data,
+    }
+    for name, context in recipe.contexts.items():
+        named[f"contexts.{name}.examples"] = context.examples and context.examples.pool
+        if evaluation := recipe.evaluation(name):
+            at = recipe.evaluated_at(name)
+            named[f"{at}.data"] = evaluation.data
+            named[f"{at}.shots.pool"] = evaluation.shots and evaluation.shots.pool
+        for where, data in (
+            context.inputs.parts(f"contexts.{name}.inputs") if context.inputs else ()
+        ):
+            named[f"{where}.sample.seeds"] = data.sample and data.sample.seeds
+    yield from ((where, data) for where, data in named.items() if data)
 
 
 def _compared(recipe: Recipe) -> Iterator[tuple[str, str]]:

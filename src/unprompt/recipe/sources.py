@@ -15,6 +15,10 @@ SOURCES = ("file", "rows", "hub", "rule", "mix", "sample")
 """Fields of `Data` that say where rows come from; `stages/inputs/load.py` reads each."""
 
 
+WRITTEN = ("sample",)
+"""Those of which a model writes the rows, ahead of a run's lessons."""
+
+
 class Part(Section):
     """One part of a mixture."""
 
@@ -81,6 +85,12 @@ class Data(Section):
     """Field that holds the row's id. Rows without it are numbered."""
     target: str = "target"
     """Field that holds the gold answer, where there is one."""
+    group: str | None = None
+    """Field that names what a row belongs to, as its conversation: `evaluate.hold_out` holds out
+    whole groups. Without it each row stands by itself."""
+    model_written: bool = False
+    """Whether a model wrote the rows: where a mixture has real ones, too, `evaluate.hold_out` holds
+    out none of these. Always so of rows that a model writes in the run."""
     limit: Annotated[int, Field(ge=1)] | None = None
     """Take only the first so many rows."""
 
@@ -92,6 +102,11 @@ class Data(Section):
     def kind(self) -> str:
         """Which of the sources it is."""
         return next(kind for kind in SOURCES if getattr(self, kind) is not None)
+
+    @property
+    def by_model(self) -> bool:
+        """Whether a model wrote its rows, or will."""
+        return self.model_written or self.kind in WRITTEN
 
     def parts(self, where: str = "") -> Iterator[tuple[str, Data]]:
         """The data and those that it is mixed from, each by its key in the recipe."""

@@ -44,8 +44,8 @@ def conclude(report: Report) -> None:
 
 EVALUATE = (
     "evaluate:",
-    "  data: {file: heldout.jsonl, target: answer}  # other rows than your inputs, laid out alike",
-    "  metrics: [accuracy]  # without gold answers: data: heldout.jsonl, and metrics: []",
+    "  hold_out: 0.2  # a share of your inputs; or data: {file: heldout.jsonl, target: answer}",
+    "  metrics: [accuracy]  # without gold answers: metrics: []",
 )
 """What a recipe lacks of which nothing is evaluated."""
 

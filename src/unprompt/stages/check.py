@@ -126,7 +126,9 @@ def _refuse_settings(recipe: Recipe, inputs: Inputs) -> None:
                 evaluate.refuse_gold(context.filter.metric, rows, f"{where}.inputs.target")
         if evaluation := recipe.evaluation(name):
             held_out = inputs.held_out[name]
-            evaluate.check(evaluation, held_out, recipe.evaluated_at(name), recipe.modules)
+            where, source = recipe.evaluated_at(name), recipe.held_out_from(name)
+            assert source
+            evaluate.check(evaluation, held_out, where, recipe.modules, *source)
 
 
 def _refuse_replay(recipe: Recipe, taught: dict[str, list[Example]]) -> None:
@@ -271,6 +273,8 @@ def _about(
         kind = " gold answers,"
     counts = [len(rows.get(name, ())) for rows in (prompts.inputs.taught, prompts.inputs.held_out)]
     yield f"context {name}:{kind} {counts[0]} inputs, {counts[1]} held out; {lengths}"
+    if alike := prompts.inputs.left_out.get(name):
+        yield f"  {alike} held-out inputs are left out: equal ones are among the training inputs"
     if overlap is not None:
         counted = [f"{count} {what}" for what, count in overlap.items() if count]
         yield f"  overlap: {'; '.join(counted) if counted else 'none'}"

@@ -44,7 +44,12 @@ def draw_inputs(weights: Weights, known: Inputs) -> tuple[Recipe, dict[str, Draw
         UserError: Too few draws are new inputs.
     """
     recipe, files = weights.recipe, weights.files
-    held = [example for examples in known.held_out.values() for example in examples]
+    held = [
+        example
+        for examples in known.held_out.values()
+        for example in examples
+        if not example.written  # else it is a stand-in
+    ]
     paths, drawn = dict[str, str](), dict[str, Drawn]()
     for where, sample in draw.sources(recipe).items():
         seeds = inputs.load(sample.seeds, f"{where}.sample.seeds", recipe.modules)

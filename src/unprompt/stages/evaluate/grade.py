@@ -9,7 +9,7 @@ from unprompt import metrics
 from unprompt.messages import UserError
 from unprompt.metrics import Metric
 from unprompt.metrics.choices import choice
-from unprompt.recipe import Evaluate, Extract
+from unprompt.recipe import Data, Evaluate, Extract
 from unprompt.recipe.names import function
 from unprompt.records import Completion, Example, Grade
 from unprompt.stages.lessons import extract as extract_
@@ -18,9 +18,20 @@ from unprompt.stages.templates.render import value
 _ROUNDING = 1e-9
 
 
-def check(evaluation: Evaluate, held_out: Sequence[Example], where: str, modules: str) -> None:
+def check(
+    evaluation: Evaluate,
+    held_out: Sequence[Example],
+    where: str,
+    modules: str,
+    data: Data,
+    at: str,
+) -> None:
     """Before any money is spent: the metrics exist, and the gold answers they need are there and
     such as they can use.
+
+    Args:
+        data: What the examples were read from, or are a share of.
+        at: Its key in the recipe.
 
     Raises:
         UserError: An unknown metric, an example without a target, a target that one of our metrics
@@ -46,15 +57,15 @@ def check(evaluation: Evaluate, held_out: Sequence[Example], where: str, modules
     lacking = next((e for e in held_out if e.target is None), None)
     if lacking is not None and any(metric.needs_gold for metric in wanted.values()):
         raise UserError(
-            f"example '{lacking.id}' has no gold answer in field '{evaluation.data.target}'",
-            where=f"{where}.data.target",
+            f"example '{lacking.id}' has no gold answer in field '{data.target}'",
+            where=f"{at}.target",
             fix=(
                 f"name the field that holds it (the data has: {', '.join(lacking.fields)}), or set"
                 f" {where}.metrics to []"
             ),
         )
     for name in evaluation.metrics:
-        refuse_gold(name, held_out, f"{where}.data.target", modules)
+        refuse_gold(name, held_out, f"{at}.target", modules)
 
 
 def refuse_gold(

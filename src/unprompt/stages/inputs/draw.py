@@ -36,7 +36,7 @@ def resolved(recipe: Recipe, files: dict[str, str]) -> Recipe:
 
     def put(data: Data, where: str) -> Data:
         if data.sample:
-            return Data(file=files[where], limit=data.limit)
+            return Data(file=files[where], limit=data.limit, model_written=True)
         if data.mix:
             parts = tuple(
                 part.model_copy(update={"data": put(part.data, f"{where}.mix.{n}.data")})

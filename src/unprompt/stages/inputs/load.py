@@ -12,6 +12,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,7 @@ def load(data: Data, where: str, modules: str | None = None) -> list[Example]:
     place = f"{where} ({source if isinstance(source, str) else data.kind})"
     rows = _KINDS[data.kind](data, where, modules)
     for number, row in enumerate(itertools.islice(rows, data.limit), 1):
+        mixed, row = (row, row.fields) if isinstance(row, Example) else (None, row)
         if not isinstance(row, dict):
             what = f"row {number} is {type(row).__name__}, not an object"
             raise UserError(what, where=place, fix='write {"text": "..."}')
@@ -59,10 +61,24 @@ def load(data: Data, where: str, modules: str | None = None) -> list[Example]:
             raise UserError(what, where=place, fix=f"make '{data.id}' unique")
         seen[id_] = number
         fields = {str(key): value for key, value in row.items()}
-        examples.append(Example(id_, fields, row.get(data.target)))
+        group, written = (mixed.group, mixed.written) if mixed else (None, False)
+        if data.group is not None:
+            group = _group(row, data.group, f"{place}, row {number}")
+        written = written or data.by_model
+        examples.append(Example(id_, fields, row.get(data.target), group, written))
     if not examples:
         raise UserError("there is nothing in it", where=place, fix="give at least one row")
     return examples
+
+
+def _group(row: dict[Any, Any], field: str, where: str) -> str:
+    if row.get(field) is None:
+        raise UserError(
+            f"there is no '{field}' that says what the row belongs to",
+            where=where,
+            fix=f"the row has: {', '.join(map(str, row))}; set group to one that every row has",
+        )
+    return str(row[field])
 
 
 def _refuse_half_characters(row: dict[Any, Any], where: str) -> None:
@@ -287,7 +303,7 @@ def _rule(data: Data, where: str, modules: str | None) -> Iterator[Any]:
         raise UserError(what, where=f"{where} ({data.rule})", fix=fix) from error
 
 
-def _mix(data: Data, where: str, modules: str | None) -> Iterator[dict[str, Any]]:
+def _mix(data: Data, where: str, modules: str | None) -> Iterator[Example]:
     """Rows of every part in the proportion of the shares, as many as the shortest part allows or as
     `limit` says; the parts' first rows, in turns.
     """
@@ -309,7 +325,8 @@ def _mix(data: Data, where: str, modules: str | None) -> Iterator[dict[str, Any]
     turns = sorted((i / count, n, i) for n, count in enumerate(counts) for i in range(count))
     for _, n, index in turns:
         example = pools[n][index]
-        yield {**example.fields, "id": f"{n}-{example.id}", "target": example.target}
+        fields = {**example.fields, "id": f"{n}-{example.id}", "target": example.target}
+        yield replace(example, fields=fields)
 
 
 def _stand_ins(data: Data, where: str, modules: str | None) -> Iterator[dict[str, Any]]:

@@ -16,6 +16,7 @@ from unprompt.recipe.measuring import Tune
 from unprompt.recipe.names import join
 from unprompt.records import Example
 from unprompt.stages import evaluate, inputs
+from unprompt.stages.inputs.every import held_out
 from unprompt.stages.prompts import Side, plain, rendered
 from unprompt.stages.templates.render import render
 from unprompt.stages.weights import Weights
@@ -72,10 +73,10 @@ def search_of(recipe: Recipe, files: RunDir) -> Search:
     rows = _split(recipe, wanted)
     # as the context is evaluated, but on the evaluation split, by the one metric
     evaluation = (recipe.evaluation(wanted.context) or Evaluate(data=wanted.data)).model_copy(
-        update={"data": wanted.data, "metrics": (wanted.metric,)}
+        update={"data": wanted.data, "hold_out": None, "metrics": (wanted.metric,)}
         | dict.fromkeys(("choices", "lenient", "shots"))
     )
-    evaluate.check(evaluation, rows, "tune", recipe.modules)
+    evaluate.check(evaluation, rows, "tune", recipe.modules, wanted.data, "tune.data")
     known = recipe.sampling
     if wanted.who == "student":
         known = recipe.sampling_of(evaluation)
@@ -102,12 +103,6 @@ def search_of(recipe: Recipe, files: RunDir) -> Search:
 def _split(recipe: Recipe, wanted: Tune) -> list[Example]:
     """The evaluation split: with gold answers, and not what the recipe holds out."""
     join(recipe.modules, recipe.functions)
-    if any(source.sample for source in _sources(wanted.data)):
-        raise UserError(
-            "inputs that a model writes have no gold answers",
-            where="tune.data",
-            fix="give data with gold answers",
-        )
     metric = metrics.find(wanted.metric, "tune.metric", recipe.modules)
     if metric.needs_labels:
         raise UserError(
@@ -130,17 +125,15 @@ def _split(recipe: Recipe, wanted: Tune) -> list[Example]:
 
 def _refuse_what_proves(recipe: Recipe, wanted: Tune, rows: list[Example], name: str) -> None:
     """The split may share neither a file nor an example with what a context is proven on."""
-    evaluation = recipe.evaluation(name)
-    if evaluation is None:
+    if recipe.evaluation(name) is None:
         return
     context = recipe.contexts[wanted.context]
-    where = f"evaluate.data of context {name}"
-    held = {_shown(context, row) for row in inputs.load(evaluation.data, where, recipe.modules)} - {
-        None
-    }
+    proves = held_out(recipe, name)
+    held = {_shown(context, row) for row in proves} - {None}
     ids = {_shown(context, row): row.id for row in rows}
     both = [id_ for shown, id_ in ids.items() if shown in held]
-    files = _files(wanted.data) & _files(evaluation.data)
+    source = recipe.held_out_from(name)
+    files = _files(wanted.data) & _files(source[0]) if source else set()
     if files:
         what = f"the file {files.pop()} is"
     elif both:
