@@ -851,6 +851,18 @@ MISTAKES: dict[str, Mistake] = {
         "of 1 inputs none can be held out",
         "give more inputs, or evaluate.data in place of evaluate.hold_out",
     ),
+    "no prompt file": (
+        lambda b: b.fails("check", b.context(teacher={"file": "promt.md"})),
+        "recipe.yaml",
+        "'contexts.colours.teacher': there is no such prompt file",
+        "paths are seen from the recipe's folder",
+    ),
+    "a prompt file that is no list": (
+        lambda b: b.fails("check", b.context(teacher={"file": b.file("chat.json", "{}")})),
+        "recipe.yaml",
+        "'contexts.colours.teacher': no list of messages",
+        'write [{"role": "system", "content": "..."}, ...]',
+    ),
     "a row of no group": (
         lambda b: b.fails(
             "check", b.context(inputs={"rows": [{"text": "a"}, {"text": "b"}], "group": "talk"})

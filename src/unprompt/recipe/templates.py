@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-from pydantic import Field, model_serializer
+from pydantic import (
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    ValidationInfo,
+    model_serializer,
+    model_validator,
+)
 
+from unprompt.recipe import prompt_files
 from unprompt.recipe.section import Section, nearest
+
+
+def _or_a_file(shape: dict[str, Any]) -> None:
+    named = {"type": "object", "properties": {"file": {"type": "string"}}, "required": ["file"]}
+    shape["anyOf"].append(named | {"additionalProperties": False})
 
 
 class Message(Section):
@@ -15,11 +28,35 @@ class Message(Section):
 
     role: str | None = None
     """`system`, `user`, `assistant`, or any role the model's chat template knows."""
-    content: str | None = None
-    """Jinja2 template of the message's text."""
+    content: str | None = Field(default=None, json_schema_extra=_or_a_file)
+    """Jinja2 template of the message's text; `{file: system.md}` reads it from a file."""
     turns: str | None = None
     """Instead of both: the field of the row (or a Jinja2 expression, as `input.history`) that holds
     a list of {role, content}. Its turns stand here as they are; it may be empty."""
+
+    _file: str | None = PrivateAttr(None)
+
+    @property
+    def file(self) -> str | None:
+        """Where the content was read, for messages; what decides is the text."""
+        return self._file
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _read(
+        cls, data: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo
+    ) -> Self:
+        content, path = data.get("content") if isinstance(data, dict) else None, None
+        if isinstance(content, dict) and content.keys() == {"file"}:
+            path, text = prompt_files.read(content["file"], info)
+            if not isinstance(text, str):
+                raise ValueError(
+                    f"a content is text ({path}) -> write {{file: ...}} as the template"
+                )
+            data = {**data, "content": text}
+        message = handler(data)
+        message._file = path or message._file
+        return message
 
     def _wrong(self) -> Iterator[str]:
         if (self.role is None, self.content is None) != ((self.turns is not None),) * 2:
@@ -46,6 +83,20 @@ class Template(Section):
     """Jinja2 template of a plain-text prompt."""
     messages: tuple[Message, ...] | None = None
     """Chat messages, rendered with the model's own chat template."""
+
+    file: str | None = None
+    """Instead of both: where the text stands, or in a `.json` file the list of messages. What
+    decides is what stands there: a resolved recipe has it written out."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, data: Any, info: ValidationInfo) -> Any:
+        if not (isinstance(data, dict) and data.get("file") is not None):
+            return data
+        if data.get("text") is not None or data.get("messages"):
+            raise ValueError("give one of text, messages and file")
+        path, found = prompt_files.read(data["file"], info)
+        return {**data, "text" if isinstance(found, str) else "messages": found, "file": path}
 
     def _wrong(self) -> Iterator[str]:
         if (self.text is None) == (not self.messages):

@@ -65,7 +65,8 @@ def render(
     """
     variables = _variables(example, examples, where)
     if template.text is not None:
-        return Prompt(example.id, context, _rendered(template.text, variables, example, where))
+        at = where if template.file is None else f"{where} ({template.file})"
+        return Prompt(example.id, context, _rendered(template.text, variables, example, at))
     messages: list[dict[str, str]] = []
     for number, message in enumerate(template.messages or (), 1):
         if message.turns is not None:
@@ -74,7 +75,9 @@ def render(
                 _refuse_answered(turns, message.turns, example, where)
             messages += turns
         else:
-            text = _rendered(message.content or "", variables, example, where)
+            file = message.file or template.file
+            at = where if file is None else f"{where} ({file})"
+            text = _rendered(message.content or "", variables, example, at)
             messages.append({"role": message.role or "", "content": text})
     if not messages:
         what = f"the prompt of input '{example.id}' is empty"
