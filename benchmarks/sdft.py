@@ -138,6 +138,7 @@ def accuracy(given: argparse.Namespace, folder: Path) -> float:
     made = recipe(given, evaluated=True)
     evaluation = made.evaluation("hotel")
     assert evaluation
+    assert evaluation.data
     rows = inputs.load(evaluation.data, "evaluate", made.modules)[: given.heldout]
     tokenizer = models.load_tokenizer(made.model, "model")
     student: Any = PeftModel.from_pretrained(

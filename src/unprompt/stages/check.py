@@ -127,8 +127,7 @@ def _refuse_settings(recipe: Recipe, inputs: Inputs) -> None:
         if evaluation := recipe.evaluation(name):
             held_out = inputs.held_out[name]
             where, source = recipe.evaluated_at(name), recipe.held_out_from(name)
-            assert source
-            evaluate.check(evaluation, held_out, where, recipe.modules, *source)
+            evaluate.check(evaluation, held_out, where, recipe.modules, source)
 
 
 def _refuse_replay(recipe: Recipe, taught: dict[str, list[Example]]) -> None:

@@ -23,15 +23,14 @@ def check(
     held_out: Sequence[Example],
     where: str,
     modules: str,
-    data: Data,
-    at: str,
+    source: tuple[Data, str] | None = None,
 ) -> None:
     """Before any money is spent: the metrics exist, and the gold answers they need are there and
     such as they can use.
 
     Args:
-        data: What the examples were read from, or are a share of.
-        at: Its key in the recipe.
+        source: What the examples are a share of, and its key in the recipe; the evaluation's own
+            data unless given.
 
     Raises:
         UserError: An unknown metric, an example without a target, a target that one of our metrics
@@ -54,18 +53,20 @@ def check(
             function(rule.keep, f"{where}.{key}", modules)
     for name, metric in wanted.items():
         _check_metric(name, metric, evaluation, held_out, where)
+    data, key = source or (evaluation.data, f"{where}.data")
+    field, at = data.target if data else "target", f"{key}.target"
     lacking = next((e for e in held_out if e.target is None), None)
     if lacking is not None and any(metric.needs_gold for metric in wanted.values()):
         raise UserError(
-            f"example '{lacking.id}' has no gold answer in field '{data.target}'",
-            where=f"{at}.target",
+            f"example '{lacking.id}' has no gold answer in field '{field}'",
+            where=at,
             fix=(
                 f"name the field that holds it (the data has: {', '.join(lacking.fields)}), or set"
                 f" {where}.metrics to []"
             ),
         )
     for name in evaluation.metrics:
-        refuse_gold(name, held_out, f"{at}.target", modules)
+        refuse_gold(name, held_out, at, modules)
 
 
 def refuse_gold(

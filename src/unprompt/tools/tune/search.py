@@ -76,7 +76,7 @@ def search_of(recipe: Recipe, files: RunDir) -> Search:
         update={"data": wanted.data, "hold_out": None, "metrics": (wanted.metric,)}
         | dict.fromkeys(("choices", "lenient", "shots"))
     )
-    evaluate.check(evaluation, rows, "tune", recipe.modules, wanted.data, "tune.data")
+    evaluate.check(evaluation, rows, "tune", recipe.modules)
     known = recipe.sampling
     if wanted.who == "student":
         known = recipe.sampling_of(evaluation)
