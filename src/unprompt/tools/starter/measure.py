@@ -1,0 +1,61 @@
+"""How long a teacher's answers are, from a few of them."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import yaml
+
+from unprompt.messages import say
+from unprompt.recipe import parse
+from unprompt.records import TEACHER
+from unprompt.store.folder import RunDir
+
+GENEROUS = 256
+"""Tokens of an answer where nothing was measured."""
+_ANSWERS, _MOST = 8, 512
+"""Answers that are looked at, and how long they may get."""
+
+
+def answer_length(recipe: str, out: Path) -> tuple[int, str]:
+    """Ask the teacher a few of the inputs.
+
+    Args:
+        recipe: The recipe's text.
+        out: Where it is to lie.
+
+    Returns:
+        Tokens that an answer may have: a quarter more than the longest of those that ended; and a
+        line that says what was measured.
+
+    Raises:
+        UserError: The recipe's models or data can't be read.
+    """
+    from unprompt.stages.prompts import rendered
+    from unprompt.stages.questions import Question
+    from unprompt.stages.weights import Weights
+
+    words = yaml.safe_load(recipe)
+    del words["evaluate"]
+    words["contexts"]["main"]["inputs"] = {"file": words["contexts"]["main"]["inputs"]}
+    words["contexts"]["main"]["inputs"]["limit"] = _ANSWERS
+    words["sampling"]["max_new_tokens"] = 1
+    known = parse(words, out.parent.resolve(), str(out))
+    prompts = rendered(known)
+    side, window = prompts.teacher["main"], prompts.readers.teacher.window
+    most = min(_MOST, window - max(side.lengths)) if window else _MOST
+    sampling = known.sampling.model_copy(update={"max_new_tokens": most})
+    say(f"measuring how long answers are, on {len(side.prompts)} inputs")
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Weights(known, RunDir(Path(folder)), prompts.readers.student.tokenizer)
+        question = Question(TEACHER, side, sampling)
+        answers = list(weights.collect("answers", question))
+        weights.forget_engines()
+    ended = [len(answer.token_ids) for answer in answers if answer.stop != "length"]
+    cut = len(answers) - len(ended)
+    if cut or not ended:
+        return most, f"{cut} of {len(answers)} answers are longer than {most} tokens"
+    tokens = min(most, 16 * -(-max(ended) * 5 // (4 * 16)))
+    longest = f"the longest of {len(answers)} answers has {max(ended)} tokens"
+    return tokens, f"{longest}: {tokens} is a quarter more"
