@@ -64,9 +64,9 @@ def render(
             rendering.
     """
     variables = _variables(example, examples, where)
+    where = where if template.file is None else f"{where} ({template.file})"
     if template.text is not None:
-        at = where if template.file is None else f"{where} ({template.file})"
-        return Prompt(example.id, context, _rendered(template.text, variables, example, at))
+        return Prompt(example.id, context, _rendered(template.text, variables, example, where))
     messages: list[dict[str, str]] = []
     for number, message in enumerate(template.messages or (), 1):
         if message.turns is not None:
@@ -75,8 +75,7 @@ def render(
                 _refuse_answered(turns, message.turns, example, where)
             messages += turns
         else:
-            file = message.file or template.file
-            at = where if file is None else f"{where} ({file})"
+            at = where if message.file is None else f"{where} ({message.file})"
             text = _rendered(message.content or "", variables, example, at)
             messages.append({"role": message.role or "", "content": text})
     if not messages:
