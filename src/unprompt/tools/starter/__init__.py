@@ -109,7 +109,8 @@ def distill(wanted: Wanted, out: Path | None, overrides: list[str]) -> pipeline.
             say(f"{recipe} is there: model, teacher and inputs are as it says")
         say(f"step 1 of 2: going on with {recipe}")
     else:
-        say(f"step 1 of 2: writing {recipe}", *write(wanted, recipe, "distill")[1:-1])
+        say(f"step 1 of 2: writing {recipe}")
+        say(*write(wanted, recipe, "distill")[1:-1])
     say(f"step 2 of 2: unprompt run {recipe} --out {folder / 'run'}")
     return pipeline.run(load(recipe, overrides), folder / "run")
 
