@@ -15,7 +15,7 @@ import unprompt
 from conftest import tiny_recipe
 from unprompt import report
 from unprompt.messages import UserError
-from unprompt.metrics.likeness import exact, kind_of, likeness, rouge_l
+from unprompt.metrics.likeness import exact, json_fields, kind_of, likeness, rouge_l
 from unprompt.pipeline import Run
 from unprompt.recipe import Recipe, parse
 from unprompt.records import BASE
@@ -54,6 +54,18 @@ def test_words_of_every_script_are_read() -> None:
     assert rouge_l("👍", "") == 0
     for one, other in (("a b c d", "a c"), ("x", "y z x")):
         assert rouge_l(one, other) == rouge_l(other, one)
+
+
+def test_json_is_compared_field_by_field() -> None:
+    assert json_fields('{"a": 1, "b": [2]}', '{"b": [2], "a": 1}') == 1
+    assert json_fields('{"a": 1}', '{"a": 1, "b": 2}') == json_fields(
+        '{"a": 1, "b": 2}', '{"a": 1}'
+    )
+    assert json_fields('{"a": 1}', '{"a": 1, "b": 2}') == 0.5
+    assert json_fields('{"a": 1}', "sorry") == 0
+    assert json_fields("{}", "{ }") == 1
+    assert kind_of(['{"a": 1}', '{"b": "c"}'])[0] == "json_fields"
+    assert kind_of(['{"a": 1}', "[1]"])[0] == "exact", "not all are objects"
 
 
 def test_what_could_not_be_extracted_is_like_nothing() -> None:

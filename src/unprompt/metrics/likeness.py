@@ -5,6 +5,7 @@ the teacher's answers are to each other.
 from __future__ import annotations
 
 import functools
+import json
 import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -91,7 +92,30 @@ def _scorer() -> Any:
     return RougeScorer(["rougeL"], tokenizer=_Words())
 
 
-KINDS: dict[str, Compare] = {"exact": exact, "rouge_l": rouge_l}
+def json_fields(one: str, other: str) -> float:
+    """Share of the fields of two JSON objects that are equal in both, of all that either has; the
+    same both ways. Texts that are no JSON objects are alike as `exact` says.
+
+    >>> json_fields('{"a": 1, "b": "x"}', '{"b": "x", "a": 2}')
+    0.5
+    """
+    a, b = _object(one), _object(other)
+    if a is None or b is None:
+        return exact(one, other)
+    names = a.keys() | b.keys()
+    same = sum(name in a and name in b and a[name] == b[name] for name in names)
+    return same / len(names) if names else 1.0
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+KINDS: dict[str, Compare] = {"exact": exact, "rouge_l": rouge_l, "json_fields": json_fields}
 """`evaluate.likeness` -> how two extracted answers are compared."""
 
 
@@ -101,6 +125,8 @@ def kind_of(answers: Sequence[str]) -> tuple[str, str]:
     >>> kind_of(["card arrival", "lost card"])
     ('exact', "the teacher's answers have 2 words in the median")
     """
+    if answers and all(_object(answer) is not None for answer in answers):
+        return "json_fields", "the teacher's answers are JSON objects"
     words = statistics.median(len(_WORD.findall(answer)) for answer in answers) if answers else 0
     why = f"the teacher's answers have {words:g} words in the median"
     return ("exact" if words <= SHORT else "rouge_l"), why

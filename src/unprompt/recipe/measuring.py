@@ -64,11 +64,12 @@ class Evaluate(Writing):
     choices: Choices | None = None
     """Instead of writing answers: score two continuations. The metrics are then `score`, 1 if
     P(right) > P(wrong), and `magnitude`, P(right) - P(wrong)."""
-    likeness: Literal["exact", "rouge_l"] | None = None
+    likeness: Literal["exact", "rouge_l", "json_fields"] | None = None
     """How answers are compared with the teacher's where no metric needs gold answers: `exact`, the
     same text (letter case, blanks, and punctuation at the ends aside); `rouge_l`, the longest
-    common subsequence of words. Unless given, `exact` where the teacher's answers have at most 8
-    words in the median, else `rouge_l`."""
+    common subsequence of words; `json_fields`, the share of a JSON object's fields that are equal.
+    Unless given, `json_fields` where all of the teacher's answers are JSON objects, `exact` where
+    they have at most 8 words in the median, else `rouge_l`."""
     group: str | None = None
     """Field by which rows belong together: intervals take the mean of each group for one
     observation."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -66,7 +66,16 @@ class Data(Section):
 
     file: PathText | None = None
     """JSONL (.jsonl, .ndjson), JSON list (.json), CSV (.csv, .tsv) or Parquet (.parquet), seen from
-    the recipe's folder."""
+    the recipe's folder; all but Parquet may be packed by gzip (.jsonl.gz)."""
+    format: Literal["rows", "openai", "langfuse", "langsmith"] = "rows"
+    """What the file's rows are: `rows`, inputs as they are; or logged conversations, in OpenAI's
+    form (`messages`, or `request` with `response`) or as Langfuse or LangSmith export them. Each
+    then gives inputs with `history` (the turns ahead of an answer), `system`, `tools`,
+    `conversation`, and the logged answer as `target`."""
+    turns: Literal["last", "all"] = "last"
+    """Of logged conversations: whether only the last answer of each is learned, or all."""
+    system: PathText | None = None
+    """Of logged conversations: only those whose system prompt is this file's text."""
     rows: tuple[dict[str, Any], ...] | None = None
     """The rows themselves."""
     hub: str | None = None
@@ -97,6 +106,10 @@ class Data(Section):
     def _wrong(self) -> Iterator[str]:
         if sum(getattr(self, kind) is not None for kind in SOURCES) != 1:
             yield f"give exactly one of {', '.join(SOURCES)}"
+        for key in ("format", "turns", "system"):
+            given = getattr(self, key) != type(self).model_fields[key].default
+            if given and (self.format == "rows" or self.file is None):
+                yield f"{key} is of a file of logged conversations -> give file and format"
 
     @property
     def kind(self) -> str:

@@ -27,7 +27,7 @@ from unprompt.stages import (
 )
 from unprompt.stages.asks import Plan
 from unprompt.stages.evaluate import judge
-from unprompt.stages.inputs import draw
+from unprompt.stages.inputs import draw, files
 from unprompt.stages.inputs.every import Inputs, every
 from unprompt.stages.lessons import rationales, shots
 from unprompt.stages.prompts import Prompts, Side, plain, rendered, sample_ids
@@ -269,6 +269,7 @@ def _about(
             f"teacher's prompt {members}{_mean(teacher)} tokens (longest {max(teacher.lengths)},"
             f" {sum(teacher.prefix)} shared by all), {lengths}"
         )
+    yield from _left_out(name, recipe)
     kind = "" if name in recipe.used else " only evaluated,"
     if name in recipe.used and recipe.contexts[name].gold is not None:
         kind = " gold answers,"
@@ -291,6 +292,18 @@ def _about(
                 f"  note: {blank} {which} prompts end in a blank; most tokenizers answer worse"
                 " after one"
             )
+
+
+def _left_out(name: str, recipe: Recipe) -> Iterator[str]:
+    """What of logs is no input."""
+    evaluation, where = recipe.evaluation(name), recipe.evaluated_at(name)
+    for data, at in (
+        (recipe.contexts[name].inputs, f"contexts.{name}.inputs"),
+        (evaluation and evaluation.data, f"{where}.data"),
+    ):
+        for place, part in data.parts(at) if data else ():
+            if left := files.left_out(part, place):
+                yield f"{part.file}: left out: {left}"
 
 
 def _mean(side: Side) -> str:
