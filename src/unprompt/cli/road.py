@@ -78,9 +78,13 @@ InputFile = Annotated[Path | None, Option("--inputs", metavar="FILE", help=_INPU
 Measured = Annotated[bool, Option("--measure/--no-measure", help=_MEASURE)]
 
 
+_LOGS = "Logged conversations in place of a prompt: OpenAI's form, Langfuse's or LangSmith's."
+
+
 @app.command()
 def init(
-    prompt: Prompt,
+    prompt: Annotated[Path | None, Argument(metavar="[PROMPT]", help=_PROMPT)] = None,
+    logs: Annotated[Path | None, Option(metavar="FILE", help=_LOGS)] = None,
     model: ModelName = None,
     teacher: Teacher = None,
     inputs: InputFile = None,
@@ -89,9 +93,18 @@ def init(
         "recipe.yaml"
     ),
 ) -> None:
-    """Write a recipe around a prompt you have."""
-    from unprompt.tools import starter
+    """Write a recipe around a prompt you have, or around the one that logs hold."""
+    from unprompt.tools import logs as logs_, starter
 
+    if logs is not None and prompt is None and teacher is None and inputs is None:
+        say(*logs_.write(logs, out, starter.model_of(model, out) if model else starter.DEFAULT))
+        return
+    if logs is not None or prompt is None:
+        raise UserError(
+            "a recipe begins with a prompt, or with logs that hold prompt, inputs and answers",
+            where="unprompt init",
+            fix="give PROMPT, or --logs FILE without PROMPT, --teacher and --inputs",
+        )
     say(*starter.write(starter.Wanted(prompt, model, teacher, inputs, measure), out))
 
 

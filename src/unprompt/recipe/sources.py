@@ -96,7 +96,8 @@ class Data(Section):
     """Field that holds the gold answer, where there is one."""
     group: str | None = None
     """Field that names what a row belongs to, as its conversation: `evaluate.hold_out` holds out
-    whole groups. Without it each row stands by itself."""
+    whole groups. Without it each row stands by itself; of logged conversations it is
+    `conversation`."""
     model_written: bool = False
     """Whether a model wrote the rows: where a mixture has real ones, too, `evaluate.hold_out` holds
     out none of these. Always so of rows that a model writes in the run."""
@@ -115,6 +116,11 @@ class Data(Section):
     def kind(self) -> str:
         """Which of the sources it is."""
         return next(kind for kind in SOURCES if getattr(self, kind) is not None)
+
+    @property
+    def grouped_by(self) -> str | None:
+        """Field that names a row's group: of logs the conversation, unless `group` says another."""
+        return self.group or (None if self.format == "rows" else "conversation")
 
     @property
     def by_model(self) -> bool:

@@ -52,8 +52,8 @@ def load(data: Data, where: str, modules: str | None = None) -> list[Example]:
         seen[id_] = number
         fields = {str(key): value for key, value in row.items()}
         group, written = (mixed.group, mixed.written) if mixed else (None, False)
-        if data.group is not None:
-            group = _group(row, data.group, f"{place}, row {number}")
+        if field := data.grouped_by:
+            group = _group(row, field, f"{place}, row {number}")
         written = written or data.by_model
         examples.append(Example(id_, fields, row.get(data.target), group, written))
     if not examples:

@@ -144,8 +144,9 @@ def _single(rows: Iterable[Any]) -> Iterator[Any]:
     for row in rows:
         inner = row.get("observations") if isinstance(row, dict) else None
         if isinstance(inner, list) and inner and isinstance(inner[0], dict):
-            trace = row.get("trace") if isinstance(row.get("trace"), dict) else row
-            session = {"sessionId": each} if (each := trace.get("sessionId")) else {}
+            trace = row.get("trace")
+            told = (trace if isinstance(trace, dict) else row).get("sessionId")
+            session = {"sessionId": told} if told else {}
             yield from ({**session, **each} for each in inner)
         else:
             yield row

