@@ -338,7 +338,7 @@ THINKS = {
     "seed": ("{% if add_generation_prompt %}a<seed:think>{% endif %}", "<seed:think>"),
     "qwen3, closed": (
         "{% if add_generation_prompt %}assistant\n<think>\n\n</think>\n\n{% endif %}",
-        None,
+        "",
     ),
     "qwen3, by a variable": (
         "{% if add_generation_prompt %}assistant\n<think>\n"
@@ -346,7 +346,7 @@ THINKS = {
         "{% endif %}",
         "<think>",
     ),
-    "none": (OPENS, None),
+    "none": (OPENS, ""),
 }
 
 
@@ -362,7 +362,7 @@ def test_check_says_that_the_answer_would_stand_in_an_open_thought(
     folder = saved(tmp_path / "m", tokenizer)
     lines = check.check(tiny(contexts=contexts, model=folder)).lines
     notes = [line for line in lines if "opens a thought" in line]
-    assert len(notes) == (thought is not None)
+    assert len(notes) == bool(thought)
     if name == "qwen3, by a variable":
         assert notes[0].endswith(
             "write chat_template: {enable_thinking: false} beside the model's name"

@@ -200,6 +200,8 @@ class Completion:
         prompt_tokens: Length of the prompt in the model's tokens; of an ensemble, of all its
             prompts.
         labels: One soft label for each of `token_ids`; None if none were asked for.
+        opened: The thought that its prompt opened ahead of it (`<think>`), in which it begins;
+            empty: none. The prompt says it, so no store keeps it.
     """
 
     example_id: str
@@ -209,6 +211,7 @@ class Completion:
     stop: str
     prompt_tokens: int
     labels: SoftLabels | None = None
+    opened: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,11 +8,11 @@ import contextlib
 import functools
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unprompt.engines import cache, contents, hub, unread
+from unprompt.engines import cache, contents, hub, unread, variables
 from unprompt.engines.tokens import end_ids, writes_date
 from unprompt.messages import UserError, say
 from unprompt.recipe import Model
@@ -36,7 +36,8 @@ def identity(model: Model, where: str) -> str:
     if server := model.server:
         tokenizer = server.tokenizer
         read_by = identity(tokenizer, f"{where}.server.tokenizer") if tokenizer else ""
-        asked = [server.url, server.model, server.api, read_by, server.extra]
+        asked: list[Any] = [server.url, server.model, server.api, read_by, server.extra]
+        asked += [model.chat_template] if model.chat_template else []
         return json.dumps(asked, sort_keys=True)
     if model.gguf is not None:
         path = local_path(model.gguf, where)
@@ -159,30 +160,13 @@ def load_tokenizer(model: Model, where: str) -> PreTrainedTokenizerBase:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if model.chat_template:
-        tokenizer.chat_template = _with_variables(tokenizer, model.chat_template, where)
+        variables.refuse(tokenizer, model.chat_template, f"{where}.chat_template")
+        tokenizer.chat_template = variables.with_defaults(tokenizer, model.chat_template)
     if model.date and writes_date(tokenizer):  # what is saved of it writes that of its own days
         tokenizer.apply_chat_template = functools.partial(
             tokenizer.apply_chat_template, strftime_now=model.date.strftime
         )
     return tokenizer
-
-
-def _with_variables(
-    tokenizer: PreTrainedTokenizerBase, variables: Mapping[str, Any], where: str
-) -> Any:
-    """The chat template, or each of several, with these values for its variables."""
-    where, template = f"{where}.chat_template", tokenizer.chat_template
-    if not template:
-        fix = "leave them out, or use a chat model"
-        raise UserError("this model has no chat template", where=where, fix=fix)
-    unknown = [name for name in variables if name not in json.dumps(template)]
-    if unknown:
-        what = f"the chat template has no variable '{unknown[0]}'"
-        raise UserError(what, where=where, fix="take a name that stands in the template")
-    ahead = "".join(f"{{%- set {name} = {value!r} -%}}" for name, value in variables.items())
-    if isinstance(template, str):
-        return ahead + template
-    return {name: ahead + source for name, source in template.items()}
 
 
 def ends_of(

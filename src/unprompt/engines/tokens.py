@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from unprompt.engines.thoughts import left_open
 from unprompt.messages import UserError
 from unprompt.recipe import Server
 from unprompt.records import Messages, Prompt, as_text
@@ -14,6 +14,8 @@ from unprompt.records import Messages, Prompt, as_text
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_OPENED_TAIL = 16
+"""Tokens at the end of a prompt in which an open thought is looked for."""
 _STOP_TAIL = 32
 """Tokens at the end of an answer in which a stop string is looked for."""
 
@@ -123,12 +125,8 @@ def own_end(tokenizer: PreTrainedTokenizerBase, *, chat: bool) -> int:
     return end
 
 
-_THOUGHT = re.compile(r"[<\[◁](?:\w+:)?(?:think|thinking|thought|reasoning)[>\]▷]", re.IGNORECASE)
-"""What opens a thought in chat templates: `<think>`, `[THINK]`, `<seed:think>`, `◁think▷`."""
-
-
-def open_thought(tokenizer: PreTrainedTokenizerBase, **variables: Any) -> str | None:
-    """What the chat template opens ahead of the answer and leaves open; None if nothing.
+def open_thought(tokenizer: PreTrainedTokenizerBase, **variables: Any) -> str:
+    """What the chat template opens ahead of the answer and leaves open; empty if nothing.
 
     Args:
         variables: Of the template.
@@ -139,11 +137,8 @@ def open_thought(tokenizer: PreTrainedTokenizerBase, **variables: Any) -> str | 
             turns, tokenize=False, add_generation_prompt=True, **variables
         )
     except Exception:  # as in `behind_answer`
-        return None
-    found = list(_THOUGHT.finditer(str(whole)))
-    if not found or str(whole)[found[-1].end() :].strip():
-        return None
-    return found[-1].group()
+        return ""
+    return left_open(str(whole))
 
 
 def writes_date(tokenizer: PreTrainedTokenizerBase) -> bool:
@@ -295,6 +290,12 @@ class Reader(NamedTuple):
     def chat(self) -> bool:
         """Whether it takes messages."""
         return self.server.api == "chat" if self.server else bool(self.tokenizer.chat_template)
+
+    def opened(self, prompt: Sequence[int]) -> str:
+        """The thought that a prompt (token ids) leaves open; empty: none, or nobody can tell."""
+        if self.server and not self.server.tokenizer:
+            return ""
+        return left_open(decoded(self.tokenizer, prompt[-_OPENED_TAIL:]))
 
     def encode(self, content: str | Messages, where: str) -> list[int]:
         """A prompt's token ids, or, where the tokenizer is not the reader's own, as many as it may

@@ -137,6 +137,11 @@ class Server(Section):
     @field_validator("extra")
     @classmethod
     def _not_ours(cls, extra: dict[str, Any]) -> dict[str, Any]:
+        if "chat_template_kwargs" in extra:
+            raise ValueError(
+                "variables of the chat template have a field of their own -> write chat_template"
+                " beside server"
+            )
         for key in extra:
             if key in _SENT:
                 raise ValueError(f"'{key}' is set by the recipe -> leave it out")
@@ -147,6 +152,11 @@ class Server(Section):
                 "something in it can't be sent as JSON -> write numbers, texts, lists and mappings"
             ) from None
         return extra
+
+    @property
+    def renders(self) -> bool:
+        """Whether it can be asked with messages."""
+        return self.api == "chat" or self.tokenizer is not None
 
     def _wrong(self) -> Iterator[str]:
         if self.tokenizer and self.tokenizer.server:
@@ -192,8 +202,9 @@ class Model(Section):
     """Token that ends an answer, beside those at which the model stops anyway; the student learns
     it. The tokenizer's own unless given."""
     chat_template: dict[str, str | bool | int | float | None] = Field(default_factory=dict)
-    """Variables of the chat template, as `enable_thinking: false`. They are written into the
-    student's own template, too."""
+    """Variables of the chat template, as `enable_thinking: false`; a side's own `chat_template`
+    wins. They are written into the student's own template, too. A server gets them as
+    `chat_template_kwargs`, which vLLM, SGLang and llama.cpp know."""
     date: datetime.date | None = None
     """Today, to a chat template that writes the date. Unless given, a run keeps its first day."""
     trust_remote_code: bool = False
@@ -209,6 +220,14 @@ class Model(Section):
                     " have settings of their own"
                 )
         return given
+
+    @property
+    def server_tokenizer(self) -> Model | None:
+        """Who reads a server's prompts here, with the variables that the server is given; None if
+        the recipe names nobody.
+        """
+        named = self.server and self.server.tokenizer
+        return named and named.model_copy(update={"chat_template": self.chat_template})
 
     def dated(self, day: datetime.date) -> Self:
         """The same, or, of a server, its tokenizer, with `day` for today unless it has a date."""
@@ -249,6 +268,11 @@ class Model(Section):
             )
         if self.sha256 and not self.gguf:
             yield "sha256 is that of a GGUF file -> name the file (gguf), or leave sha256 out"
-        more = self.model_dump(exclude_defaults=True, exclude={"server", "window"})
+        here = {"server", "window", "chat_template"}
+        more = self.model_dump(exclude_defaults=True, exclude=here)
         if self.server and more:
             yield f"a server has its weights elsewhere -> leave out {', '.join(more)}"
+        if self.server and self.server.tokenizer and self.server.tokenizer.chat_template:
+            yield "its tokenizer reads what the server does -> write chat_template beside server"
+        if self.chat_template and self.server and not self.server.renders:
+            yield "plain text passes no chat template -> leave chat_template out, or name tokenizer"

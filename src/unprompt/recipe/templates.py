@@ -108,7 +108,7 @@ class Template(Section):
         return [each.model_dump() for each in messages] if self.text is None else self.text
 
 
-_KEPT = ("whole", "first_line", "last_line")
+_KEPT = ("whole", "answer", "first_line", "last_line")
 
 
 class Extract(Section):
@@ -117,8 +117,9 @@ class Extract(Section):
     shorthand: ClassVar = {str: "keep"}
 
     keep: str = "whole"
-    """`whole`, `first_line`, `last_line`, or `package.module:function` (text -> the part to keep,
-    or None)."""
+    """`whole`, `answer`, `first_line`, `last_line`, or `package.module:function` (text -> the part
+    to keep, or None). `answer`: what stands behind the thoughts (`<think>...</think>` and its kin);
+    an unfinished thought is a failed extraction. With after, regex or json they look there."""
     after: str | None = None
     """Keep what follows the last occurrence of this text."""
     regex: str | None = None
@@ -129,8 +130,10 @@ class Extract(Section):
     def _wrong(self) -> Iterator[str]:
         if sum(rule is not None for rule in (self.after, self.regex, self.json_field)) > 1:
             yield "give one of after, regex, json"
+        elif self._rules and self.keep not in ("whole", "answer"):
+            yield f"{next(iter(self._rules))} is beside keep: {self.keep} -> leave one of them out"
         if self.keep not in _KEPT and ":" not in self.keep:
-            what = "not whole, first_line, last_line or package.module:function"
+            what = "not whole, first_line, last_line, answer or package.module:function"
             fix = nearest(self.keep, _KEPT, "")
             yield f"{what} -> {fix}" if fix else what
         if self.regex is not None:
@@ -143,5 +146,10 @@ class Extract(Section):
 
     @model_serializer
     def _as_written(self) -> Any:
+        behind = {"keep": self.keep} if self.keep == "answer" else {}
+        return behind | self._rules if self._rules else self.keep
+
+    @property
+    def _rules(self) -> dict[str, str]:
         rules = {"after": self.after, "regex": self.regex, "json": self.json_field}
-        return {name: rule for name, rule in rules.items() if rule is not None} or self.keep
+        return {name: rule for name, rule in rules.items() if rule is not None}

@@ -79,7 +79,8 @@ class Closeness(TypedDict, total=False):
 class System(Closeness):
     """One system on one context's held-out examples; `cut_at_limit`: answers that `max_new_tokens`
     cut in what is graded; `outcomes`: examples that are `lost`, `won`,
-    `changed` or `failed` against the teacher; `sampled`: closeness on answers that it sampled.
+    `changed` or `failed` against the teacher; `failures`: why answers could not be extracted
+    (reason -> count); `sampled`: closeness on answers that it sampled.
     """
 
     examples: int
@@ -89,6 +90,7 @@ class System(Closeness):
     completion_tokens: float
     seconds_per_call: float | None
     extraction_failures: int
+    failures: NotRequired[dict[str, int]]
     cut_at_limit: NotRequired[int]
     lenient_failures: NotRequired[int]
     confusion: NotRequired[Confusion | None]

@@ -237,7 +237,15 @@ def fill(
         if missing and times:
             _note(store, times)
     window = asking.size(len(prompts)) * PARTS_A_WINDOW
-    return Answers(store, parts, keys, window=window, asked=len(missing), times=times)
+    return Answers(
+        store,
+        parts,
+        keys,
+        window=window,
+        asked=len(missing),
+        times=times,
+        opened=question.side.opened,
+    )
 
 
 def _times(store: Place) -> Times:

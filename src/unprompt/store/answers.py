@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,8 +79,9 @@ class Answers(Lookup[Completion]):
         window: int,
         asked: int = 0,
         times: Times | None = None,
+        opened: str = "",
     ) -> None:
-        self.store, self.asked = store, asked
+        self.store, self.asked, self._opened = store, asked, opened
         self._paths, self._window, self._times = parts.paths, window, times or {}
         places = [parts.places[key] for key in keys]
         self._places_N2 = np.array(places, np.int32).reshape(-1, 2)
@@ -95,7 +97,8 @@ class Answers(Lookup[Completion]):
             places_W2 = self._places_N2[self._first : self._first + self._window]
             numbers = np.unique(places_W2[:, 0]).tolist()
             parts = {number: read_part(self._paths[number]) for number in numbers}
-            self._read = [parts[part][row][1] for part, row in places_W2.tolist()]
+            read = (parts[part][row][1] for part, row in places_W2.tolist())
+            self._read = [replace(each, opened=self._opened) for each in read]
         return self._read[place - self._first]
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -67,10 +68,9 @@ def _of_context(
     if teacher:
         _prompt(console, "teacher's prompt", teacher.prompts[at], teacher.lengths[at])
     _prompt(console, "student's prompt", student.prompts[at], student.lengths[at])
-    sides = [teacher, prompts.side(name, "hint", held_out=held_out)]
-    asked = several([side.prompts[at] for side in sides if side], count)
-    for completion in _answers(files, recipe, asked):
-        _completion(console, recipe, name, completion)
+    for side in filter(None, (teacher, prompts.side(name, "hint", held_out=held_out))):
+        for completion in _answers(files, recipe, several([side.prompts[at]], count)):
+            _completion(console, recipe, name, replace(completion, opened=side.opened))
     if held_out:
         path = files.proven("grades.parquet")
         grades = read_grades(path) if path.is_file() else []
@@ -114,8 +114,8 @@ def _completion(console: Console, recipe: Recipe, name: str, completion: Complet
     )
     _print(console, (title, "bold"))
     rule = recipe.contexts[name].extract
-    span = extract_.extract(rule, completion.text, completion.stop, "", recipe.modules)
-    text = completion.text
+    text, opened = completion.text, completion.opened
+    span = extract_.extract(rule, text, completion.stop, "", recipe.modules, opened=opened)
     if isinstance(span, str):
         _print(console, text)
         _print(console, (f"not extracted: {span}", "red"))

@@ -16,9 +16,10 @@ def make(model: Model, where: str, lent: Lent) -> Engine:
 
     server, tokenizer = model.server, lent.tokenizer
     assert server
-    if server.tokenizer:
-        tokenizer = models.load_tokenizer(server.tokenizer, f"{where}.server.tokenizer")
-    return ServerEngine(server, where, tokenizer, Ledger(lent.asked, lent.kept), lent.price)
+    if named := model.server_tokenizer:
+        tokenizer = models.load_tokenizer(named, f"{where}.server.tokenizer")
+    ledger, variables = Ledger(lent.asked, lent.kept), model.chat_template
+    return ServerEngine(server, where, tokenizer, ledger, lent.price, variables=variables)
 
 
 def refuse_labels(server: Server, wanted: Labels, where: str) -> None:

@@ -14,7 +14,7 @@ import concurrent.futures
 import contextlib
 import functools
 import hashlib
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, Unpack
 
 from unprompt.engines import Options
@@ -54,6 +54,7 @@ class ServerEngine:
         ledger: What was asked before.
         price: What it costs, if that is known.
         sleep: Waits so many seconds.
+        variables: Of its chat template.
 
     Raises:
         UserError: The environment lacks the key.
@@ -67,6 +68,7 @@ class ServerEngine:
         ledger: Ledger | None = None,
         price: Price | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        variables: Mapping[str, Any] | None = None,
     ) -> None:
         http.key(server, f"{where}.server")
         self._server, self._role, self._where = server, where, f"{where}.server"
@@ -74,7 +76,8 @@ class ServerEngine:
         self._tokenizer, self._reader = tokenizer, Reader(tokenizer, False, None, ends, server)
         self.ledger, self._price, self._sleep = ledger or Ledger(), price, sleep
         self._noted = False
-        self._short = 0
+        self._short = self._thoughts = 0
+        self._variables = dict(variables or {})
 
     @functools.cached_property
     def _vocabulary(self) -> written.Vocabulary:
@@ -95,7 +98,7 @@ class ServerEngine:
             refuse_labels(self._server, labels, self._role)
         seed = options.get("seed", 0)
         requests = [self._request(prompt, sampling, labels, seed) for prompt in prompts]
-        before, self._short = self.ledger.total, 0
+        before, self._short, self._thoughts = self.ledger.total, 0, 0
         try:
             answered = _finished(self._ask(requests, sampling, labels, options))
         finally:
@@ -148,6 +151,7 @@ class ServerEngine:
         top = _kept(labels)
         if server.api == "chat":
             body["messages"] = list(content)
+            body |= {"chat_template_kwargs": self._variables} if self._variables else {}
             body |= {"logprobs": True, "top_logprobs": top} if top else {}
         else:
             # messages are rendered here; as text the server might put another BOS ahead
@@ -225,7 +229,7 @@ class ServerEngine:
             Again: Another reply may do.
             UserError: None will.
         """
-        used, answer = _used(body), None
+        used, reply, answer = _used(body), None, None
         try:
             reply = replies.read(body, self._server.model, sampling.max_new_tokens)
             answer = self._written(asked, reply, sampling, labels)
@@ -245,10 +249,12 @@ class ServerEngine:
             ) from None
         finally:
             sent.took(*_costs(used, answer, sent.most))
+        assert reply
         assert answer
         if used.prompt is None:
             self._note_uncounted()
         self._short += answer.short
+        self._thoughts += bool(reply.thought)
         prompt = used.prompt or asked.tokens
         at = asked.prompt.example_id, asked.prompt.context
         label = answer.labels if labels else None
@@ -276,6 +282,11 @@ class ServerEngine:
             say(
                 f"note: {named.unmapped} of {named.entries} alternatives that the server named are"
                 " no token that can be told; they are left out of the labels"
+            )
+        if self._thoughts:
+            say(
+                f"note: {self._where} sent a thought beside {self._thoughts} of the answers"
+                " (reasoning); it is no part of them"
             )
         if self._short:
             say(

@@ -56,6 +56,8 @@ class Reply(NamedTuple):
             it says that none did; None: it says nothing.
         tokens: Each token with its alternatives; None if the server sent none.
         usage: What the server counts.
+        thought: What the server says beside the answer (`reasoning`, `reasoning_content`); empty:
+            nothing. It is in `tokens`, ahead of the answer's.
     """
 
     text: str
@@ -63,6 +65,7 @@ class Reply(NamedTuple):
     stopped_by: str | None
     tokens: list[tuple[Piece, list[Piece]]] | None
     usage: Usage
+    thought: str = ""
 
 
 def read(reply: Any, asked_model: str, longest: int) -> Reply:
@@ -115,7 +118,9 @@ def read(reply: Any, asked_model: str, longest: int) -> Reply:
         )
     # JSON can spell half a letter
     text = (text or "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return Reply(text, finish, stopped_by, tokens, usage)
+    thought = holder.get("reasoning") or holder.get("reasoning_content")
+    thought = thought if isinstance(thought, str) else ""
+    return Reply(text, finish, stopped_by, tokens, usage, thought)
 
 
 def _refuse_another(model: Any, asked: str) -> None:

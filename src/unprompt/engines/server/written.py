@@ -167,16 +167,38 @@ def from_tokens(
         most = sorted(logp.items(), key=lambda pair: -pair[1])[:kept]
         ids.append(id_)
         parts.append(of_most_probable(dict(most)))
-    labels, ends = SoftLabels.concat(parts), end_ids(tokenizer)
+    counted, sent, ends = reply.usage.completion, len(ids), end_ids(tokenizer)
+    if reply.thought:
+        first = _behind_thought(_ending(reply, stops)[0], ids, ends, stops, tokenizer)
+        ids, parts = ids[first:], parts[first:]
+    labels = SoftLabels.concat(parts)
     text, stop = _agreed(*_ending(reply, stops), ids, ends, stops, tokenizer)
     _refuse_fewer([len(others) for _, others in tokens], wanted)
-    counted = reply.usage.completion
-    if counted and stop != "stop" and abs(len(ids) - counted) > 1:
-        raise UserError(f"the server counts {counted} tokens in an answer of {len(ids)}")
+    if counted and stop != "stop" and abs(sent - counted) > 1:
+        raise UserError(f"the server counts {counted} tokens in an answer of {sent}")
     if stop == "end" and (not ids or ids[-1] not in ends):
         ids.append(own_end(tokenizer, chat=True))
         labels = labels.then_hard(ids[-1])
     return Written(text, stop, tuple(ids), labels, entries, unmapped, short)
+
+
+def _behind_thought(
+    text: str,
+    ids: Sequence[int],
+    ends: set[int],
+    stops: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+) -> int:
+    """Which token the answer begins with, of those of a thought and of the answer behind it; the
+    last that gives the text, blanks aside. 0 where none does.
+    """
+    last, wanted = len(ids) - (bool(ids) and ids[-1] in ends), _alike(text)
+    for place in range(last, -1, -1):
+        shown = decoded(tokenizer, ids[place:last])
+        before = before_stop(shown, stops)
+        if _alike(shown if before is None else before) == wanted:
+            return place
+    return 0
 
 
 def _refuse_fewer(counts: Sequence[int], wanted: int) -> None:

@@ -120,6 +120,8 @@ def _system(
             "changed": len(agrees) - sum(agrees),
             "failed": figures["extraction_failures"],
         }
+    if failures := Counter(g.failure for g in grades if g.failure is not None):
+        figures["failures"] = dict(failures.most_common())
     if any(metric.endswith("_lenient") for metric in metrics):
         figures["lenient_failures"] = sum(g.lenient_answer is None for g in grades)
     return figures
@@ -206,8 +208,13 @@ def _lines(entry: Context) -> list[str]:
             f"prompt tokens per call: {long} -> {short}, {entry['prompt_tokens_saved']:.1f} saved"
             f" ({entry['times_fewer_prompt_tokens']:.1f} times fewer)"
         )
+    lines += [
+        f"{figures['extraction_failures']} of {figures['examples']} answers of '{system}' could"
+        f" not be extracted and count as wrong ({counts(figures['failures'])})"
+        for system, figures in systems.items()
+        if "failures" in figures
+    ]
     for count, said in (
-        ("extraction_failures", "could not be extracted and count as wrong"),
         ("lenient_failures", "could not be extracted leniently either"),
         ("cut_at_limit", "were cut at max_new_tokens"),
     ):

@@ -150,25 +150,11 @@ def grade(
     wanted = metrics.find_all(evaluation.metrics, "evaluate.metrics", modules)
     grades = []
     for example, completion in zip(held_out, completions, strict=True):
-        span = extract_.extract(
-            evaluation.extract or rule,
-            completion.text,
-            completion.stop,
-            f"contexts.{name}.extract",
-            modules,
-        )
+        span = _span(evaluation.extract or rule, completion, f"contexts.{name}.extract", modules)
         answer, lenient = _answer(span, completion), None
         if evaluation.lenient:
-            lenient = _answer(
-                extract_.extract(
-                    evaluation.lenient,
-                    completion.text,
-                    completion.stop,
-                    "evaluate.lenient",
-                    modules,
-                ),
-                completion,
-            )
+            more = _span(evaluation.lenient, completion, "evaluate.lenient", modules)
+            lenient = _answer(more, completion)
         values = {}
         for metric_name, metric in wanted.items():
             try:
@@ -208,6 +194,11 @@ def _within(metric: Metric, number: float) -> float:
             " give any number"
         )
     return number
+
+
+def _span(rule: Extract, completion: Completion, where: str, modules: str) -> extract_.Span | str:
+    text, opened = completion.text, completion.opened
+    return extract_.extract(rule, text, completion.stop, where, modules, opened=opened)
 
 
 def _answer(span: extract_.Span | str, completion: Completion) -> str | None:

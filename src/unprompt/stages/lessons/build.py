@@ -157,7 +157,8 @@ def build(
     end_of = functools.cache(lambda chat: own_end(tokenizer, chat=chat))
     for prompt, completion in zip(prompts, completions, strict=True):
         id_ = prompt.example_id
-        span = extract_.extract(rule, completion.text, completion.stop, where, modules)
+        text, ended, opened = completion.text, completion.stop, completion.opened
+        span = extract_.extract(rule, text, ended, where, modules, opened=opened)
         end = end_of(not isinstance(prompt.content, str)) if end_token and add_end else None
         answer = _answer(tokenizer, completion, span, writer, reader.ends, end_token, end)
         if not isinstance(answer, str) and _beyond(answer[0], reader):

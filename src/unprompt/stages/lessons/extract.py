@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import regex
 
+from unprompt.engines import thoughts
 from unprompt.messages import UserError
 from unprompt.recipe import Extract
 from unprompt.recipe.names import function
@@ -27,7 +28,13 @@ class Span(NamedTuple):
 
 
 def extract(
-    rule: Extract, text: str, stop: str, where: str = "extract", modules: str | None = None
+    rule: Extract,
+    text: str,
+    stop: str,
+    where: str = "extract",
+    modules: str | None = None,
+    *,
+    opened: str = "",
 ) -> Span | str:
     """f(y).
 
@@ -36,14 +43,32 @@ def extract(
         text: The completion.
         stop: Why the completion ended; a line that `length` cut off is not a line.
         modules: Folder searched last for a user's function.
+        opened: The thought that the completion's prompt opened (`Completion.opened`).
 
     Returns:
         The span, or the reason why there is none.
     """
-    span = _find(rule, text, stop, where, modules)
-    if isinstance(span, Span) and not text[span.start : span.end].strip():
-        return "nothing there"
+    start = _behind_thoughts(text, stop, opened) if rule.keep == "answer" else 0
+    if isinstance(start, str):
+        return start
+    span = _find(rule, text[start:], stop, where, modules)
+    if isinstance(span, str):
+        return span
+    span = Span(start + span.start, start + span.end)
+    if not text[span.start : span.end].strip():
+        return "nothing within max_new_tokens" if stop == "length" else "nothing there"
     return span
+
+
+def _behind_thoughts(text: str, stop: str, opened: str) -> int | str:
+    """Where the answer's first letter stands, or why there is no answer."""
+    start, cut = thoughts.behind(text, opened), stop == "length"
+    if start is None:
+        return "thought not finished within max_new_tokens" if cut else "thought never closed"
+    if thoughts.inside(text, start, cut=cut):
+        return "a thought inside the answer"
+    # the blank lines behind a thought are its own, and no part of an answer without one
+    return len(text) - len(text[start:].lstrip()) if start else 0
 
 
 def _find(rule: Extract, text: str, stop: str, where: str, modules: str | None) -> Span | str:
@@ -54,7 +79,7 @@ def _find(rule: Extract, text: str, stop: str, where: str, modules: str | None) 
         return _regex(rule.regex, text)
     if rule.json_field is not None:
         return _json(rule.json_field, text)
-    if rule.keep == "whole":
+    if rule.keep in ("whole", "answer"):
         return Span(0, len(text))
     if rule.keep == "first_line":
         end = text.find("\n")

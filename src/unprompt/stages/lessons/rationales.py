@@ -89,7 +89,9 @@ def judge(
 
     def answer(completion: Completion) -> str | None:
         text, wanted = completion.text, rule.extract or extract
-        span = extract_.extract(wanted, text, completion.stop, f"{where}.extract", modules)
+        span = extract_.extract(
+            wanted, text, completion.stop, f"{where}.extract", modules, opened=completion.opened
+        )
         return None if isinstance(span, str) else text[span.start : span.end].strip()
 
     def right(answer: str, example: Example) -> bool:

@@ -163,6 +163,12 @@ def of_context(
             f" were cut at {recipe.sampling.max_new_tokens} tokens, and are taught without an end:"
             " raise sampling.max_new_tokens"
         )
+    if drops.failed:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in drops.reasons().items())
+        say(
+            f"{name}: {len(drops.failed)} of {len(completions)} answers of {who} give no lesson:"
+            f" {reasons}"
+        )
     input_of = _input_of(recipe, prompts, name)
     inputs = {input_of[lesson.example_id] for lesson in lessons}
     if counts:

@@ -70,7 +70,7 @@ def _reader(model: Model, where: str, student: PreTrainedTokenizerBase | None = 
     """Who reads a model's prompts; of a server that names no tokenizer, the student's."""
     if server := model.server:
         assert student
-        named = server.tokenizer
+        named = model.server_tokenizer
         own = models.load_tokenizer(named, f"{where}.server.tokenizer") if named else student
         return Reader(own, False, model.window, frozenset(end_ids(own)), server)
     config, tokenizer = models.load_config(model, where), models.load_tokenizer(model, where)
@@ -123,7 +123,7 @@ def measure(asked: Sequence[Prompt], reader: Reader, where: str, longest_answer:
         bounds = bounds or [[tokens] for tokens in ids]
         bounds = [_bounds([*own, tokens]) for own, tokens in zip(bounds, ids, strict=True)]
     prefix = tuple(0 if reader.encoder_decoder else common_prefix(own) for own in bounds)
-    return Side(asked, lengths, prefix)
+    return Side(asked, lengths, prefix, reader.opened(bounds[0][0]) if bounds else "")
 
 
 def _bounds(sequences: list[list[int]]) -> list[list[int]]:

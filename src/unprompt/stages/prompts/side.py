@@ -46,11 +46,15 @@ class Side:
     """Rendered prompts of one template over one data set, with their lengths in tokens and the
     prefix that all share (of an ensemble: each rendering's prefix; the length is of all
     renderings).
+
+    Attributes:
+        opened: The thought that the prompts open ahead of the answer (`<think>`); empty: none.
     """
 
     prompts: Sequence[Prompt]
     lengths: list[int]
     prefix: tuple[int, ...]
+    opened: str = ""
 
     @property
     def read(self) -> int:
@@ -60,12 +64,12 @@ class Side:
 
     def first(self, count: int) -> Side:
         """The first so many of the prompts, or all."""
-        return Side(self.prompts[:count], self.lengths[:count], self.prefix)
+        return replace(self, prompts=self.prompts[:count], lengths=self.lengths[:count])
 
     def only(self, places: Sequence[int], count: int = 1) -> Side:
         """Some of the prompts, each `count` times (under the ids of an input's completions)."""
         lengths = [self.lengths[n] for n in places for _ in range(count)]
-        return Side(Chosen(self.prompts, places, count), lengths, self.prefix)
+        return replace(self, prompts=Chosen(self.prompts, places, count), lengths=lengths)
 
     def again(self, places: Sequence[int], number: int) -> Side:
         """Some of the prompts, each asked for its input's completion of this number (from 1 on)."""
