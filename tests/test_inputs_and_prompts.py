@@ -28,6 +28,7 @@ from unprompt.recipe.names import local_path
 from unprompt.records import Completion, Example, Prompt, as_text
 from unprompt.stages import inputs
 from unprompt.stages.inputs import draw
+from unprompt.stages.inputs.sieve import Sieve
 from unprompt.stages.templates.render import render, render_all
 
 ROWS = [
@@ -564,7 +565,7 @@ def drawn(text: str, stop: str = "stop") -> Completion:
 
 
 def test_the_sieve_counts_what_it_throws_away() -> None:
-    sieve = draw.Sieve(0.8, ["Where is my card?"], ["Held out message"])
+    sieve = Sieve(0.8, ["Where is my card?"], ["Held out message"])
     for text, stop in [
         (" Please refund me. ", "stop"),
         ("please  REFUND me.", "stop"),

@@ -1366,6 +1366,39 @@ MISTAKES: dict[str, Mistake] = {
         "seed 'row-000001' has no text in field 'text'",
         "set field",
     ),
+    "a kind of inputs that there is not": (
+        lambda b: b.fails(
+            "check", b.context(inputs={"from_prompt": {"count": 3, "kinds": {"ordinry": 1}}})
+        ),
+        "contexts.colours.inputs.from_prompt",
+        "kinds has 'ordinry', which is no kind",
+        "did you mean 'ordinary'?",
+    ),
+    "inputs from no prompt": (
+        lambda b: b.fails(
+            "check",
+            b.context(inputs={"from_prompt": {"count": 3}}, teacher=None, gold="{{ text }}"),
+        ),
+        "",
+        "contexts.colours.inputs.from_prompt has no prompt to write from",
+        "give context 'colours' a teacher",
+    ),
+    "two writers": (
+        lambda b: b.fails(
+            "check",
+            b.context(
+                inputs={
+                    "mix": [
+                        {"data": {"from_prompt": {"count": 3, "writer": name}}, "share": 1}
+                        for name in ("a", "b")
+                    ]
+                }
+            ),
+        ),
+        "",
+        "two from_prompt have different writers",
+        "name one writer in all of them, or in none",
+    ),
     "sampling gives too little": (
         lambda b: b.fails(
             "run",

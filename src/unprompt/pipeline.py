@@ -200,7 +200,7 @@ def _begun(
         checked = check.check(recipe)
     say(*checked.lines, *of_an_older_version(files.stores(recipe.store)))
     weights = Weights(recipe, files, checked.prompts.readers.student.tokenizer)
-    recipe, draws = drawn.draw_inputs(weights, checked.prompts.inputs)
+    recipe, draws = drawn.draw_inputs(weights, checked.prompts)
     return recipe, check.check(recipe) if draws else checked, weights, draws
 
 

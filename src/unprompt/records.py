@@ -24,12 +24,12 @@ class Who:
     """Whose weights answer.
 
     Attributes:
-        role: `teacher` (the recipe's), `base` (the student ahead of any round), `judge`, or
-            `student` (a round's).
+        role: `teacher` (the recipe's), `base` (the student ahead of any round), `judge`, `writer`
+            (of inputs), or `student` (a round's).
         round: Of a student, the round that trains it.
     """
 
-    role: Literal["teacher", "base", "judge", "student"]
+    role: Literal["teacher", "base", "judge", "writer", "student"]
     round: str = ""
 
     def __str__(self) -> str:
@@ -37,7 +37,8 @@ class Who:
         return self.round or self.role
 
 
-TEACHER, BASE, JUDGE = Who("teacher"), Who("base"), Who("judge")
+TEACHER, BASE = Who("teacher"), Who("base")
+JUDGE, WRITER = Who("judge"), Who("writer")
 
 
 def student(round_: str) -> Who:

@@ -5,7 +5,7 @@ from unprompt.recipe.measuring import Choices, Cost, Drift, Evaluate, Judge, Sho
 from unprompt.recipe.models import Budget, Model, Server, TokenPrice
 from unprompt.recipe.reading import load, parse, read_yaml
 from unprompt.recipe.recipe import Recipe
-from unprompt.recipe.sources import Data, Examples, Part, Sample
+from unprompt.recipe.sources import Data, Examples, FromPrompt, Kind, Part, Sample
 from unprompt.recipe.templates import Extract, Message, Template
 from unprompt.recipe.training import (
     Adapter,
@@ -31,7 +31,9 @@ __all__ = [
     "Examples",
     "Extract",
     "Filter",
+    "FromPrompt",
     "Judge",
+    "Kind",
     "Labels",
     "Lessons",
     "Library",

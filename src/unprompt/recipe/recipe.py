@@ -14,7 +14,7 @@ from unprompt.recipe.contexts import Context
 from unprompt.recipe.measuring import Cost, Drift, Evaluate, Judge, Report, System, Tune
 from unprompt.recipe.models import Model
 from unprompt.recipe.section import PathText, Section, sections
-from unprompt.recipe.sources import Data
+from unprompt.recipe.sources import Data, FromPrompt, Sample
 from unprompt.recipe.training import Labels, Lessons, Round, Sampling, Train
 from unprompt.records import BASE, TEACHER, Who, student
 
@@ -131,8 +131,30 @@ class Recipe(Section):
             "model": self.model,
             "teacher_model": self.teacher_model,
             "judge.model": self.judge.model if self.judge else None,
+            **dict([self.writer] if self.writer else []),
         }
         return {where: model for where, model in named.items() if model}
+
+    @property
+    def drawn(self) -> dict[str, Sample | FromPrompt]:
+        """Every source of the contexts' inputs that a model writes, by its key; those inside
+        mixtures, too.
+        """
+        return {
+            where: data.written
+            for name, context in self.contexts.items()
+            if context.inputs
+            for where, data in context.inputs.parts(f"contexts.{name}.inputs")
+            if data.written
+        }
+
+    @property
+    def writer(self) -> tuple[str, Model] | None:
+        """Who writes inputs from prompts, with the key that names it; None: the teacher."""
+        for where, source in self.drawn.items():
+            if isinstance(source, FromPrompt) and source.writer:
+                return f"{where}.from_prompt.writer", source.writer
+        return None
 
     @property
     def functions(self) -> list[str]:
@@ -152,6 +174,13 @@ class Recipe(Section):
         if self.judge and self.judge.model:
             judged = {"model": self.judge.model.dated(day)}
             update["judge"] = self.judge.model_copy(update=judged)
+        if self.writer:
+            update["contexts"] = {
+                name: context.model_copy(update={"inputs": context.inputs.dated(day)})
+                if context.inputs
+                else context
+                for name, context in self.contexts.items()
+            }
         return self.model_copy(update=update)
 
     @property

@@ -16,7 +16,6 @@ from pydantic.fields import FieldInfo
 from unprompt.recipe.recipe import Recipe
 from unprompt.recipe.section import Section
 from unprompt.recipe.sources import Examples
-from unprompt.recipe.training import Writing
 
 SCHEMA = Path(__file__).with_name("recipe.schema.json")
 """In the installed package."""
@@ -57,8 +56,10 @@ _BOOLEANS = ("true", "false", "yes", "no", "on", "off", "t", "f", "y", "n")
 
 def sections() -> dict[str, type[Section]]:
     """All sections by name, in the order in which a reader of a recipe meets them."""
-    shapes, classes = _shapes(), [*Section.__subclasses__(), *Writing.__subclasses__()]
-    names = ["Recipe"]
+    shapes, names = _shapes(), ["Recipe"]
+    classes = list(Section.__subclasses__())
+    for each in classes:  # and theirs, which are put behind
+        classes += each.__subclasses__()
 
     def visit(name: str) -> None:
         for inner in _inside(shapes[name]["properties"]):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from unprompt.recipe.section import known
-from unprompt.recipe.sources import WRITTEN, Data
+from unprompt.recipe.sources import WRITTEN, Data, FromPrompt
 
 if TYPE_CHECKING:
     from unprompt.recipe.recipe import Recipe
@@ -36,6 +36,26 @@ def engine_is_asked(recipe: Recipe) -> None:
         raise ValueError(
             "model.engine is for a model that teaches, but teacher_model does -> write"
             " teacher_model.engine"
+        )
+
+
+def prompts_write_inputs(recipe: Recipe) -> None:
+    """`from_prompt` stands among a context's inputs, where there is a teacher's prompt."""
+    for where, source in recipe.drawn.items():
+        name = where.split(".")[1]
+        if isinstance(source, FromPrompt) and recipe.contexts[name].teacher is None:
+            raise ValueError(
+                f"{where}.from_prompt has no prompt to write from -> give context '{name}' a"
+                " teacher"
+            )
+
+
+def inputs_have_one_writer(recipe: Recipe) -> None:
+    """All `from_prompt` name one writer, or none."""
+    sources = [source for source in recipe.drawn.values() if isinstance(source, FromPrompt)]
+    if any(source.writer != sources[0].writer for source in sources):
+        raise ValueError(
+            "two from_prompt have different writers -> name one writer in all of them, or in none"
         )
 
 

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import date
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from unprompt.recipe.section import PathText, Section
+from unprompt.recipe.models import Model
+from unprompt.recipe.section import PathText, Section, nearest
 from unprompt.recipe.templates import Template
 from unprompt.recipe.training import Writing
 
-SOURCES = ("file", "rows", "hub", "rule", "mix", "sample")
+SOURCES = ("file", "rows", "hub", "rule", "mix", "sample", "from_prompt")
 """Fields of `Data` that say where rows come from; `stages/inputs/load.py` reads each."""
 
+KINDS = (
+    *("ordinary", "instruction", "edge", "short", "long"),
+    *("language", "off_topic", "breaking"),
+)
+"""Kinds of inputs that `stages/inputs/writer.yaml` describes, with their shares."""
 
-WRITTEN = ("sample",)
+WRITTEN = ("sample", "from_prompt")
 """Those of which a model writes the rows, ahead of a run's lessons."""
 
 
@@ -28,19 +35,11 @@ class Part(Section):
     """Its share of the mixture, relative to the other parts' shares."""
 
 
-class Sample(Writing):
-    """Inputs that a language model (the teacher's weights) writes from a few examples (Snell et al.
-    2022, section 2.1).
-    """
+class _Written(Writing):
+    """What is common to inputs that a language model writes."""
 
-    seeds: Data
-    """Pool of seed inputs. Each draw's prompt shows a random few of them."""
-    template: Template
-    """The prompt; `examples` are the seeds shown."""
     count: Annotated[int, Field(ge=1)]
     """Inputs wanted, after duplicates and copies are taken out."""
-    per_prompt: Annotated[int, Field(ge=1)] = 4
-    """Seeds shown in each prompt."""
     field: str = "text"
     """Field of the input that the written text becomes; copies are looked for in the same field of
     seeds and held-out examples."""
@@ -55,6 +54,73 @@ class Sample(Writing):
     keeps all but exact ones."""
     tries: Annotated[float, Field(ge=1)] = 4.0
     """Draws at most, for each input wanted."""
+
+    @property
+    def draws(self) -> int:
+        """Draws at most."""
+        return int(self.count * self.tries)
+
+
+class Sample(_Written):
+    """Inputs that a language model (the teacher's weights) writes from a few examples (Snell et al.
+    2022, section 2.1).
+    """
+
+    seeds: Data
+    """Pool of seed inputs. Each draw's prompt shows a random few of them."""
+    template: Template
+    """The prompt; `examples` are the seeds shown."""
+    per_prompt: Annotated[int, Field(ge=1)] = 4
+    """Seeds shown in each prompt."""
+
+
+class Kind(Section):
+    """One kind of inputs. A bare number is its `share`."""
+
+    shorthand: ClassVar = {int: "share", float: "share"}
+
+    share: Annotated[float, Field(ge=0)] = 1.0
+    """Its share of the inputs, relative to the other kinds' shares. 0: none."""
+    about: str | None = None
+    """What a user of this kind writes, as the end of "The user writes ...": `an angry message, in
+    capitals`. Needed of kinds of your own."""
+
+
+class FromPrompt(_Written):
+    """Inputs that a language model writes from the teacher's prompt alone: first it lists what
+    users of such a prompt would write about, by kinds, then it writes inputs for each case.
+    """
+
+    writer: Model | None = None
+    """Who writes; the teacher unless given. A bigger model, or a server, writes better inputs. All
+    `from_prompt` of a recipe have one writer."""
+    kinds: dict[str, Kind] = Field(default_factory=dict)
+    """Kinds of inputs with their shares, over those of writer.yaml: `ordinary`, `instruction` (a
+    case for each listed instruction of the prompt), `edge`, `short`, `long`, `language` (where the
+    prompt speaks of other languages), `off_topic`, `breaking` (attempts to make it break its
+    rules); and kinds of your own."""
+    per_case: Annotated[int, Field(ge=1)] = 4
+    """Inputs wanted of each case that the writer lists."""
+    openers: tuple[str, ...] | None = None
+    """Beginnings that inputs are given in turns: begun like a user, a small writer goes on as a
+    user. Those of writer.yaml unless given; `[]`: none. A server gets none, nor do inputs in
+    another language."""
+    temperature: Annotated[float, Field(gt=0)] = 0.8
+    """Temperature of the draws; small writers lose the thread at 1."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """Nucleus sampling, as in `sampling`."""
+
+    def _wrong(self) -> Iterator[str]:
+        for name, kind in self.kinds.items():
+            if name not in KINDS and kind.about is None:
+                fix = nearest(name, KINDS, "say what its users write (about)")
+                yield f"kinds has '{name}', which is no kind -> {fix}"
+        if (
+            self.kinds
+            and not any(kind.share for kind in self.kinds.values())
+            and all(name in self.kinds for name in KINDS)
+        ):
+            yield "no kind has a share over 0 -> give one"
 
 
 class Data(Section):
@@ -86,6 +152,8 @@ class Data(Section):
     """Several data sets with shares; as many rows as they allow, or `limit`."""
     sample: Sample | None = None
     """Inputs written by the teacher's model from seeds."""
+    from_prompt: FromPrompt | None = None
+    """Inputs written by a model from the teacher's prompt alone."""
     args: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments for `rule`, or for `datasets.load_dataset` with `hub`."""
     split: str = "train"
@@ -113,6 +181,11 @@ class Data(Section):
                 yield f"{key} is of a file of logged conversations -> give file and format"
 
     @property
+    def written(self) -> Sample | FromPrompt | None:
+        """How a model writes its rows; None where it writes none."""
+        return self.sample or self.from_prompt
+
+    @property
     def kind(self) -> str:
         """Which of the sources it is."""
         return next(kind for kind in SOURCES if getattr(self, kind) is not None)
@@ -126,6 +199,16 @@ class Data(Section):
     def by_model(self) -> bool:
         """Whether a model wrote its rows, or will."""
         return self.model_written or self.kind in WRITTEN
+
+    def dated(self, day: date) -> Data:
+        """The same, with `day` for today to a writer that has no date."""
+        if self.from_prompt and self.from_prompt.writer:
+            writer = {"writer": self.from_prompt.writer.dated(day)}
+            return self.model_copy(
+                update={"from_prompt": self.from_prompt.model_copy(update=writer)}
+            )
+        parts = [part.model_copy(update={"data": part.data.dated(day)}) for part in self.mix or ()]
+        return self.model_copy(update={"mix": tuple(parts)}) if parts else self
 
     def parts(self, where: str = "") -> Iterator[tuple[str, Data]]:
         """The data and those that it is mixed from, each by its key in the recipe."""

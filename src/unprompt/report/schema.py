@@ -17,6 +17,7 @@ from unprompt.report.sections import (
     association,
     cost,
     drift,
+    gain,
     judge,
     kl,
     likeness,
@@ -35,6 +36,7 @@ SECTIONS = (
     likeness.SECTION,
     shots.SECTION,
     kl.SECTION,
+    gain.SECTION,
     servers.SECTION,
     across.SECTION,
     rounds.SECTION,
@@ -186,6 +188,18 @@ class HeldOut(TypedDict):
     digest: str
 
 
+class Gain(TypedDict):
+    """KL(teacher || before) of held-out inputs, in nats per token: `nothing` of them have nothing
+    to teach (they lie under the first of `edges`); `counts` between the edges.
+    """
+
+    mean: float
+    examples: int
+    nothing: int
+    edges: list[float]
+    counts: list[int]
+
+
 class Context(TypedDict):
     """What was distilled together: how it was taught, and every system on it."""
 
@@ -207,6 +221,7 @@ class Context(TypedDict):
     kl_by_position: NotRequired[Positions]
     instructions: NotRequired[Instructions]
     likeness: NotRequired[Likeness]
+    context_gain: NotRequired[Gain]
 
 
 class Watched(TypedDict):

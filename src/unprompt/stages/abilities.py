@@ -17,7 +17,7 @@ def refuse(recipe: Recipe, model: Model, where: str) -> None:
     """What a recipe wants of the engine of one of its models, and the engine can't do.
 
     Args:
-        where: The model's key in the recipe: `model`, `teacher_model` or `judge.model`.
+        where: The model's key in the recipe: `model`, `teacher_model`, `judge.model` or a writer's.
 
     Raises:
         UserError: There is such a thing, or the engine is not installed.
@@ -41,7 +41,7 @@ def refuse(recipe: Recipe, model: Model, where: str) -> None:
             where=f"{where}.device",
             fix="leave it out, and set CUDA_VISIBLE_DEVICES",
         )
-    if where == "judge.model":
+    if where not in ("model", "teacher_model"):
         return
     if model.server and recipe.asks_teacher:
         server.refuse_labels(model.server, recipe.labels, where)

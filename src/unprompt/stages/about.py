@@ -33,6 +33,7 @@ def of_models(recipe: Recipe, prompts: Prompts) -> Iterator[str]:
         "model": readers.student,
         "teacher_model": readers.teacher,
         "judge.model": readers.judge,
+        **{where: readers.writer for where, _ in [recipe.writer or ("", None)] if where},
     }
     chats = any(
         template and template.messages
@@ -50,7 +51,7 @@ def of_models(recipe: Recipe, prompts: Prompts) -> Iterator[str]:
             kind, embeddings[role] = models.load_config(model, where).model_type, reader.embeddings
             yield _of_model(role, model, kind, reader, reader.embeddings)
             yield from _without_embeddings(reader, reader.embeddings)
-            if chats and role != "judge.model":
+            if chats and role in ("model", "teacher"):
                 yield from _of_chats(role, model, reader)
         if role == "teacher" and readers.pair:
             yield from vocabulary.describe(

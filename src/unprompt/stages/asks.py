@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from unprompt.recipe import Recipe
-from unprompt.records import BASE, JUDGE, TEACHER, System, Who
+from unprompt.records import BASE, JUDGE, TEACHER, WRITER, System, Who
 from unprompt.stages.prompts import Side
 from unprompt.stages.questions import Question
 
@@ -156,9 +156,11 @@ def _size(side: Side, answer_tokens: int) -> Size:
 
 
 def answering(recipe: Recipe, who: Who) -> Who:
-    """Who answers for these weights: without a model of their own, teacher and judge are the model
-    that is trained.
+    """Who answers for these weights: without a model of their own, judge and writer are the
+    teacher, and the teacher is the model that is trained.
     """
+    if who == WRITER and not recipe.writer:
+        who = TEACHER
     if who == JUDGE and not (recipe.judge and recipe.judge.model):
         who = TEACHER
     own_engine = recipe.teacher_model or recipe.model.engine != "hf"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from unprompt.engines import models
 from unprompt.messages import UserError
-from unprompt.recipe import Model, Recipe, prices
+from unprompt.recipe import FromPrompt, Model, Recipe, prices
 from unprompt.recipe.names import function, join
 from unprompt.records import TEACHER, Example
 from unprompt.stages import (
@@ -27,7 +27,7 @@ from unprompt.stages import (
 )
 from unprompt.stages.asks import Plan
 from unprompt.stages.evaluate import judge
-from unprompt.stages.inputs import draw, files
+from unprompt.stages.inputs import files
 from unprompt.stages.inputs.every import Inputs, every
 from unprompt.stages.lessons import rationales, shots
 from unprompt.stages.prompts import Prompts, Side, plain, rendered, sample_ids
@@ -81,8 +81,8 @@ def check(recipe: Recipe, *, estimate: bool = True) -> Checked:
     if recipe.judge and prompts.readers.judge:
         asked = {name: side.prompts for name, side in prompts.held_student.items()}
         lines.append(judge.check(recipe, inputs.held_out, asked, prompts.readers.judge))
-    undrawn = {where.split(".")[1] for where in draw.sources(recipe)}
-    overlap = {  # what stands in for inputs that are yet to be sampled overlaps with itself
+    undrawn = {where.split(".")[1] for where in recipe.drawn}
+    overlap = {  # what stands in for inputs that are yet to be written overlaps with itself
         name: _overlap(name, recipe, prompts) for name in inputs.taught if name not in undrawn
     }
     for name in recipe.contexts:
@@ -91,10 +91,15 @@ def check(recipe: Recipe, *, estimate: bool = True) -> Checked:
     if estimate:
         weights = _count(skeleton)
         teachers = _count_of(recipe.teacher_model, "teacher_model", weights)
-        judges = _count_of(recipe.judge and recipe.judge.model, "judge.model", teachers)
+        key, writer = recipe.writer or ("", None)
+        others = {
+            "teacher": teachers,
+            "judge": _count_of(recipe.judge and recipe.judge.model, "judge.model", teachers),
+            "writer": _count_of(writer, key, teachers),
+        }
         asked = plan.sizes(recipe)
         lines.append(estimated.answers(asked))
-        lines.append(estimated.estimate(recipe, prompts, plan, asked, weights, teachers, judges))
+        lines.append(estimated.estimate(recipe, prompts, plan, asked, weights, others))
         lines += estimated.most(recipe, asked, prompts.readers)
     return Checked(prompts, plan, overlap, lines, priced)
 
@@ -328,8 +333,9 @@ def _notes(recipe: Recipe, prompts: Prompts) -> Iterator[str]:
     if idle:
         named = [name for name in recipe.contexts if name in idle]
         yield f"note: neither taught nor evaluated: {', '.join(named)}"
-    if waiting := draw.sources(recipe):
+    for where, source in recipe.drawn.items():
+        instead = "texts of the longest kind" if isinstance(source, FromPrompt) else "their seeds"
         yield (
-            f"note: the inputs of {', '.join(waiting)} are yet to be sampled from the model; their"
-            " seeds stand in for them here"
+            f"note: the inputs of {where} are yet to be written by a model; {instead} stand in for"
+            " them here"
         )

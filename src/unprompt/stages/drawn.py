@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from unprompt.messages import say
-from unprompt.recipe import Recipe, Sample, Sampling
-from unprompt.records import TEACHER, Completion, Example, Prompt
+from unprompt.recipe import FromPrompt, Recipe, Sample, Sampling
+from unprompt.records import TEACHER, WRITER, Completion, Example, Prompt, Who
 from unprompt.stages import inputs
-from unprompt.stages.inputs import draw
-from unprompt.stages.inputs.every import Inputs
-from unprompt.stages.prompts import Side
+from unprompt.stages.inputs import draw, sieve, written
+from unprompt.stages.prompts import Prompts, Side
 from unprompt.stages.questions import Question
 from unprompt.stages.weights import Weights
 from unprompt.store.answers import Answers
-from unprompt.store.files import FORMAT, fingerprint
+from unprompt.store.files import FORMAT, file_digest, fingerprint
+
+Rows = tuple[list[dict[str, Any]], dict[str, int]]
+"""Inputs, and how many draws came to what."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +35,41 @@ class Drawn:
     answers: list[tuple[Question, Answers]] = field(default_factory=list)
 
 
-def draw_inputs(weights: Weights, known: Inputs) -> tuple[Recipe, dict[str, Drawn]]:
-    """Sample the inputs that the recipe wants from its teacher. Gives the recipe that reads them,
+@dataclass(frozen=True)
+class _Source:
+    """One source that a model writes.
+
+    Attributes:
+        decided: All that decides its rows.
+        rows: Draws them, with who asks the model.
+    """
+
+    decided: list[object]
+    rows: Callable[[_Asker], Rows]
+
+
+class _Asker:
+    """Asks one source's prompts, and notes what was asked."""
+
+    def __init__(self, weights: Weights, who: Who, where: str) -> None:
+        self._weights, self._who, self._where = weights, who, where
+        self.answers: list[tuple[Question, Answers]] = []
+
+    def ask(self, what: str, sampling: Sampling, asked: list[Prompt]) -> Sequence[Completion]:
+        side = Side(asked, [len(str(prompt.content)) for prompt in asked], (0,))
+        question = Question(self._who, side, sampling)
+        answers = self._weights.collect(f"{self._where}: {what}", question)
+        self.answers.append((question, answers))
+        return answers
+
+
+def draw_inputs(weights: Weights, prompts: Prompts) -> tuple[Recipe, dict[str, Drawn]]:
+    """Have the inputs written that the recipe wants of a model. Gives the recipe that reads them,
     and each source's draws.
 
     Args:
-        known: What was read so far; held-out examples among it, which no input may copy (other
-            contexts may be proven on them).
+        prompts: Of what was read so far; held-out examples among it, which no input may copy
+            (other contexts may be proven on them).
 
     Raises:
         UserError: Too few draws are new inputs.
@@ -46,59 +77,95 @@ def draw_inputs(weights: Weights, known: Inputs) -> tuple[Recipe, dict[str, Draw
     recipe, files = weights.recipe, weights.files
     held = [
         example
-        for examples in known.held_out.values()
+        for examples in prompts.inputs.held_out.values()
         for example in examples
         if not example.written  # else it is a stand-in
     ]
     paths, drawn = dict[str, str](), dict[str, Drawn]()
-    for where, sample in draw.sources(recipe).items():
-        seeds = inputs.load(sample.seeds, f"{where}.sample.seeds", recipe.modules)
-        decided = [
-            FORMAT,
-            where,
-            weights.identity(TEACHER),
-            sample.model_dump(mode="json"),
-            recipe.seed,
-            [example.fields for example in seeds],
-            [example.fields for example in held],
-        ]
-        key = fingerprint(*decided)
+    for where, settings in recipe.drawn.items():
+        if isinstance(settings, Sample):
+            who, source = TEACHER, _sampled(weights, where, settings, held)
+        else:
+            who, source = WRITER, _from_prompt(weights, prompts, where, settings, held)
+        key = fingerprint(*source.decided)
         target, counted = f"inputs/{key}.json", f"inputs/{key}.counts.json"
-        answers: list[tuple[Question, Answers]] = []
+        asker = _Asker(weights, who, where)
         if files.read(target) is None or files.read(counted) is None or recipe.cost:
             # what was drawn is in its store: for its cost it is only counted again
-            rows, counts = _draw(weights, where, sample, seeds, held, answers)
+            say(f"{where}: sampling {settings.count} inputs")
+            rows, counts = source.rows(asker)
             files.keep(counted, json.dumps(counts))
             files.keep(target, json.dumps(rows, ensure_ascii=False, indent=0))
         paths[where] = str((files.folder / target).resolve())
-        drawn[where] = Drawn(files.read(counted), answers)
+        drawn[where] = Drawn(files.read(counted), asker.answers)
         counts = ", ".join(f"{count} {what}" for what, count in drawn[where].counts.items())
         say(f"{where}: {counts}")
     if not paths:
         (files.folder / "resolved.yaml").unlink(missing_ok=True)
         files.notes.drop("resolved.yaml")
         return recipe, {}
+    if recipe.writer:
+        weights.forget_engines()  # it is not needed now
     resolved = draw.resolved(recipe, paths)
     files.keep("resolved.yaml", resolved.to_yaml())
     return resolved, drawn
 
 
-def _draw(
-    weights: Weights,
-    where: str,
-    sample: Sample,
-    seeds: Sequence[Example],
-    held: Sequence[Example],
-    answers: list[tuple[Question, Answers]],
-) -> tuple[list[dict[str, object]], dict[str, int]]:
+def _sampled(weights: Weights, where: str, sample: Sample, held: Sequence[Example]) -> _Source:
+    """Inputs that the teacher writes from seeds."""
     recipe = weights.recipe
-    sampling = Sampling(**sample.settings)
+    seeds = inputs.load(sample.seeds, f"{where}.sample.seeds", recipe.modules)
+    decided = [
+        FORMAT,
+        where,
+        weights.identity(TEACHER),
+        sample.model_dump(mode="json"),
+        recipe.seed,
+        [example.fields for example in seeds],
+        [example.fields for example in held],
+    ]
 
-    def answer(asked: list[Prompt]) -> Sequence[Completion]:
-        side = Side(asked, [len(str(prompt.content)) for prompt in asked], (0,))
-        question = Question(TEACHER, side, sampling)
-        answers.append((question, weights.collect(f"{where}: draws", question)))
-        return answers[-1][1]
+    def rows(asker: _Asker) -> Rows:
+        def answer(asked: list[Prompt]) -> Sequence[Completion]:
+            return asker.ask("draws", Sampling(**sample.settings), asked)
 
-    say(f"{where}: sampling {sample.count} inputs")
-    return draw.draw(sample, seeds, held, answer, recipe.batch_size or 32, recipe.seed, where)
+        return draw.draw(sample, seeds, held, answer, recipe.batch_size or 32, recipe.seed, where)
+
+    return _Source(decided, rows)
+
+
+def _from_prompt(
+    weights: Weights, prompts: Prompts, where: str, settings: FromPrompt, held: Sequence[Example]
+) -> _Source:
+    """Inputs that a writer makes up from the teacher's prompt."""
+    recipe, name = weights.recipe, where.split(".")[1]
+    brief = written.brief(recipe.contexts[name], settings.field, prompts.inputs.shown[name][0])
+    copies = sieve.texts(held, settings.field)
+    decided = [
+        FORMAT,
+        where,
+        weights.identity(WRITER),
+        settings.model_dump(mode="json", exclude={"writer"}),
+        recipe.seed,
+        asdict(brief),
+        file_digest(written.OURS),
+        copies,
+    ]
+
+    def rows(asker: _Asker) -> Rows:
+        def answer(asked: list[Prompt]) -> Sequence[Completion]:
+            return asker.ask("draws", Sampling(**settings.settings), asked)
+
+        reader, listed = prompts.readers.of(WRITER), written.lists(settings, brief, where)
+        asked = written.as_read([each for _, each in listed], reader)
+        told = asker.ask("cases", written.listing(settings), asked)
+        cases = written.cases(
+            settings, brief, [(case, of) for (case, _), of in zip(listed, told, strict=True)]
+        )
+        say(f"{where}: {written.described(cases)}")
+        batch = recipe.batch_size or 32
+        return written.draw(
+            settings, brief, cases, copies, answer, reader, batch, recipe.seed, where
+        )
+
+    return _Source(decided, rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -10,7 +11,7 @@ from unprompt.engines import models
 from unprompt.engines.labels import token_bytes
 from unprompt.recipe import Recipe, Server, prices
 from unprompt.recipe.prices import Price
-from unprompt.records import JUDGE, TEACHER
+from unprompt.records import JUDGE, TEACHER, WRITER
 from unprompt.stages.asks import NOTHING, Plan, Sizes, answering
 from unprompt.stages.prompts import Prompts, Readers
 
@@ -21,8 +22,7 @@ def estimate(
     plan: Plan,
     asked: Sizes,
     weights: int,
-    teachers: int,
-    judges: int,
+    others: Mapping[str, int],
 ) -> str:
     """Tokens, label storage and time, from the models' sizes and a short matrix product on this
     machine.
@@ -30,20 +30,20 @@ def estimate(
     Args:
         asked: What `plan.sizes` says.
         weights: Of the student.
-        teachers: Of the teacher; 0 of one behind a server, whose time is not counted. So `judges`.
+        others: Of the teacher, the judge and the writer; 0 of one behind a server, whose time is
+            not counted.
     """
     work, of_bars = 0.0, 0.0
     """Weights times tokens, a token that is trained on counted thrice; those of instruction bars
     apart."""
-    sizes = {"teacher": teachers, "judge": judges}
     read = 0
     for who, (size, _) in asked.items():
         read += size.read
-        work += sizes.get(who.role, weights) * (size.read + size.answer_tokens)
+        work += others.get(who.role, weights) * (size.read + size.answer_tokens)
     longest = recipe.sampling.max_new_tokens
     for what, who, side in plan.passes:
         read += side.read
-        more = sizes.get(who.role, weights) * (side.read + longest * len(side.prompts))
+        more = others.get(who.role, weights) * (side.read + longest * len(side.prompts))
         work, of_bars = (work, of_bars + more) if what == "instructions" else (work + more, of_bars)
     taught = _taught(recipe, prompts)
     work += 3 * weights * taught
@@ -56,7 +56,9 @@ def estimate(
     count = sum(each.what == "instructions" for each in plan.passes)
     within = f", {_spent(bars)} of it for the bars of {count} instructions" if count else ""
     both = f"{weights / 1e6:.0f}M weights" + (
-        f", the teacher {teachers / 1e6:.0f}M" if recipe.teacher_model and teachers else ""
+        f", the teacher {others['teacher'] / 1e6:.0f}M"
+        if recipe.teacher_model and others["teacher"]
+        else ""
     )
     return (
         f"estimate: {both}; {read:,.0f} prompt tokens read (shared prefixes once), at most"
@@ -100,7 +102,7 @@ def most(recipe: Recipe, asked: Sizes, readers: Readers) -> list[str]:
     prompts, longest answers), and dollars if prices are known.
     """
     lines = []
-    for who in (TEACHER, JUDGE):
+    for who in (TEACHER, JUDGE, WRITER):
         server = readers.of(who).server
         if server is None or answering(recipe, who) != who:
             continue

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 from unprompt import metrics
 from unprompt.messages import UserError
-from unprompt.recipe import Evaluate, Labels, Recipe, Sampling
-from unprompt.records import BASE, JUDGE, TEACHER, System, Who, student
+from unprompt.recipe import Evaluate, Labels, Recipe, Sample, Sampling
+from unprompt.records import BASE, JUDGE, TEACHER, WRITER, Prompt, System, Who, student
 from unprompt.stages import inputs
 from unprompt.stages.asks import Ask, Pass, Plan, Size, of_system
 from unprompt.stages.evaluate import instructions, judge, likeness
-from unprompt.stages.inputs import draw
+from unprompt.stages.inputs import draw, written
 from unprompt.stages.lessons import shots
 from unprompt.stages.prompts import Prompts, Side, measure
 from unprompt.stages.questions import Question
@@ -42,14 +42,37 @@ def plan(recipe: Recipe, prompts: Prompts) -> Plan:
 
 def _draws(recipe: Recipe, prompts: Prompts) -> Iterator[Ask]:
     """Inputs that a model writes; of their prompts a few are looked at."""
-    for where, sample in draw.sources(recipe).items():
-        calls = int(sample.count * sample.tries)
-        seeds = inputs.load(sample.seeds, f"{where}.sample.seeds", recipe.modules)
-        shown = draw.ask(sample, seeds, 0, min(8, calls), recipe.seed, where)
-        reader = prompts.readers.teacher
-        longest = calls * max(len(reader.encode(prompt.content, where)) for prompt in shown)
-        size = Size(calls, longest, longest, calls * sample.max_new_tokens)
-        yield Ask("draws", where.split(".")[1], TEACHER, bound=size, at_most=True)
+    for where, source in recipe.drawn.items():
+        calls, name, few = source.draws, where.split(".")[1], min(8, source.draws)
+        if isinstance(source, Sample):
+            seeds = inputs.load(source.seeds, f"{where}.sample.seeds", recipe.modules)
+            shown = draw.ask(source, seeds, 0, few, recipe.seed, where)
+            yield _drawn(prompts, where, TEACHER, shown, calls, source.max_new_tokens)
+            continue
+        rows = prompts.inputs.shown[name][0]
+        brief = written.brief(recipe.contexts[name], source.field, rows)
+        if listed := [asked for _, asked in written.lists(source, brief, where)]:
+            yield _drawn(prompts, where, WRITER, listed, len(listed), written.LISTED)
+        longest = max(written.cases(source, brief, []), key=lambda case: len(case.about))
+        reader = prompts.readers.of(WRITER)
+        shown = [
+            written.ask(
+                brief, longest, written.opener(source, longest, n, reader), n, recipe.seed, where
+            )
+            for n in range(few)
+        ]
+        yield _drawn(prompts, where, WRITER, shown, calls, source.max_new_tokens)
+
+
+def _drawn(
+    prompts: Prompts, where: str, who: Who, shown: Sequence[Prompt], calls: int, longest: int
+) -> Ask:
+    """So many draws, of which these are some, with the longest answer."""
+    reader = prompts.readers.of(who)
+    side = measure(written.as_read(shown, reader), reader, where, longest)
+    read = calls * max(side.lengths)
+    size = Size(calls, read, read, calls * longest)
+    return Ask("draws", where.split(".")[1], who, bound=size, at_most=True)
 
 
 def _lessons(recipe: Recipe, prompts: Prompts) -> Iterator[Ask]:

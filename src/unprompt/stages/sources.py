@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from unprompt.engines import models
-from unprompt.recipe import Data, Extract, Recipe, prices
+from unprompt.recipe import Data, Extract, FromPrompt, Recipe, prices
 from unprompt.stages import inputs
 from unprompt.stages.evaluate import judge
+from unprompt.stages.inputs import written
 from unprompt.store.files import file_digest, module_digest
 
 
@@ -21,6 +22,11 @@ def digests(recipe: Recipe) -> list[str]:
         if recipe.judge.model:
             digests.append(models.identity(recipe.judge.model, "judge.model"))
         digests.append(file_digest(judge.OURS))
+    if any(isinstance(source, FromPrompt) for source in recipe.drawn.values()):
+        digests.append(file_digest(written.OURS))
+    if recipe.writer:
+        where, model = recipe.writer
+        digests.append(models.identity(model, where))
     if recipe.cost:
         digests.append(_file(prices.OURS))
         if recipe.cost.prices:

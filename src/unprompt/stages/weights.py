@@ -18,7 +18,7 @@ from unprompt.engines.server.ledger import Ledger
 from unprompt.messages import UserError, bar, say
 from unprompt.recipe import Model, Recipe
 from unprompt.recipe.names import join
-from unprompt.records import BASE, JUDGE, TEACHER, Who
+from unprompt.records import BASE, JUDGE, TEACHER, WRITER, Who
 from unprompt.stages.estimate import price
 from unprompt.stages.questions import QUESTION, Question, address, answered_by
 from unprompt.store.answers import Answers
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from unprompt.engines.hf.engine import HFEngine
     from unprompt.stages.collect import Ask
 
-_SERVED = {"teacher": TEACHER, "judge": JUDGE}
+_SERVED = {"teacher": TEACHER, "judge": JUDGE, "writer": WRITER}
 """Who may be a server."""
 
 
@@ -122,7 +122,8 @@ class Weights:
         if self._other_model(who) is None and not self._apart(who):
             return self.student(who)
         model, key = self._named(who)
-        name = "judge" if key == "judge.model" else "teacher"
+        name = {"judge.model": "judge", "model": "teacher", "teacher_model": "teacher"}.get(key)
+        name = name or "writer"
         if name not in self._engines:
             self._engines[name] = kinds.of(model).make(model, key, self._lent(name, model))
         engine = self._engines[name]
@@ -212,7 +213,10 @@ class Weights:
         recipe = self.recipe
         if who.role == "judge" and recipe.judge and recipe.judge.model:
             return recipe.judge.model, "judge.model"
-        if who.role in ("teacher", "judge") and recipe.teacher_model:
+        if who.role == "writer" and recipe.writer:
+            where, model = recipe.writer
+            return model, where
+        if who.role in ("teacher", "judge", "writer") and recipe.teacher_model:
             return recipe.teacher_model, "teacher_model"
         return None
 
@@ -228,7 +232,7 @@ class Weights:
 
     def _apart(self, who: Who) -> bool:
         """Whether another engine than the student's answers with these weights."""
-        return who.role in ("teacher", "judge") and self._named(who)[0].engine != "hf"
+        return who.role in _SERVED and self._named(who)[0].engine != "hf"
 
     def _lent(self, role: str, model: Model) -> Lent:
         lent = Lent(role, self.tokenizer, self.recipe.batch_size, self._ledger(role))

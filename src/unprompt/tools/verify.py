@@ -51,12 +51,7 @@ def verify(folder: Path) -> tuple[list[str], bool]:
 def _cached(files: RunDir) -> Iterator[Path]:
     """The run's models that were converted."""
     recipe = recipe_.load(files.recipe)
-    named = {
-        "model": recipe.model,
-        "teacher_model": recipe.teacher_model,
-        "judge.model": recipe.judge and recipe.judge.model,
-    }
-    for where, model in named.items():
-        target = models.in_cache(model, where) if model else None
+    for where, model in recipe.models.items():
+        target = models.in_cache(model, where)
         if target and target.is_dir():
             yield target

@@ -6,14 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import regex
-
 from unprompt.metrics.statistics import by_group, gap_closed, interval
 from unprompt.records import Messages, Prompt
+from unprompt.stages.templates.items import FEWEST, items
 
-_ITEM = regex.compile(r"^([ \t]*)(?:[-*•‣–]|\(?\d{1,3}[.)]|\(?[a-z][.)])[ \t]+\S.*$", regex.M)
-_FEWEST = 2
-"""Items that make a list."""
 _LEAST = 1e-3
 """Nats per token; what changes the teacher less can't be taken in measurably."""
 
@@ -36,37 +32,18 @@ def find(prompts: Sequence[Prompt]) -> list[Instruction]:
     if not prompts or prompts[0].others:
         return []
     texts = [_texts(prompt.content) for prompt in prompts]
-    items = []
+    found = []
     for part, first in enumerate(texts[0]):
-        for item in dict.fromkeys(_items(first)):
+        for item in dict.fromkeys(items(first)):
             if all(len(parts) > part and parts[part].count(item) == 1 for parts in texts):
                 without = [_without(prompt, part, item) for prompt in prompts]
-                items.append(Instruction(item.strip(), without))
-    return items if len(items) >= _FEWEST else []
+                found.append(Instruction(item.strip(), without))
+    return found if len(found) >= FEWEST else []
 
 
 def in_order(items: Sequence[Instruction]) -> list[Instruction]:
     """Those first that may matter most: the longest. That is a guess; what matters is measured."""
     return sorted(items, key=lambda item: -len(item.text))
-
-
-def _items(text: str) -> list[str]:
-    """Each item with its line's end, and the lines beneath, indented deeper than its sign."""
-    items: list[str] = []
-    indent = None
-    for line in text.splitlines(keepends=True):
-        if match := _ITEM.match(line.rstrip("\r\n")):
-            items.append(line)
-            indent = len(match[1])
-        elif indent is not None and line.strip() and _indent(line) > indent:
-            items[-1] += line
-        else:
-            indent = None
-    return items
-
-
-def _indent(line: str) -> int:
-    return len(line) - len(line.lstrip(" \t"))
 
 
 def _texts(content: str | Messages) -> list[str]:

@@ -1,5 +1,5 @@
-"""Inputs that a language model writes: few-shot prompts over seeds, and a sieve for what is no new
-input (Snell et al. 2022, section 2.1).
+"""Inputs that a language model writes from a few examples: few-shot prompts over seeds (Snell et
+al. 2022, section 2.1).
 
 Random token strings, as an ablation of D, are a rule: `unprompt.stages.inputs.draw:random_tokens`.
 """
@@ -7,35 +7,23 @@ Random token strings, as an ablation of D, are a rule: `unprompt.stages.inputs.d
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from unprompt.engines import models
-from unprompt.messages import UserError
 from unprompt.recipe import Data, Model, Recipe, Sample
 from unprompt.records import Completion, Example, Prompt
+from unprompt.stages.inputs.sieve import Sieve, texts
 from unprompt.stages.templates.render import render
 
 
-def sources(recipe: Recipe) -> dict[str, Sample]:
-    """Every `sample` among the contexts' inputs, by its key in the recipe; those inside mixtures,
-    too.
-    """
-    return {
-        where: data.sample
-        for name, context in recipe.contexts.items()
-        if context.inputs
-        for where, data in context.inputs.parts(f"contexts.{name}.inputs")
-        if data.sample
-    }
-
-
 def resolved(recipe: Recipe, files: dict[str, str]) -> Recipe:
-    """The recipe with each sampled source replaced by the file that holds what was drawn."""
+    """The recipe with each source that a model writes replaced by the file that holds what was
+    drawn.
+    """
 
     def put(data: Data, where: str) -> Data:
-        if data.sample:
+        if data.written:
             return Data(file=files[where], limit=data.limit, model_written=True)
         if data.mix:
             parts = tuple(
@@ -68,56 +56,6 @@ def ask(
     return prompts
 
 
-class Sieve:
-    """Keeps what is a new input, and counts what is not, by reason.
-
-    Args:
-        near: Similarity from which two texts are near duplicates.
-        seeds, held_out: Texts that no input may copy.
-    """
-
-    def __init__(self, near: float, seeds: Sequence[str], held_out: Sequence[str]) -> None:
-        self.near = near
-        self.kept: list[str] = []
-        self.counts: Counter[str] = Counter()
-        self._like: dict[str, list[str]] = {
-            "copy of a seed": [_plain(text) for text in seeds],
-            "copy of a held-out input": [_plain(text) for text in held_out],
-            "near duplicate": [],
-        }
-
-    def add(self, completion: Completion) -> None:
-        """Judge one text."""
-        reason = self._why_not(completion)
-        self.counts[reason or "kept"] += 1
-        if reason is None:
-            self.kept.append(completion.text.strip())
-            self._like["near duplicate"].append(_plain(completion.text))
-
-    def _why_not(self, completion: Completion) -> str | None:
-        plain = _plain(completion.text)
-        if completion.stop == "length":
-            return "cut at max_new_tokens"
-        if not plain:
-            return "empty"
-        if plain in self._like["near duplicate"]:
-            return "exact duplicate"
-        reasons = (why for why, texts in self._like.items() if _alike(plain, texts, self.near))
-        return next(reasons, None)
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split())
-
-
-def _alike(text: str, others: Sequence[str], near: float) -> bool:
-    from rapidfuzz import process
-    from rapidfuzz.distance import Levenshtein
-
-    scorer = Levenshtein.normalized_similarity
-    return process.extractOne(text, others, scorer=scorer, score_cutoff=near) is not None
-
-
 def draw(
     sample: Sample,
     seeds: Sequence[Example],
@@ -139,28 +77,13 @@ def draw(
     Raises:
         UserError: Too few after `tries` draws for each wanted.
     """
-    field = sample.field
-    held = [value for example in held_out if isinstance(value := example.fields.get(field), str)]
-    sieve = Sieve(sample.near, [str(example.fields[field]) for example in seeds], held)
-    most, asked = int(sample.count * sample.tries), 0
-    while len(sieve.kept) < sample.count and asked < most:
-        count = min(batch, most - asked)
-        for completion in answer(ask(sample, seeds, asked, count, seed, where)):
-            if len(sieve.kept) < sample.count:
-                sieve.add(completion)
-            else:
-                sieve.counts["not needed"] += 1
-        asked += count
-    if len(sieve.kept) < sample.count:
-        lost = {reason: count for reason, count in sieve.counts.most_common() if reason != "kept"}
-        why = ", ".join(f"{count} {reason}" for reason, count in lost.items())
-        raise UserError(
-            f"{asked} draws gave only {len(sieve.kept)} of {sample.count} inputs ({why})",
-            where=f"{where}.sample",
-            fix="give more seeds, a higher temperature or more tries, or want fewer; what was drawn"
-            " is kept",
-        )
-    rows = [{"id": f"draw-{n:06d}", field: text} for n, text in enumerate(sieve.kept)]
+    sieve = Sieve(sample.near, texts(seeds, sample.field), texts(held_out, sample.field))
+
+    def asked(start: int, count: int) -> list[Prompt]:
+        return ask(sample, seeds, start, count, seed, where)
+
+    sieve.fill(sample, asked, answer, batch, f"{where}.sample", "give more seeds")
+    rows = [{"id": f"draw-{n:06d}", sample.field: text} for n, text in enumerate(sieve.kept)]
     return rows, dict(sieve.counts)
 
 

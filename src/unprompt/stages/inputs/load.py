@@ -21,10 +21,13 @@ from unprompt.records import Example
 from unprompt.stages.inputs import files
 from unprompt.store.files import file_digest, first_line, module_digest, path_digest
 
+_DIGITS = 5
+"""Tokens that a number in a stand-in takes, at most."""
+
 
 def load(data: Data, where: str, modules: str | None = None) -> list[Example]:
-    """Read all rows of `data`. Of inputs that are yet to be sampled, the seeds stand in for them
-    (`draw.resolved` puts the real ones there).
+    """Read all rows of `data`. For inputs that a model is yet to write, others stand in
+    (`draw.resolved` puts the real ones there): the seeds, or texts of their longest kind.
 
     Args:
         data: The recipe's section.
@@ -174,6 +177,17 @@ def _stand_ins(data: Data, where: str, modules: str | None) -> Iterator[dict[str
         yield {field: seed.fields[field]}
 
 
+def _written(data: Data, where: str, modules: str | None) -> Iterator[dict[str, Any]]:
+    """Texts, each another, as long as the longest inputs that the writer may write, so that what is
+    counted ahead is the most.
+    """
+    assert data.from_prompt
+    letters = max(data.from_prompt.max_new_tokens - _DIGITS, 1)
+    for number in range(data.from_prompt.count):
+        text = " ".join([str(number), *"a" * letters])
+        yield {data.from_prompt.field: text, "kind": "", "case": ""}
+
+
 _KINDS: dict[str, Callable[[Data, str, str | None], Iterable[Any]]] = {
     "file": files.rows,
     "rows": _rows,
@@ -181,6 +195,7 @@ _KINDS: dict[str, Callable[[Data, str, str | None], Iterable[Any]]] = {
     "rule": _rule,
     "mix": _mix,
     "sample": _stand_ins,
+    "from_prompt": _written,
 }
 """Source of `Data` -> its rows, from the data, its key in the recipe and the rules' folder."""
 

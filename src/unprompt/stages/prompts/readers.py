@@ -24,6 +24,7 @@ class Readers:
 
     Attributes:
         judge: None without a judge.
+        writer: Of inputs; None where the teacher writes them.
         pair: How the tokens of a teacher that is another model come to the student; None if the
             student's own model teaches.
     """
@@ -31,18 +32,22 @@ class Readers:
     student: Reader
     teacher: Reader
     judge: Reader | None
+    writer: Reader | None
     pair: vocabulary.Pair | None
 
     def of(self, who: Who) -> Reader:
         """Who reads what these weights are asked."""
         if who.role == "judge" and self.judge:
             return self.judge
+        if who.role == "writer":
+            return self.writer or self.teacher
         return self.teacher if who.role == "teacher" else self.student
 
     @property
     def tokenizers(self) -> list[PreTrainedTokenizerBase]:
         """Of all who read."""
-        return [each.tokenizer for each in (self.student, self.teacher, self.judge) if each]
+        everybody = self.student, self.teacher, self.judge, self.writer
+        return [each.tokenizer for each in everybody if each]
 
     def carrying(self, who: Who) -> vocabulary.Pair | None:
         """How this teacher's tokens come to the student, if it is another model."""
@@ -63,7 +68,11 @@ def readers(recipe: Recipe) -> Readers:
     judge = teacher if recipe.judge else None
     if recipe.judge and recipe.judge.model:
         judge = _reader(recipe.judge.model, "judge.model", student.tokenizer)
-    return Readers(student, teacher, judge, pair)
+    writer = None
+    if recipe.writer:
+        where, model = recipe.writer
+        writer = _reader(model, where, student.tokenizer)
+    return Readers(student, teacher, judge, writer, pair)
 
 
 def _reader(model: Model, where: str, student: PreTrainedTokenizerBase | None = None) -> Reader:

@@ -1,0 +1,69 @@
+"""Context gain: what each input has to teach. KL(teacher || before) of the teacher's answer is what
+the prompt brings, where teacher and student are one model; where almost nothing, the input teaches
+nothing.
+"""
+
+from __future__ import annotations
+
+import bisect
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from unprompt.metrics.statistics import by_group
+from unprompt.report.evidence import Evidence
+from unprompt.report.sections import Section, Table
+
+if TYPE_CHECKING:
+    from unprompt.report.schema import Report
+
+EDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+"""Nats per token at which the histogram's bars end; the last bar has no end.
+
+Under the first there is nothing to learn: by Pinsker's inequality two distributions that are 0.01
+nats apart give any set of tokens probabilities that differ by at most 0.07 (the root of 0.01 / 2).
+"""
+
+
+def numbers(evidence: Evidence, report: Report) -> None:
+    """How many held-out inputs gain how much; those of a group are one."""
+    for name, kl in evidence.kl.items():
+        if not kl:
+            continue
+        groups, before = evidence.groups(name), kl["before"]
+        nats = by_group(before.means(), [groups[id_] for id_ in before.example_ids])
+        counts = [0] * (len(EDGES) + 1)
+        for each in nats:
+            counts[bisect.bisect_right(EDGES, each)] += 1
+        report["contexts"][name]["context_gain"] = {
+            "mean": fmean(nats),
+            "examples": len(nats),
+            "nothing": counts[0],
+            "edges": list(EDGES),
+            "counts": counts,
+        }
+
+
+def tables(report: Report) -> list[Table]:
+    """The histogram, a row for each context."""
+    columns = [f"under {EDGES[0]:g}", *map("from {:g}".format, EDGES)]
+    rows, lines = list[list[str]](), list[str]()
+    for name, entry in report["contexts"].items():
+        if gain := entry.get("context_gain"):
+            rows.append([name, f"{gain['mean']:.3f}", *map(str, gain["counts"])])
+            lines.append(
+                f"{name}: {gain['nothing']} of {gain['examples']} held-out inputs have nothing to"
+                f" teach (under {EDGES[0]:g} nats per token)"
+            )
+    if not rows:
+        return []
+    return [
+        Table(
+            "Context gain: inputs by KL(teacher || before), nats per token",
+            ["context", "mean", *columns],
+            rows,
+            lines,
+        )
+    ]
+
+
+SECTION = Section(numbers, tables)
