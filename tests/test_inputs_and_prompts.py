@@ -724,19 +724,9 @@ def test_a_field_called_as_the_few_shot_examples_is_refused() -> None:
         render(Template(text="{{ text }}"), "c", row, [{"text": "b"}], "contexts.c.teacher")
 
 
-@pytest.mark.parametrize(
-    "turn",
-    [
-        {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "look"}}]},
-        {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "look"}}]},
-        {"role": "tool", "content": "21", "tool_call_id": "call_1"},
-        {"role": "user", "content": "Hi", "name": "Ann"},
-        {"role": "assistant", "content": "Hi", "reasoning_content": "They greet."},
-    ],
-)
-def test_turns_lose_nothing_without_a_word(turn: dict[str, Any]) -> None:
-    more = next(key for key in turn if key not in ("role", "content"))
-    with pytest.raises(UserError, match=f"turn 2 of input 'r7' has {more}"):
+def test_turns_lose_nothing_without_a_word() -> None:
+    turn = {"role": "assistant", "content": "Hi", "reasoning_content": "They greet."}
+    with pytest.raises(UserError, match="turn 2 of input 'r7' has reasoning_content"):
         prompt_of([{"turns": "turns"}], turns=[{"role": "user", "content": "?"}, turn])
     empty = {"role": "user", "content": "Hi", "name": None, "tool_calls": []}
     assert prompt_of([{"turns": "turns"}], turns=[empty]) == "[user] Hi"

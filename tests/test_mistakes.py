@@ -310,6 +310,22 @@ def another_prompt_since(b: Bench) -> str:
     return line
 
 
+LOOK = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
+ASKED = {"messages": [{"role": "user", "content": "{{ text }}"}]}
+
+
+def held_to(b: Bench, **schema: Any) -> str:
+    """A recipe whose answers are held to a schema."""
+    data = [{"id": "h0", "text": "grey"}]
+    return b.recipe(evaluate={"data": data, "metrics": ["json_schema"], **schema})
+
+
+def turned(b: Bench, turn: dict[str, Any]) -> str:
+    """A recipe whose teacher sees this turn of its input."""
+    rows = [{"id": "i0", "turns": [turn]}]
+    return b.fails("check", b.context(inputs=rows, teacher=[{"turns": "turns"}], student="Say it."))
+
+
 def chats(b: Bench, *turns: Any, **keys: Any) -> str:
     """What `transfer --check` says to a file whose second line is this."""
     good = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
@@ -638,20 +654,145 @@ MISTAKES: dict[str, Mistake] = {
         "'text' of input 'i0' is no list of turns: it is str",
         'write [{"role": "user"',
     ),
-    "turns that call tools": (
+    "turns with thoughts": (
+        lambda b: turned(b, {"role": "assistant", "content": "21", "reasoning_content": "warm"}),
+        "contexts.colours.teacher.turns",
+        "turn 1 of input 'i0' has reasoning_content",
+        "take that out of the data",
+    ),
+    "turns with a picture": (
+        lambda b: turned(b, {"role": "user", "content": [{"type": "image_url"}]}),
+        "contexts.colours.teacher.turns",
+        "the content of turn 1 of input 'i0' has a part that is no text (image_url)",
+        "leave that input out",
+    ),
+    "a tool's id that is no text": (
+        lambda b: turned(b, {"role": "tool", "content": "21", "tool_call_id": 7}),
+        "contexts.colours.teacher.turns",
+        "the tool_call_id of turn 1 of input 'i0' is '7', no text",
+        "write it as text",
+    ),
+    "a user that calls": (
+        lambda b: turned(b, {"role": "user", "content": "21", "tool_calls": [{"name": "look"}]}),
+        "contexts.colours.teacher.turns",
+        "turn 1 of input 'i0' has tool_calls, and is the user's",
+        "only the assistant calls",
+    ),
+    "a call without a name": (
+        lambda b: turned(b, {"role": "assistant", "content": "", "tool_calls": [{"id": "1"}]}),
+        "contexts.colours.teacher.turns",
+        "a call of turn 1 of input 'i0' names no function",
+        'write {"name": ..., "arguments": {...}}',
+    ),
+    "a call whose arguments are no JSON": (
+        lambda b: turned(
+            b,
+            {
+                "role": "assistant",
+                "content": "",
+                "tool_calls": [{"name": "look", "arguments": "{at"}],
+            },
+        ),
+        "contexts.colours.teacher.turns",
+        "the arguments of look in turn 1 of input 'i0' are no JSON: '{at'",
+        "mend or leave out that input",
+    ),
+    "a call whose arguments are a list": (
+        lambda b: turned(
+            b,
+            {
+                "role": "assistant",
+                "content": "",
+                "tool_calls": [{"name": "look", "arguments": [1]}],
+            },
+        ),
+        "contexts.colours.teacher.turns",
+        "the arguments of look in turn 1 of input 'i0' are no object: '[1]'",
+        'write {"name": ..., "arguments": {...}}',
+    ),
+    "tools that are a text": (
+        lambda b: b.fails("check", b.context(teacher={**ASKED, "tools": "text"})),
+        "contexts.colours.teacher.tools",
+        "the tools of input 'i0' are no list",
+        "write a list of JSON schemas",
+    ),
+    "tools that are no schema": (
+        lambda b: b.fails("check", b.context(teacher={**ASKED, "tools": [{"type": "function"}]})),
+        "contexts.colours.teacher.tools",
+        "tool 1 of input 'i0' is no schema",
+        'write {"type": "function"',
+    ),
+    "tools in a text": (
+        lambda b: b.fails("check", b.context(teacher={"text": "{{ text }}", "tools": LOOK})),
+        "recipe.yaml",
+        "tools are for a chat template, and this is a text",
+        "write messages",
+    ),
+    "a part of a message that is no text": (
+        lambda b: b.fails(
+            "check", b.context(teacher=[{"role": "user", "content": [{"type": "image"}]}])
+        ),
+        "recipe.yaml",
+        "a part of a content is {type: text, text: ...}",
+        "write a text",
+    ),
+    "tools in a file that is not there": (
+        lambda b: b.fails("check", b.context(teacher={**ASKED, "tools": {"file": "tools.json"}})),
+        "recipe.yaml",
+        "tools.json can't be read (No such file or directory)",
+        "mend the path",
+    ),
+    "tools in a file that is no JSON": (
+        lambda b: (
+            b.file("tools.json", "[{"),
+            b.fails("check", b.context(teacher={**ASKED, "tools": {"file": "tools.json"}})),
+        )[1],
+        "recipe.yaml",
+        "tools.json is no JSON",
+        "mend that file",
+    ),
+    "json_schema without a schema": (
+        lambda b: b.fails("check", held_to(b)),
+        "evaluate.schema",
+        "json_schema holds answers to a schema, and there is none",
+        "write it",
+    ),
+    "a schema that is none": (
+        lambda b: b.fails("check", held_to(b, schema={"type": "objekt"})),
+        "evaluate.schema",
+        "this is no JSON schema: 'objekt'",
+        "mend it",
+    ),
+    "a schema that names another": (
+        lambda b: b.fails("check", held_to(b, schema={"$ref": "other.json"})),
+        "evaluate.schema",
+        "the schema names another one, 'other.json'",
+        "write all of it here, under $defs",
+    ),
+    "a schema for a filter that reads none": (
+        lambda b: b.fails("check", b.context(filter={"schema": {"type": "object"}})),
+        "recipe.yaml",
+        "schema is for keep: valid",
+        "leave schema out",
+    ),
+    "gold calls behind a text": (
         lambda b: b.fails(
             "check",
             b.context(
-                inputs=[
-                    {"id": "i0", "turns": [{"role": "tool", "content": "21", "tool_call_id": "c1"}]}
-                ],
-                teacher=[{"turns": "turns"}],
-                student="Say it.",
+                inputs=[{"id": "i0", "text": "a", "calls": [{"name": "look"}]}],
+                teacher=None,
+                gold="{{ calls }}",
             ),
         ),
-        "contexts.colours.teacher.turns",
-        "turn 1 of input 'i0' has tool_call_id",
-        "take that out of the data",
+        "contexts.colours.gold",
+        "the gold answer of input 'i0' is a message, and the student's prompt is a text",
+        "write the student's prompt as messages",
+    ),
+    "tools for a template that knows none": (
+        lambda b: b.fails("check", b.context(teacher={**ASKED, "tools": LOOK})),
+        "contexts.colours.teacher",
+        "the model's chat template knows no tools",
+        "use a model whose template shows it",
     ),
     "a null": (
         lambda b: b.fails(

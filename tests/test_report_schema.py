@@ -89,7 +89,7 @@ def test_the_file_is_as_the_types_say() -> None:
 
 def test_a_report_is_as_the_schema_says(rich: Any) -> None:
     assert wrong(rich) == []
-    assert set(Report.__annotations__) - rich.keys() == {"judge", "servers"}
+    assert set(Report.__annotations__) - rich.keys() == {"judge", "servers", "fields"}
     context = rich["contexts"]["one"]
     assert {"instructions", "likeness", "shots", "kl_by_position"} <= context.keys()
 

@@ -289,7 +289,7 @@ def chat(*messages: Any, **keys: Any) -> str:
         (chat(), "f:2: there is no list 'messages'"),
         (chat(USER, ANSWER, id="7"), "f:2: unknown key 'id'"),
         (chat(USER, "a"), "f:2: message 2 has not just role and content"),
-        (chat(USER, {**ANSWER, "tool_calls": []}), "f:2: message 2 has not just role and content"),
+        (chat(USER, {**ANSWER, "weight": 0}), "f:2: message 2 has not just role and content"),
         (
             chat(USER, {"role": "bot", "content": "a"}),
             "f:2: message 2 has the unknown role 'bot' -> use one of system",

@@ -7,6 +7,7 @@ sparse rows).
 
 from __future__ import annotations
 
+import json
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,8 +16,62 @@ from typing import Any, Literal, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
-Messages = tuple[dict[str, str], ...]
-"""A chat: messages with `role` and `content`."""
+Message = dict[str, Any]
+"""One turn: `role`, `content` (text, a list of parts, or None beside calls), and where it has them
+`tool_calls` (`{id?, type, function: {name, arguments}}`, arguments a dictionary), `tool_call_id`
+and `name`.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Chat(Sequence[Message]):
+    """Messages, and what else the model's chat template reads.
+
+    Attributes:
+        messages: The turns.
+        tools: What may be called, each `{type: function, function: {name, description?,
+            parameters?}}`.
+    """
+
+    messages: tuple[Message, ...]
+    tools: tuple[dict[str, Any], ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.messages)
+
+    @overload
+    def __getitem__(self, place: int) -> Message: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[Message, ...]: ...
+    def __getitem__(self, place: int | slice) -> Message | tuple[Message, ...]:
+        return self.messages[place]
+
+    @property
+    def decides(self) -> dict[str, Any]:
+        """All of it that there is, for fingerprints."""
+        return {"messages": self.messages, "tools": self.tools}
+
+
+Messages = tuple[Message, ...] | Chat
+"""A chat: turns alone, where the template reads nothing else."""
+
+
+def text_of(content: Any) -> str:
+    """The text of a message's content: a text, its text parts a line each, or none."""
+    if isinstance(content, str):
+        return content
+    return "\n".join(str(part.get("text", "")) for part in content or ())
+
+
+def spelled(message: Message) -> str:
+    """All that a message says, for people: its text, then each call as JSON in a line."""
+    calls = [call["function"] for call in message.get("tool_calls") or ()]
+    texts = [text_of(message["content"])]
+    return "\n".join([*filter(None, texts), *(_json(call) for call in calls)])
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +160,15 @@ class Prompt:
 
 def as_text(content: str | Messages) -> str:
     """A prompt for people to read."""
-    return (
-        content
-        if isinstance(content, str)
-        else "\n".join(f"[{m['role']}] {m['content']}" for m in content)
-    )
+    if isinstance(content, str):
+        return content
+    tools = content.tools if isinstance(content, Chat) else ()
+    lines = [f"[tools] {_json(list(tools))}"] if tools else []
+    for message in content:
+        answered = message.get("tool_call_id") or message.get("name")
+        to = f" {answered}" if message["role"] == "tool" and answered else ""
+        lines.append(f"[{message['role']}{to}] {spelled(message)}")
+    return "\n".join(lines)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from unprompt.engines import chats
 from unprompt.engines.thoughts import left_open
 from unprompt.messages import UserError
 from unprompt.recipe import Server
@@ -30,31 +31,12 @@ def encode(
     generation prompt; a last message in the role `assistant` is continued instead.
 
     Raises:
-        UserError: The tokenizer has no chat template, or the template refuses the roles.
+        UserError: The tokenizer has no chat template, or the template refuses the chat, or would
+            leave some of it out.
     """
     if isinstance(content, str):
         return list(tokenizer(content, verbose=False).input_ids)[_own_start(tokenizer, content) :]
-    if not tokenizer.chat_template:
-        raise UserError(
-            "this model has no chat template",
-            where=where,
-            fix="write the prompt as plain text, or use a chat model",
-        )
-    goes_on = content[-1]["role"] == "assistant"
-    try:
-        text = tokenizer.apply_chat_template(
-            [dict(message) for message in content],
-            tokenize=False,
-            add_generation_prompt=not goes_on,
-            continue_final_message=goes_on,
-        )
-    except Exception as error:  # whatever a model's template does to the roles
-        raise UserError(
-            f"the model's chat template refuses it: {error}",
-            where=where,
-            fix="use the roles it knows",
-        ) from None
-    assert isinstance(text, str)
+    text = chats.written(tokenizer, content, where)
     return list(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
 

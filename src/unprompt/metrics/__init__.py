@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from unprompt.messages import UserError
-from unprompt.metrics import entities, entropy, match, numeric, rouge
+from unprompt.metrics import calls, entities, entropy, json_answers, match, numeric, rouge
 from unprompt.metrics.metric import Metric
 from unprompt.recipe.names import function, named
 from unprompt.recipe.section import nearest
@@ -20,6 +20,12 @@ METRICS = {
     "numeric_match": numeric.NUMERIC_MATCH,
     "numeric_match_first": numeric.NUMERIC_MATCH_FIRST,
     "rouge_l": rouge.ROUGE_L,
+    "tool_call": calls.TOOL_CALL,
+    "tool_call_name": calls.TOOL_CALL_NAME,
+    "tool_call_arguments": calls.TOOL_CALL_ARGUMENTS,
+    "json_valid": json_answers.JSON_VALID,
+    "json_schema": json_answers.JSON_SCHEMA,
+    "json_fields": json_answers.JSON_FIELDS,
     "entropy": entropy.ENTROPY,
     "entity_density": entities.ENTITY_DENSITY,
     "entity_density_in_text": entities.ENTITY_DENSITY_IN_TEXT,

@@ -18,9 +18,10 @@ class Metric:
 
     function: Callable[..., float]
     """Gives the number; `reads` says what it gets."""
-    reads: Literal["answer", "source", "completion"] = "answer"
+    reads: Literal["answer", "source", "schema", "completion"] = "answer"
     """`answer`: (extracted answer, its `Example`). `source`: (extracted answer, the text that it is
-    about), which `evaluate.source` names. `completion`: (the whole `Completion`,)."""
+    about), which `evaluate.source` names. `schema`: (extracted answer, `evaluate.schema`).
+    `completion`: (the whole `Completion`,)."""
     needs_gold: bool = True
     """Whether every held-out example has to have a gold answer."""
     is_share: bool = True

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from unprompt.recipe.measuring import Evaluate
-from unprompt.recipe.section import Section
+from unprompt.recipe.section import FromFile, Section
 from unprompt.recipe.sources import Data, Examples
 from unprompt.recipe.templates import Extract, Template
 
@@ -16,15 +16,22 @@ from unprompt.recipe.templates import Extract, Template
 class Filter(Section):
     """Which of the teacher's completions become lessons; the others are counted."""
 
-    keep: Literal["correct", "majority"] = "correct"
+    keep: Literal["correct", "majority", "valid"] = "correct"
     """`correct`: those whose answer is the input's gold answer. `majority`: those whose answer is
     what most completions of the input say (self-consistency); of equals, the answer sampled first.
+    `valid`: those whose answer is a JSON object or list, and keeps to `schema` if there is one."""
+    schema_: Annotated[dict[str, Any] | None, FromFile] = Field(default=None, alias="schema")
+    """With `keep: valid`: the JSON schema that an answer has to keep to, or `{file: schema.json}`.
     """
     extract: Extract | None = None
     """The answer in a completion; the context's `extract` unless given."""
     metric: str = "accuracy"
     """Name of a metric, or `package.module:function`, which is 1 for an answer that is correct, or
     for two that agree."""
+
+    def _wrong(self) -> Iterator[str]:
+        if self.schema_ is not None and self.keep != "valid":
+            yield "schema is for keep: valid -> write that, or leave schema out"
 
 
 class Library(Section):

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, ValidationError, field_validator
 
 from unprompt.recipe.models import Model
-from unprompt.recipe.section import PathText, Section, known
+from unprompt.recipe.section import FromFile, PathText, Section, known
 from unprompt.recipe.sources import Data
 from unprompt.recipe.templates import Extract, Template
 from unprompt.recipe.training import Writing
@@ -87,6 +87,8 @@ class Evaluate(Writing):
     source: str | None = None
     """Field (or Jinja2 expression of the fields, as `input.document`) with the text that an answer
     is about; `entity_density` and metrics that read the source look there."""
+    schema_: Annotated[dict[str, Any] | None, FromFile] = Field(default=None, alias="schema")
+    """JSON schema for the metric `json_schema`: the schema itself, or `{file: schema.json}`."""
     shots: Shots | None = None
     """Answers behind 0 to n shots, of the untrained student and of every round's."""
 

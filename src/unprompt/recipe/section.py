@@ -7,19 +7,31 @@ recipe.schema.json are written from it (reference.py).
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ValidationInfo,
+    model_validator,
+)
 
 
 class Section(BaseModel):
     """A part of the recipe: strict, immutable, documented field by field."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+        serialize_by_alias=True,
     )
 
     shorthand: ClassVar[dict[type, str]] = {}
@@ -78,6 +90,29 @@ def from_base(path: str, info: ValidationInfo) -> str:
 
 PathText = Annotated[str, AfterValidator(from_base)]
 """A path, seen from the recipe's own folder."""
+
+
+def json_from_file(value: Any, info: ValidationInfo) -> Any:
+    """What `{file: PATH}` names, read as JSON: what it holds stands in the recipe in its place. Any
+    other value as it is.
+    """
+    if (
+        not isinstance(value, dict)
+        or value.keys() != {"file"}
+        or not isinstance(value["file"], str)
+    ):
+        return value
+    path = from_base(value["file"], info)
+    try:
+        return json.loads(Path(path).read_text("utf-8-sig"))
+    except OSError as error:
+        raise ValueError(f"{path} can't be read ({error.strerror}) -> mend the path") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no JSON ({error}) -> mend that file") from None
+
+
+FromFile = BeforeValidator(json_from_file)
+"""A JSON value, or `{file: PATH}` of one that lies in a file."""
 
 
 def nearest(name: str, names: Iterable[str], otherwise: str, cutoff: float = 0.6) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import (
     Field,
@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from unprompt.recipe import prompt_files
-from unprompt.recipe.section import Section, nearest
+from unprompt.recipe.section import FromFile, Section, nearest
 
 
 def _or_a_file(shape: dict[str, Any]) -> None:
@@ -27,12 +27,24 @@ class Message(Section):
     """One chat message of a template, or the turns of a conversation that the input holds."""
 
     role: str | None = None
-    """`system`, `user`, `assistant`, or any role the model's chat template knows."""
-    content: str | None = Field(default=None, json_schema_extra=_or_a_file)
-    """Jinja2 template of the message's text; `{file: system.md}` reads it from a file."""
+    """`system`, `user`, `assistant`, `tool`, or any role the model's chat template knows."""
+    content: str | tuple[dict[str, str], ...] | None = Field(
+        default=None, json_schema_extra=_or_a_file
+    )
+    """Jinja2 template of the message's text; `{file: system.md}` reads it from a file. Or a list of
+    `{type: text, text: ...}`, each text such a template. An assistant's message with `tool_calls`
+    may have none."""
+    tool_calls: tuple[dict[str, Any], ...] | None = None
+    """What the assistant calls: a list of `{name, arguments}`, or in OpenAI's form. Taken as
+    written, no template."""
+    tool_call_id: str | None = None
+    """Of a message in the role `tool`: the id of the call that it answers."""
+    name: str | None = None
+    """Who speaks, or which tool answers, for chat templates that show it."""
     turns: str | None = None
-    """Instead of both: the field of the row (or a Jinja2 expression, as `input.history`) that holds
-    a list of {role, content}. Its turns stand here as they are; it may be empty."""
+    """Instead of all these: the field of the row (or a Jinja2 expression, as `input.history`) that
+    holds a list of {role, content}, with tool_calls, tool_call_id and name where there are some.
+    Its turns stand here as they are; it may be empty."""
 
     _file: str | None = PrivateAttr(None)
 
@@ -59,17 +71,20 @@ class Message(Section):
         return message
 
     def _wrong(self) -> Iterator[str]:
-        if (self.role is None, self.content is None) != ((self.turns is not None),) * 2:
+        said = self.role is not None and (self.content is not None or bool(self.tool_calls))
+        none = all(value is None for name, value in self if name != "turns")
+        if not (said if self.turns is None else none):
             yield (
                 "a message has a role and a content, or stands for turns -> write {role, content}"
                 " or {turns: field}"
             )
+        for part in () if isinstance(self.content, str) else self.content or ():
+            if part.keys() != {"type", "text"} or part["type"] != "text":
+                yield "a part of a content is {type: text, text: ...} -> write a text"
 
     @model_serializer
-    def _as_written(self) -> dict[str, str]:
-        if self.turns is not None:
-            return {"turns": self.turns}
-        return {"role": self.role or "", "content": self.content or ""}
+    def _as_written(self) -> dict[str, Any]:
+        return {name: value for name, value in self if value is not None}
 
 
 class Template(Section):
@@ -83,6 +98,12 @@ class Template(Section):
     """Jinja2 template of a plain-text prompt."""
     messages: tuple[Message, ...] | None = None
     """Chat messages, rendered with the model's own chat template."""
+    tools: Annotated[
+        str | Annotated[tuple[dict[str, Any], ...], Field(min_length=1)] | None, FromFile
+    ] = Field(default=None, json_schema_extra=_or_a_file)
+    """What the model may call, for its chat template: a list of JSON schemas (in OpenAI's form),
+    `{file: tools.json}` with such a list, or the field of the row (or a Jinja2 expression, as
+    `input.tools`) that holds one."""
 
     file: str | None = None
     """Instead of both: where the text stands, or in a `.json` file the list of messages. What
@@ -101,11 +122,15 @@ class Template(Section):
     def _wrong(self) -> Iterator[str]:
         if (self.text is None) == (not self.messages):
             yield "a template is a text or a list of {role, content} messages"
+        if self.text is not None and self.tools is not None:
+            yield "tools are for a chat template, and this is a text -> write messages"
 
     @model_serializer
     def _as_written(self) -> Any:
-        messages = self.messages or ()
-        return [each.model_dump() for each in messages] if self.text is None else self.text
+        messages = [each.model_dump() for each in self.messages or ()]
+        if self.tools is not None:
+            return {"messages": messages, "tools": self.tools}
+        return messages if self.text is None else self.text
 
 
 _KEPT = ("whole", "answer", "first_line", "last_line")

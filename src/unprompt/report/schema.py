@@ -11,12 +11,13 @@ from typing import Any, NotRequired
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict  # that of typing, before Python 3.12, pydantic can't read
 
-from unprompt.report.figures import Cost, Interval, Judge, Ratio
+from unprompt.report.figures import Cost, Counted, Interval, Judge, Ratio
 from unprompt.report.sections import (
     across,
     association,
     cost,
     drift,
+    fields,
     gain,
     judge,
     kl,
@@ -34,6 +35,7 @@ keys may come without."""
 SECTIONS = (
     systems.SECTION,
     likeness.SECTION,
+    fields.SECTION,
     shots.SECTION,
     kl.SECTION,
     gain.SECTION,
@@ -356,6 +358,7 @@ class Report(TypedDict):
     rounds: dict[str, Round]
     systems: NotRequired[dict[str, dict[str, str]]]
     servers: NotRequired[dict[str, Server]]
+    fields: NotRequired[dict[str, dict[str, dict[str, Counted]]]]
     association: NotRequired[Association]
     drift: NotRequired[dict[str, Drift]]
     margins: NotRequired[Margins]

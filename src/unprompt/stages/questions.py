@@ -10,7 +10,7 @@ from typing import Any
 
 from unprompt.engines.labels import decided_by
 from unprompt.recipe import Labels, Sampling
-from unprompt.records import Prompt, Who
+from unprompt.records import Chat, Prompt, Who
 from unprompt.stages.prompts import Side
 from unprompt.stages.prompts.rendered import Given
 from unprompt.store.answers import Parts
@@ -74,9 +74,8 @@ class Question:
 def key_of(prompt: Prompt, given: Sequence[int] | None = None) -> str:
     """Fingerprint of one prompt, with the continuation (token ids) that is scored behind it."""
     scored = [] if given is None else [list(given)]
-    return fingerprint(
-        prompt.example_id, prompt.context, prompt.content, *prompt.others, *scored, digits=24
-    )
+    read = [each.decides if isinstance(each, Chat) else each for each in prompt.renderings]
+    return fingerprint(prompt.example_id, prompt.context, *read, *scored, digits=24)
 
 
 def address(decided: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from unprompt.messages import UserError
 from unprompt.recipe import Recipe
-from unprompt.records import TEACHER, Example, Prompt
+from unprompt.records import TEACHER, Example, Prompt, text_of
 from unprompt.stages.prompts import Prompts, Side
 
 PLACEHOLDER = "an input as your users send it"
@@ -64,9 +64,10 @@ def _refuse_answered(side: Side, rows: Sequence[Example], where: str) -> None:
 
 
 def _ends_with(prompt: Prompt, target: object) -> bool:
-    text = prompt.content if isinstance(prompt.content, str) else prompt.content[-1]["content"]
+    said = prompt.content
+    text = said if isinstance(said, str) else text_of(said[-1]["content"])
     answer = str(target).strip()
-    return bool(answer) and isinstance(text, str) and text.rstrip().endswith(answer)
+    return bool(answer) and text.rstrip().endswith(answer)
 
 
 def _refuse_blind(teacher: Side, student: Side, where: str) -> None:

@@ -1,8 +1,9 @@
 """Hand-over: a round's transfer set as chat JSONL, and a validator of such files.
 
 One line is `{"messages": [{"role": "user", "content": ...}, {"role": "assistant", "content":
-...}]}`: what hosted fine-tuning APIs, TRL (conversational language modelling), axolotl
-(`chat_template`) and LLaMA-Factory (`sharegpt` with `messages`, `role`, `content`) read as it is.
+...}]}`, with `tools` beside it where the prompt has some: what hosted fine-tuning APIs, TRL
+(conversational language modelling), axolotl (`chat_template`) and LLaMA-Factory (`sharegpt` with
+`messages`, `role`, `content`) read as it is. Arguments of calls are JSON text, as OpenAI has them.
 Learning from text alone is what Shirgaonkar et al. 2024 do: no loss of ours is needed. Soft labels
 and weights of lessons have no place in it.
 """
@@ -11,34 +12,25 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from unprompt import recipe as recipe_
-from unprompt.engines import models
+from unprompt.engines import chats as chats_, models
 from unprompt.engines.tokens import Reader, encode
 from unprompt.messages import UserError
-from unprompt.records import Lesson, Messages, Prompt
+from unprompt.metrics import calls
+from unprompt.records import Chat, Lesson, Message, Messages, Prompt, spelled, text_of
 from unprompt.stages.prompts import rendered, several
 from unprompt.store.files import replacing
 from unprompt.store.tables import read_lessons
+from unprompt.tools.chat_lines import to_lines, validate
 from unprompt.tools.finished import named_round, opened
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-ROLES = ("system", "developer", "user", "assistant", "tool")
-_AHEAD = {
-    "system": {None},
-    "developer": {None},
-    "user": {None, "system", "developer", "assistant"},
-    "assistant": {"user", "tool"},
-    "tool": {"assistant", "tool"},
-}
-"""Role -> roles that may stand right ahead of it; None: nothing does."""
-
 
 # -- pure ------------------------------------------------------------------------------------------
 
@@ -49,9 +41,44 @@ def example(prompt: str | Messages, answer: str) -> Messages:
     """
     if isinstance(prompt, str):
         return ({"role": "user", "content": prompt}, {"role": "assistant", "content": answer})
-    if prompt[-1]["role"] == "assistant":
-        return (*prompt[:-1], {"role": "assistant", "content": prompt[-1]["content"] + answer})
-    return (*prompt, {"role": "assistant", "content": answer})
+    said: Message = {"role": "assistant", "content": answer}
+    before = prompt[:]
+    if before[-1]["role"] == "assistant":
+        said["content"] = text_of(before[-1]["content"]) + answer
+        before = before[:-1]
+    return _with_tools((*before, said), prompt)
+
+
+def _with_calls(
+    tokenizer: PreTrainedTokenizerBase, prompt: str | Messages, answer: str
+) -> Messages:
+    """As `example`, with what the answer calls apart from its text, where the chat template writes
+    just that answer of it.
+    """
+    chat = example(prompt, answer)
+    try:
+        found = calls.calls_in(answer)
+        if isinstance(prompt, str) or not found or len(chat) == len(prompt):
+            return chat
+        written = [
+            {
+                "id": f"call{n:05}",
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for n, call in enumerate(found, 1)
+        ]
+        said: Message = {"role": "assistant", "content": None, "tool_calls": written}
+        if chats_.answer(tokenizer, prompt, said, "transfer") == answer.strip():
+            return _with_tools((*prompt, said), prompt)
+    except (ValueError, UserError):  # no call that can be read, or none that the template writes
+        pass
+    return chat
+
+
+def _with_tools(messages: tuple[Message, ...], of: Messages) -> Messages:
+    """Messages with the tools of a chat."""
+    return Chat(messages, of.tools) if isinstance(of, Chat) else messages
 
 
 @dataclass(frozen=True)
@@ -117,113 +144,9 @@ def export(
             skip_special_tokens=False,
             clean_up_tokenization_spaces=False,
         )
-        chats.append(example(prompt.content, str(text)))
+        chats.append(_with_calls(tokenizer, prompt.content, str(text)))
         weighted += lesson.loss_weight != 1 or bool((weights != 1).any())
     return Exported(chats, cut, weighted)
-
-
-def to_lines(chats: Iterable[Messages]) -> str:
-    """JSONL."""
-    return "".join(
-        json.dumps({"messages": list(chat)}, ensure_ascii=False) + "\n" for chat in chats
-    )
-
-
-def validate(text: str, where: str) -> list[Messages]:
-    """The chats of a JSONL text.
-
-    Args:
-        where: The file's name, for messages.
-
-    Raises:
-        UserError: The first line that is not a chat that ends with an answer, by number.
-    """
-    if not text.strip():
-        raise UserError("there is no example in it", where=where, fix="give at least one")
-    return [
-        _chat(line, f"{where}:{number}")
-        for number, line in enumerate(text.removesuffix("\n").split("\n"), 1)
-    ]
-
-
-def _chat(line: str, where: str) -> Messages:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        said = getattr(error, "msg", "nested too deeply, or a number of too many digits")
-        raise UserError(
-            f"not JSON: {said}", where=where, fix='write one {"messages": [...]} a line'
-        ) from None
-    if (
-        not isinstance(row, dict)
-        or not isinstance(row.get("messages"), list)
-        or not row["messages"]
-    ):
-        raise UserError(
-            "there is no list 'messages'", where=where, fix='write one {"messages": [...]} a line'
-        )
-    strange = sorted(row.keys() - {"messages"})
-    if strange:
-        raise UserError(
-            f"unknown key '{strange[0]}'",
-            where=where,
-            fix="leave only messages: hosted services refuse other keys",
-        )
-    before: str | None = None
-    for number, message in enumerate(row["messages"], 1):
-        before = _message(message, before, f"message {number}", where)
-    if before != "assistant":
-        raise UserError(
-            f"the last message is the {before}'s",
-            where=where,
-            fix="end with the assistant's answer",
-        )
-    return tuple(row["messages"])
-
-
-def _message(message: Any, before: str | None, which: str, where: str) -> str:
-    """The role of a message that is in order."""
-    if not isinstance(message, dict) or message.keys() != {"role", "content"}:
-        raise UserError(
-            f"{which} has not just role and content",
-            where=where,
-            fix='write {"role": ..., "content": ...}',
-        )
-    role, content = message["role"], message["content"]
-    if role not in ROLES:
-        raise UserError(
-            f"{which} has the unknown role {role!r}",
-            where=where,
-            fix=f"use one of {', '.join(ROLES)}",
-        )
-    if not isinstance(content, str):
-        raise UserError(
-            f"the content of {which} is not text",
-            where=where,
-            fix="write it as one string; images and parts are not for text models",
-        )
-    if role != "tool" and not content.strip():
-        raise UserError(
-            f"the content of {which} ({role}) is empty",
-            where=where,
-            fix="give it some text, or leave that example out",
-        )
-    try:
-        content.encode()
-    except UnicodeEncodeError:
-        raise UserError(
-            f"the content of {which} holds half a character",
-            where=where,
-            fix="mend the text: it was cut inside an emoji",
-        ) from None
-    if before not in _AHEAD[role]:
-        ahead = f"behind {before}" if before else "first"
-        raise UserError(
-            f"{which} is the {role}'s and stands {ahead}",
-            where=where,
-            fix="begin with system (or none), then let user and assistant take turns",
-        )
-    return role
 
 
 def summary(chats: Sequence[Messages], tokenizer: PreTrainedTokenizerBase | None) -> list[str]:
@@ -235,9 +158,8 @@ def summary(chats: Sequence[Messages], tokenizer: PreTrainedTokenizerBase | None
     """
     answers: dict[str, Counter[str]] = {}
     for chat in chats:
-        answers.setdefault(json.dumps(chat[:-1], ensure_ascii=False), Counter())[
-            chat[-1]["content"]
-        ] += 1
+        asked = json.dumps(chats_.sent(_asked(chat)), ensure_ascii=False)
+        answers.setdefault(asked, Counter())[spelled(chat[-1])] += 1
     several = [found for found in answers.values() if len(found) > 1]
     lines = [f"{len(chats)} examples, {len(answers)} different prompts"]
     if several:
@@ -248,10 +170,10 @@ def summary(chats: Sequence[Messages], tokenizer: PreTrainedTokenizerBase | None
     twice = len(chats) - sum(len(found) for found in answers.values())
     if twice:
         lines.append(f"note: {twice} examples are there already, prompt and answer")
-    turns = sum(any(message["role"] == "assistant" for message in chat[:-1]) for chat in chats)
-    if turns:
+    earlier = sum(any(message["role"] == "assistant" for message in chat[:-1]) for chat in chats)
+    if earlier:
         lines.append(
-            f"note: {turns} examples have earlier answers in them; tell the trainer to learn only"
+            f"note: {earlier} examples have earlier answers in them; tell the trainer to learn only"
             " the last one"
         )
     if tokenizer is not None:
@@ -268,16 +190,24 @@ def summary(chats: Sequence[Messages], tokenizer: PreTrainedTokenizerBase | None
     return lines
 
 
+def _asked(chat: Messages) -> Messages:
+    """All but the last answer."""
+    return _with_tools(chat[:-1], chat)
+
+
 def _tokens(chat: Messages, tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
     """Tokens of a chat, and of its last answer."""
 
     def of(text: str) -> int:
         return len(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
-    answer = of(chat[-1]["content"])
+    asked, said = _asked(chat), chat[-1]
     if not tokenizer.chat_template:
-        return sum(of(message["content"]) for message in chat[:-1]) + answer, answer
-    return len(encode(tokenizer, chat[:-1], "messages")) + answer, answer
+        answer = of(spelled(said))
+        return sum(of(spelled(message)) for message in asked) + answer, answer
+    calls = said.get("tool_calls")
+    answer = of(chats_.answer(tokenizer, asked, said, "messages") if calls else said["content"])
+    return len(encode(tokenizer, asked, "messages")) + answer, answer
 
 
 # -- files -----------------------------------------------------------------------------------------

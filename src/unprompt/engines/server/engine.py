@@ -17,7 +17,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, Unpack
 
-from unprompt.engines import Options
+from unprompt.engines import Options, chats
 from unprompt.engines.labels import KINDS
 from unprompt.engines.server import CAN, http, refuse_labels, replies, written
 from unprompt.engines.server.http import Endpoint
@@ -150,7 +150,8 @@ class ServerEngine:
             body["stop"] = list(sampling.stop)
         top = _kept(labels)
         if server.api == "chat":
-            body["messages"] = list(content)
+            assert not isinstance(content, str)
+            body |= chats.sent(content)
             body |= {"chat_template_kwargs": self._variables} if self._variables else {}
             body |= {"logprobs": True, "top_logprobs": top} if top else {}
         else:
@@ -263,10 +264,27 @@ class ServerEngine:
     def _written(
         self, asked: _Request, reply: replies.Reply, sampling: Sampling, labels: Labels | None
     ) -> written.Written:
+        if reply.calls:
+            reply = self._in_own_words(asked.prompt, reply, labels)
         if top := _kept(labels):
             return written.from_tokens(reply, sampling.stop, self._tokenizer, self._vocabulary, top)
         repeated = as_text(asked.prompt.content) if labels else None
         return written.from_text(reply, sampling.stop, self._tokenizer, repeated)
+
+    def _in_own_words(
+        self, asked: Prompt, reply: replies.Reply, labels: Labels | None
+    ) -> replies.Reply:
+        """An answer that calls, its calls written into the text as the model does it."""
+        if _kept(labels):
+            raise UserError(
+                "the server took the calls out of the answer's text, so that labels of its tokens"
+                " can't be told",
+                fix="write labels.kind: hard, or have the server leave calls in the text",
+            )
+        assert not isinstance(asked.content, str)
+        message = {"role": "assistant", "content": reply.text, "tool_calls": list(reply.calls)}
+        text = chats.answer(self._tokenizer, asked.content, message, place(asked))
+        return reply._replace(text=text)
 
     def _note_uncounted(self) -> None:
         if not self._noted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Sequence
@@ -58,6 +59,7 @@ class Reply(NamedTuple):
         usage: What the server counts.
         thought: What the server says beside the answer (`reasoning`, `reasoning_content`); empty:
             nothing. It is in `tokens`, ahead of the answer's.
+        calls: What the answer calls, as the server took it out of the text.
     """
 
     text: str
@@ -66,6 +68,7 @@ class Reply(NamedTuple):
     tokens: list[tuple[Piece, list[Piece]]] | None
     usage: Usage
     thought: str = ""
+    calls: tuple[dict[str, Any], ...] = ()
 
 
 def read(reply: Any, asked_model: str, longest: int) -> Reply:
@@ -98,6 +101,9 @@ def read(reply: Any, asked_model: str, longest: int) -> Reply:
             fix="mend the server",
         )
     finish = choice.get("finish_reason")
+    calls = _calls(holder)
+    # servers differ in what they say of an answer that calls
+    finish = "stop" if calls and finish in ("tool_calls", "function_call") else finish
     if finish not in ("stop", "length", "content_filter"):
         raise UserError(
             f"the answer ended with finish_reason {str(finish)[:40]!r}, which is none that a"
@@ -120,7 +126,26 @@ def read(reply: Any, asked_model: str, longest: int) -> Reply:
     text = (text or "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     thought = holder.get("reasoning") or holder.get("reasoning_content")
     thought = thought if isinstance(thought, str) else ""
-    return Reply(text, finish, stopped_by, tokens, usage, thought)
+    return Reply(text, finish, stopped_by, tokens, usage, thought, calls)
+
+
+def _calls(message: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+    """What a message calls, arguments as dictionaries."""
+    calls = []
+    for call in _list(message, "tool_calls"):
+        function = _mapping(_mapping(call, "a call").get("function"), "a call's function")
+        name, arguments = function.get("name"), function.get("arguments")
+        if isinstance(arguments, str):
+            try:
+                arguments = json.loads(arguments or "{}")
+            except (ValueError, RecursionError):
+                raise Again(f"the arguments of a call are no JSON: {arguments[:60]!r}") from None
+        if not isinstance(name, str) or not isinstance(arguments, dict | None):
+            raise _odd("a call", call)
+        inner = {"name": name, "arguments": arguments or {}}
+        named = {"id": call["id"]} if isinstance(call.get("id"), str) else {}
+        calls.append({**named, "type": "function", "function": inner})
+    return tuple(calls)
 
 
 def _refuse_another(model: Any, asked: str) -> None:

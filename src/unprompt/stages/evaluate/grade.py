@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from unprompt import metrics
 from unprompt.messages import UserError
 from unprompt.metrics import Metric
 from unprompt.metrics.choices import choice
+from unprompt.metrics.json_answers import refuse_schema
 from unprompt.recipe import Data, Evaluate, Extract
 from unprompt.recipe.names import function
 from unprompt.records import Completion, Example, Grade
@@ -103,6 +105,11 @@ def _check_metric(
         metric.check(f"{where}.metrics")
     if metric.reads == "source":
         _check_source(name, evaluation, held_out, where)
+    if metric.reads == "schema":
+        if evaluation.schema_ is None:
+            what = f"{name} holds answers to a schema, and there is none"
+            raise UserError(what, where=f"{where}.schema", fix="write it, or {file: schema.json}")
+        refuse_schema(evaluation.schema_, f"{where}.schema")
 
 
 def _check_source(
@@ -182,7 +189,11 @@ def _value(metric: Metric, answer: str | None, example: Example, evaluation: Eva
     """What an extracted answer is worth; 0 if nothing could be extracted."""
     if answer is None:
         return 0.0
-    beside = _source(evaluation, example, "evaluate") if metric.reads == "source" else example
+    beside: Any = example
+    if metric.reads == "source":
+        beside = _source(evaluation, example, "evaluate")
+    elif metric.reads == "schema":
+        beside = evaluation.schema_
     return _within(metric, float(metric.function(answer, beside)))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from unprompt.metrics.statistics import by_group, gap_closed, interval
-from unprompt.records import Messages, Prompt
+from unprompt.records import Chat, Messages, Prompt
 from unprompt.stages.templates.items import FEWEST, items
 
 _LEAST = 1e-3
@@ -47,7 +47,9 @@ def in_order(items: Sequence[Instruction]) -> list[Instruction]:
 
 
 def _texts(content: str | Messages) -> list[str]:
-    return [content] if isinstance(content, str) else [message["content"] for message in content]
+    if isinstance(content, str):
+        return [content]
+    return [m["content"] if isinstance(m["content"], str) else "" for m in content]
 
 
 def _without(prompt: Prompt, part: int, item: str) -> Prompt:
@@ -55,7 +57,9 @@ def _without(prompt: Prompt, part: int, item: str) -> Prompt:
         return replace(prompt, content=prompt.content.replace(item, "", 1))
     messages = [dict(message) for message in prompt.content]
     messages[part]["content"] = messages[part]["content"].replace(item, "", 1)
-    return replace(prompt, content=tuple(messages))
+    whole = prompt.content
+    kept = replace(whole, messages=tuple(messages)) if isinstance(whole, Chat) else tuple(messages)
+    return replace(prompt, content=kept)
 
 
 def bar(

@@ -25,7 +25,7 @@ import yaml
 from unprompt.engines.tokens import Reader
 from unprompt.messages import UserError
 from unprompt.recipe import Judge, Recipe, Template
-from unprompt.records import Completion, Example, Grade, Prompt
+from unprompt.records import Completion, Example, Grade, Prompt, spelled
 from unprompt.stages.templates.render import render
 from unprompt.store.files import fingerprint
 
@@ -116,7 +116,7 @@ def ask(task: _Task, order: Sequence[str], answer: str, reader: Reader) -> Promp
     if isinstance(turns, str):
         turns = ({"role": "user", "content": turns},)
     fields = {
-        "turns": [dict(turn) for turn in turns],
+        "turns": [{"role": turn["role"], "content": spelled(turn)} for turn in turns],
         "answer": answer,
         "low": rule.low,
         "high": rule.high,

@@ -11,11 +11,13 @@ from dataclasses import replace
 from unprompt import metrics
 from unprompt.messages import UserError
 from unprompt.metrics import Metric
+from unprompt.metrics.json_answers import json_schema, json_valid, refuse_schema
 from unprompt.recipe import Extract, Filter
 from unprompt.records import Completion, Example
 from unprompt.stages.lessons import extract as extract_
 
 KEPT, WRONG, MINORITY, NO_ANSWER = "kept", "wrong", "minority", "no answer found"
+NO_JSON, OFF_SCHEMA = "no JSON", "breaks the schema"
 """What a filter says of a completion."""
 
 
@@ -29,6 +31,10 @@ def check(
             answer, or a majority of one completion.
     """
     where = f"contexts.{name}.filter"
+    if rule.keep == "valid":
+        if rule.schema_ is not None:
+            refuse_schema(rule.schema_, f"{where}.schema")
+        return
     metric = metrics.find(rule.metric, f"{where}.metric", modules)
     if metric.reads != "answer" or not metric.needs_gold:
         raise UserError(
@@ -72,7 +78,8 @@ def judge(
     name: str = "",
     modules: str | None = None,
 ) -> list[str]:
-    """What becomes of each completion: `kept`, `wrong`, `minority` or `no answer found`.
+    """What becomes of each completion: `kept`, `wrong`, `minority`, `no JSON`, `breaks the schema`
+    or `no answer found`.
 
     Args:
         rule: The context's filter.
@@ -111,10 +118,20 @@ def judge(
         if rule.keep == "majority":
             verdicts += _vote([a if _usable(metric, a) else None for a in answers], example, right)
             continue
+        if rule.keep == "valid":
+            verdicts += [NO_ANSWER if each is None else _valid(rule, each) for each in answers]
+            continue
         for each in answers:
             verdict = NO_ANSWER if each is None else KEPT if right(each, example) else WRONG
             verdicts.append(verdict)
     return verdicts
+
+
+def _valid(rule: Filter, answer: str) -> str:
+    if not json_valid(answer):
+        return NO_JSON
+    kept = rule.schema_ is None or json_schema(answer, rule.schema_)
+    return KEPT if kept else OFF_SCHEMA
 
 
 def _usable(metric: Metric, answer: str | None) -> bool:
@@ -156,7 +173,8 @@ def unkept(verdicts: Sequence[str], per_input: int) -> list[int]:
 def counts(rule: Filter, verdicts: Sequence[str], hinted: Sequence[str] | None) -> dict[str, int]:
     """Completions by what became of them; with a hint, its completions' verdicts, too."""
     times = Counter(verdicts)
-    kinds = (KEPT, WRONG if rule.keep == "correct" else MINORITY, NO_ANSWER)
+    lost = {"correct": [WRONG], "majority": [MINORITY], "valid": [NO_JSON, OFF_SCHEMA]}[rule.keep]
+    kinds = (KEPT, *lost, NO_ANSWER)
     asked_again = {}
     if hinted is not None:
         asked_again = {"asked with the hint": len(hinted), "hinted": list(hinted).count(KEPT)}

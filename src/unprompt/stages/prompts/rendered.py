@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from unprompt.engines import chats
 from unprompt.messages import UserError
 from unprompt.recipe import Recipe, Template
 from unprompt.records import Example, Prompt, Who
@@ -13,7 +15,8 @@ from unprompt.stages.inputs.every import Inputs, every
 from unprompt.stages.lessons import rationales
 from unprompt.stages.prompts.readers import Readers, measure, readers
 from unprompt.stages.prompts.side import Side
-from unprompt.stages.templates.render import render, render_all
+from unprompt.stages.templates import turns
+from unprompt.stages.templates.render import render, render_all, value
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -67,13 +70,12 @@ def rendered(recipe: Recipe, inputs: Inputs | None = None) -> Prompts:
         UserError: Data, a template or a tokenizer is not in order, or a prompt is over the window.
     """
     inputs = inputs or every(recipe)
-    texts = _texts(recipe, inputs)
+    texts, reads = _texts(recipe, inputs), readers(recipe)
     gold = {
-        name: _gold(name, recipe, rows)
+        name: _gold(name, recipe, rows, texts[name, "student", ""], reads.student.tokenizer)
         for name, rows in inputs.taught.items()
         if recipe.contexts[name].gold is not None
     }
-    reads = readers(recipe)
     choices: dict[tuple[str, bool], dict[str, Given]] = {}
     for name, rows in inputs.held_out.items():
         written = _continuations(recipe, name, rows)
@@ -117,9 +119,26 @@ def _texts(recipe: Recipe, inputs: Inputs) -> dict[tuple[str, str, str], Sequenc
     return texts
 
 
-def _gold(name: str, recipe: Recipe, rows: Sequence[Example]) -> list[str]:
-    template, where = Template(text=recipe.contexts[name].gold), f"contexts.{name}.gold"
-    answers = [str(render(template, name, row, None, where).content) for row in rows]
+_FIELD = re.compile(r"\s*\{\{((?:(?!\}\}).)+)\}\}\s*", re.DOTALL)
+"""A template that is one expression: it may give calls, or a message."""
+
+
+def _gold(
+    name: str,
+    recipe: Recipe,
+    rows: Sequence[Example],
+    asked: Sequence[Prompt],
+    tokenizer: PreTrainedTokenizerBase,
+) -> list[str]:
+    """The gold answers as the student writes them behind its prompts: calls in its own words."""
+    source, where = recipe.contexts[name].gold or "", f"contexts.{name}.gold"
+    field, answers = _FIELD.fullmatch(source), list[str]()
+    for row, prompt in zip(rows, asked, strict=True):
+        found = value(field[1].strip(), row, where) if field else None
+        if isinstance(found, list | dict):
+            answers.append(_called(found, row, prompt, tokenizer, where))
+        else:
+            answers.append(str(render(Template(text=source), name, row, None, where).content))
     for row, answer in zip(rows, answers, strict=True):
         if not answer.strip():
             raise UserError(
@@ -128,6 +147,23 @@ def _gold(name: str, recipe: Recipe, rows: Sequence[Example]) -> list[str]:
                 fix="mend the template or the data",
             )
     return answers
+
+
+def _called(
+    found: list[Any] | dict[str, Any],
+    row: Example,
+    prompt: Prompt,
+    tokenizer: PreTrainedTokenizerBase,
+    where: str,
+) -> str:
+    """A gold answer that is a message, or what it calls."""
+    which = f"the gold answer of input '{row.id}'"
+    fields = found if isinstance(found, dict) else {"content": None, "tool_calls": found}
+    said = turns.message({"content": None, "role": "assistant"} | fields, which, where)
+    if isinstance(prompt.content, str):
+        what = f"{which} is a message, and the student's prompt is a text"
+        raise UserError(what, where=where, fix="write the student's prompt as messages")
+    return chats.answer(tokenizer, prompt.content, said, where)
 
 
 def _continuations(recipe: Recipe, name: str, rows: Sequence[Example]) -> dict[str, list[str]]:

@@ -14,10 +14,11 @@ import jinja2
 import jinja2.meta
 import jinja2.nodes
 
+from unprompt import recipe
 from unprompt.messages import UserError
 from unprompt.recipe import Template
-from unprompt.records import Example, Prompt
-from unprompt.stages.templates import sandbox
+from unprompt.records import Chat, Example, Message, Prompt
+from unprompt.stages.templates import sandbox, turns
 from unprompt.stages.templates.shared import PART, Shared
 
 _JINJA = sandbox.Sandbox()
@@ -67,21 +68,49 @@ def render(
     where = where if template.file is None else f"{where} ({template.file})"
     if template.text is not None:
         return Prompt(example.id, context, _rendered(template.text, variables, example, where))
-    messages: list[dict[str, str]] = []
+    messages: list[Message] = []
     for number, message in enumerate(template.messages or (), 1):
-        if message.turns is not None:
-            turns = _turns(message.turns, variables, example, where)
-            if number == len(template.messages or ()):
-                _refuse_answered(turns, message.turns, example, where)
-            messages += turns
-        else:
+        if message.turns is None:
             at = where if message.file is None else f"{where} ({message.file})"
-            text = _rendered(message.content or "", variables, example, at)
-            messages.append({"role": message.role or "", "content": text})
+            messages.append(_message(message, variables, example, at))
+            continue
+        found = _value(message.turns, variables, example, f"{where}.turns")
+        said = turns.read(found, message.turns, example.id, f"{where}.turns")
+        if number == len(template.messages or ()):
+            _refuse_answered(said, message.turns, example, where)
+        messages += said
     if not messages:
         what = f"the prompt of input '{example.id}' is empty"
         raise UserError(what, where=where, fix="give the template some text")
-    return Prompt(example.id, context, tuple(messages))
+    tools = _tools(template, variables, example, where)
+    content = Chat(tuple(messages), tools) if tools else tuple(messages)
+    return Prompt(example.id, context, content)
+
+
+def _message(
+    message: recipe.Message, variables: Mapping[str, Any], example: Example, where: str
+) -> Message:
+    """A message as the template writes it."""
+    content: Any = message.content
+    if isinstance(content, str):
+        content = _rendered(content, variables, example, where)
+    elif content is not None:
+        content = [
+            {**part, "text": _rendered(part["text"], variables, example, where)} for part in content
+        ]
+    more = {key: getattr(message, key) for key in turns.MORE}
+    written = {"role": message.role, "content": content, **more}
+    return turns.message(written, f"a message of input '{example.id}'", where)
+
+
+def _tools(
+    template: Template, variables: Mapping[str, Any], example: Example, where: str
+) -> tuple[dict[str, Any], ...]:
+    """What may be called: as the template lists it, or as the row holds it; a row may hold none."""
+    found: Any = template.tools
+    if isinstance(found, str):
+        found = _value(found, variables, example, f"{where}.tools")
+    return turns.tools(found, f"input '{example.id}'", f"{where}.tools")
 
 
 def _variables(
@@ -106,7 +135,8 @@ def variables(template: Template) -> list[str]:
     is among them if it is named.
     """
     messages = template.messages or ()
-    sources = [message.content or f"{{{{ {message.turns} }}}}" for message in messages]
+    sources = [source for message in messages for source in _sources(message)]
+    sources += [f"{{{{ {template.tools} }}}}"] if isinstance(template.tools, str) else []
     named: list[str] = []
     for source in [template.text] if template.text is not None else sources:
         tree = _JINJA.parse(source)
@@ -124,6 +154,14 @@ def variables(template: Template) -> list[str]:
     return list(dict.fromkeys(named))
 
 
+def _sources(message: recipe.Message) -> list[str]:
+    """The Jinja2 texts of a message."""
+    if message.turns is not None:
+        return [f"{{{{ {message.turns} }}}}"]
+    content = message.content
+    return [content] if isinstance(content, str) else [part["text"] for part in content or ()]
+
+
 def _is_input(node: jinja2.nodes.Node) -> bool:
     return isinstance(node, jinja2.nodes.Name) and node.name == "input"
 
@@ -137,37 +175,11 @@ def value(expression: str, example: Example, where: str) -> Any:
     return _value(expression, _variables(example, None, where), example, where)
 
 
-def _turns(
-    expression: str, variables: Mapping[str, Any], example: Example, where: str
-) -> list[dict[str, str]]:
-    turns = _value(expression, variables, example, f"{where}.turns")
-    listed: Sequence[Any] = turns if isinstance(turns, list | tuple) else ()
-    wrong = "" if turns == listed else f"it is {type(turns).__name__}"
-    for number, turn in enumerate(listed, 1):
-        fields = turn if isinstance(turn, dict) else {}
-        if more := [key for key in fields if key not in ("role", "content") and fields[key]]:
-            raise UserError(
-                f"turn {number} of input '{example.id}' has {', '.join(map(str, more))}, and of a"
-                " turn only role and content come into the prompt",
-                where=f"{where}.turns",
-                fix="take that out of the data, or write it into the content",
-            )
-        if not all(isinstance(fields.get(key), str) for key in ("role", "content")):
-            wrong = wrong or f"turn {number} is {str(turn)[:40]!r}"
-    if wrong:
-        raise UserError(
-            f"'{expression}' of input '{example.id}' is no list of turns: {wrong}",
-            where=f"{where}.turns",
-            fix='write [{"role": "user", "content": "..."}, ...], or [] where there are none',
-        )
-    return [{"role": turn["role"], "content": turn["content"]} for turn in listed]
-
-
 def _refuse_answered(
-    turns: Sequence[Mapping[str, str]], expression: str, example: Example, where: str
+    said: Sequence[Message], expression: str, example: Example, where: str
 ) -> None:
     """Of the turns at a prompt's end."""
-    if turns and turns[-1]["role"] == "assistant":
+    if said and said[-1]["role"] == "assistant":
         raise UserError(
             f"the turns of input '{example.id}' end with the assistant's answer, behind which the"
             " model would go on",

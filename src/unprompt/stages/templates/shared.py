@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
-from unprompt.records import Lookup, Prompt
+from unprompt.records import Chat, Lookup, Message, Messages, Prompt
+
+_TEXT = 0
+"""Stands where a text does."""
 
 PART = 64
 """Prompts that are kept together; rendered together, too, and may then take as much memory as a
@@ -30,10 +35,10 @@ class Shared(Lookup[Prompt]):
 
 
 class _Part(Lookup[Prompt]):
-    """Prompts with the same roles in the same places."""
+    """Prompts that differ in nothing but texts."""
 
     def __init__(self, prompts: Sequence[Prompt]) -> None:
-        self._context, self._shape = prompts[0].context, _shape(prompts[0])
+        self._context, self._bare = prompts[0].context, _bare(prompts[0])
         self._ids = [prompt.example_id for prompt in prompts]
         self._ends: list[tuple[str, str]] = []
         columns = []
@@ -52,10 +57,7 @@ class _Part(Lookup[Prompt]):
         pairs = zip(self._ends, self._middles[place], strict=True)
         texts = iter([head + middle + tail for (head, tail), middle in pairs])
         content, *others = [
-            next(texts)
-            if roles is None
-            else tuple({"role": role, "content": next(texts)} for role in roles)
-            for roles in self._shape
+            next(texts) if bare is None else _filled(bare, texts) for bare in self._bare
         ]
         return Prompt(self._ids[place], self._context, content, tuple(others))
 
@@ -70,17 +72,39 @@ def _common_start(texts: Sequence[str]) -> str:
     return first[: next((n for n, (a, b) in pairs if a != b), len(first))]
 
 
-def _shape(prompt: Prompt) -> tuple[tuple[str, ...] | None, ...]:
-    """The roles of each rendering; None of plain text."""
-    return tuple(
-        None if isinstance(content, str) else tuple(message["role"] for message in content)
-        for content in prompt.renderings
-    )
+def _shape(prompt: Prompt) -> str:
+    """All but the texts, for comparing."""
+    return json.dumps(_bare(prompt), default=repr)
+
+
+def _bare(prompt: Prompt) -> list[list[Any] | None]:
+    """Each rendering without the texts: its tools, and its messages with `_TEXT` for each content
+    that is one. None: it is a text.
+    """
+    bare: list[list[Any] | None] = []
+    for content in prompt.renderings:
+        if isinstance(content, str):
+            bare.append(None)
+            continue
+        tools = content.tools if isinstance(content, Chat) else ()
+        bare.append([tools, *(m | {"content": _TEXT} if _plain(m) else m for m in content)])
+    return bare
+
+
+def _filled(bare: Sequence[Any], texts: Iterator[str]) -> Messages:
+    """A chat with its texts back in their places."""
+    tools, *messages = bare
+    filled = tuple(m | {"content": next(texts)} if m["content"] == _TEXT else m for m in messages)
+    return Chat(filled, tools) if tools else filled
+
+
+def _plain(message: Message) -> bool:
+    return isinstance(message["content"], str)
 
 
 def _texts(prompt: Prompt) -> list[str]:
-    return [
-        text
-        for content in prompt.renderings
-        for text in ([content] if isinstance(content, str) else [m["content"] for m in content])
-    ]
+    texts: list[str] = []
+    for content in prompt.renderings:
+        plain = isinstance(content, str)
+        texts += [content] if plain else [m["content"] for m in content if _plain(m)]
+    return texts
