@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from conftest import decoder, reads, seq2seq
+from conftest import byte_tokenizer, decoder, reads, seq2seq
 from unprompt.engines.hf.engine import HFEngine
+from unprompt.engines.tokens import decoded
 from unprompt.recipe import Extract, Labels, Sampling
-from unprompt.records import Lesson, Prompt
+from unprompt.records import Chat, Lesson, Prompt
 from unprompt.stages import lessons, train
 from unprompt.stages.train.kl import token_kl
 from unprompt.stages.train.loss import batch_kl, collate
@@ -66,6 +67,32 @@ def test_kl_is_zero_for_chat_messages(labels: Labels, tokenizer: Any) -> None:
     model = decoder()
     with torch.no_grad():
         kl = batch_kl(model, collate(taught(model, tokenizer, chats, labels), 0))
+    assert kl.abs().max() < 2e-5
+
+
+THINKS = (
+    "{% for m in messages %}[{{ m.role }}]{{ m.content }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]<think>"
+    "{% if enable_thinking is defined and not enable_thinking %}</think>{% endif %}{% endif %}"
+)
+
+
+@pytest.mark.parametrize("thinking", [False, True])
+@pytest.mark.parametrize("labels", KINDS[:2], ids=lambda x: f"{x.kind}-{x.k}")
+def test_kl_is_zero_with_thinking_on_and_off(thinking: bool, labels: Labels) -> None:
+    """The prompts' own variables are in the lesson as they were before the teacher."""
+    tokenizer, model = byte_tokenizer(), decoder()
+    tokenizer.chat_template = THINKS
+    given = {"enable_thinking": thinking}
+    chats = [
+        Chat(({"role": "user", "content": text},), (), given) for text in ("one", "twenty-two")
+    ]
+    built = taught(model, tokenizer, chats, labels)
+    for lesson in built:
+        asked = decoded(tokenizer, lesson.input_ids[: lesson.prompt_length])
+        assert asked.endswith("<think>" if thinking else "<think></think>")
+    with torch.no_grad():
+        kl = batch_kl(model, collate(built, 0))
     assert kl.abs().max() < 2e-5
 
 

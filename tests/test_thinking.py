@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conftest import byte_tokenizer
+from conftest import byte_tokenizer, tiny_recipe
 from endpoint import NAME, serving
 from unprompt.engines import models
 from unprompt.engines.server.engine import ServerEngine
 from unprompt.messages import UserError
-from unprompt.recipe import Extract, Labels, Model, Sampling, Server
+from unprompt.recipe import Extract, Labels, Model, Recipe, Sampling, Server
 from unprompt.records import Completion, Prompt
 from unprompt.stages.lessons.extract import Span, extract
+from unprompt.tools import export
 
 # -- extract: answer -------------------------------------------------------------------------------
 
@@ -239,3 +241,42 @@ def test_variables_that_would_be_ignored_are_refused(
     section = {"url": "http://127.0.0.1:9/v1", "model": NAME} | server
     with pytest.raises(ValueError, match=match):
         Model.model_validate({"server": section} | more)
+
+
+# -- serving the student ---------------------------------------------------------------------------
+
+
+def served(tiny: Callable[..., Recipe], model: dict[str, Any], student: dict[str, Any]) -> Recipe:
+    contexts = tiny_recipe(Path())["contexts"]
+    asked = [{"role": "user", "content": "{{ text }}"}]
+    contexts["colours"]["student"] = {"messages": asked, "chat_template": student}
+    return tiny(contexts=contexts, model={"name": tiny().model.name, "chat_template": model})
+
+
+@pytest.mark.parametrize("merged", [True, False])
+def test_commands_that_serve_a_student_have_its_variables(
+    merged: bool, tiny: Callable[..., Recipe]
+) -> None:
+    def said(model: dict[str, Any], student: dict[str, Any]) -> str:
+        recipe, to = served(tiny, model, student), Path("out")
+        return "\n".join(export.commands(recipe, "after", to, merged=merged, encoder_decoder=False))
+
+    assert "kwargs" not in said({}, {})
+    for given in (said({"a": 1}, {}), said({"a": 2}, {"a": 1}), said({}, {"a": 1})):
+        assert """--default-chat-template-kwargs '{"a": 1}'""" in given
+        assert """--jinja --chat-template-kwargs '{"a": 1}'""" in given
+        assert "apply_chat_template(messages, a=1, ...)" in given
+
+
+def test_contexts_that_differ_are_named(tiny: Callable[..., Recipe]) -> None:
+    contexts = tiny_recipe(Path())["contexts"]
+    asked = [{"role": "user", "content": "{{ text }}"}]
+    contexts["colours"]["student"] = asked
+    contexts["more"] = contexts["colours"] | {
+        "student": {"messages": asked, "chat_template": {"a": 1}}
+    }
+    lines = export.commands(
+        tiny(contexts=contexts), "after", Path("out"), merged=True, encoder_decoder=False
+    )
+    assert any('colours: {}; more: {"a": 1}' in line for line in lines)
+    assert not any("--default-chat-template-kwargs" in line for line in lines)

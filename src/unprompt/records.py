@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
@@ -29,12 +30,13 @@ class Chat(Sequence[Message]):
 
     Attributes:
         messages: The turns.
-        tools: What may be called, each `{type: function, function: {name, description?,
-            parameters?}}`.
+        tools: What may be called, each `{type: function, function: {...}}`.
+        variables: Of the template, over those of the model (`enable_thinking`).
     """
 
     messages: tuple[Message, ...]
     tools: tuple[dict[str, Any], ...] = ()
+    variables: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.messages)
@@ -48,12 +50,23 @@ class Chat(Sequence[Message]):
 
     @property
     def decides(self) -> dict[str, Any]:
-        """All of it that there is, for fingerprints."""
-        return {"messages": self.messages, "tools": self.tools}
+        """All that there is, for fingerprints."""
+        beside = {"variables": self.variables} if self.variables else {}
+        return {"messages": self.messages, "tools": self.tools, **beside}
+
+    @property
+    def plain(self) -> Messages:
+        """The turns alone, where there is nothing beside them."""
+        return self if self.tools or self.variables else self.messages
 
 
 Messages = tuple[Message, ...] | Chat
 """A chat: turns alone, where the template reads nothing else."""
+
+
+def like(messages: tuple[Message, ...], of: Messages) -> Messages:
+    """Other messages, with all else that a chat has."""
+    return replace(of, messages=messages) if isinstance(of, Chat) else messages
 
 
 def text_of(content: Any) -> str:
@@ -70,8 +83,7 @@ def spelled(message: Message) -> str:
     return "\n".join([*filter(None, texts), *(_json(call) for call in calls)])
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+_json = partial(json.dumps, ensure_ascii=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unprompt.messages import UserError
-from unprompt.records import Chat, Message, Messages, text_of
+from unprompt.records import Chat, Message, Messages, like, text_of
+from unprompt.store.files import first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -70,26 +71,48 @@ def written(
     goes_on = content[-1]["role"] == "assistant" and not answered
     tools = _tools(content)
     variables: dict[str, Any] = {"tools": copy.deepcopy(list(tools))} if tools else {}
+    variables |= variables_of(content)
+    messages = [_as_taken(message, takes) for message in content]
     try:
         text = tokenizer.apply_chat_template(
-            [_as_taken(message, takes) for message in content],
+            messages,
             tokenize=False,
             add_generation_prompt=not goes_on and not answered,
             continue_final_message=goes_on,
             **variables,
         )
     except Exception as error:  # whatever a model's template does to the roles
+        made = functools.partial(_small, tokenizer, **variables)
+        refused = next(n for n in range(len(messages), 0, -1) if n == 1 or made(messages[: n - 1]))
+        roles = [message["role"] for message in messages[:refused]]
         raise UserError(
-            f"the model's chat template refuses it: {error}",
+            f"the model's chat template refuses message {refused} ('{roles[-1]}'):"
+            f" {first_line(error)}",
             where=where,
-            fix="use the roles it knows",
+            fix=_mended(roles),
         ) from None
     assert isinstance(text, str)
     return text
 
 
+def _mended(roles: list[str]) -> str:
+    """What to do where the last of these roles is refused."""
+    if roles[-1] in ("system", "developer"):
+        return f"write the {roles[-1]} message's text into the first user message"
+    if roles[-2:] == [roles[-1]] * 2:
+        return f"write messages {len(roles) - 1} and {len(roles)} as one: roles have to alternate"
+    if len(roles) == 1 or roles[:-1] == ["system"]:
+        return "begin with a user message"
+    return "use the roles it knows, in the order in which it takes them"
+
+
 def _tools(content: Messages) -> tuple[dict[str, Any], ...]:
     return content.tools if isinstance(content, Chat) else ()
+
+
+def variables_of(content: str | Messages) -> dict[str, Any]:
+    """What a prompt sets of its chat template."""
+    return content.variables if isinstance(content, Chat) else {}
 
 
 def _refuse_left_out(takes: _Takes, content: Messages, where: str) -> None:
@@ -213,7 +236,7 @@ def answer(
         UserError: The template can't write it, or writes it otherwise than behind its generation
             prompt.
     """
-    chat = Chat((*content, message), _tools(content))
+    chat = like((*content, message), content)
     begin = written(tokenizer, content, where)
     whole = written(tokenizer, chat, where, answered=True)
     if not whole.startswith(begin):

@@ -123,6 +123,20 @@ def open_thought(tokenizer: PreTrainedTokenizerBase, **variables: Any) -> str:
     return left_open(str(whole))
 
 
+def default_system(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What the chat template writes as a system message where a chat has none; empty: nothing."""
+    mark, asked = "unprompt", [{"role": "user", "content": "?"}]
+    try:
+        plain = str(tokenizer.apply_chat_template(asked, tokenize=False))
+        given = [{"role": "system", "content": mark}, *asked]
+        whole = str(tokenizer.apply_chat_template(given, tokenize=False))
+    except Exception:  # as in `behind_answer`
+        return ""
+    ahead, found, behind = whole.partition(mark)
+    fits = found and plain.startswith(ahead) and plain.endswith(behind)
+    return plain[len(ahead) : len(plain) - len(behind)].strip() if fits else ""
+
+
 def writes_date(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether the chat template asks what day it is."""
     return "strftime_now" in json.dumps(tokenizer.chat_template)

@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator
 
 from unprompt.recipe.section import PathText, Section, from_base
+from unprompt.recipe.templates import Variables
 
 _SENT = [
     "model",
@@ -47,10 +48,6 @@ _VLLM_OURS = [
     "runner",
 ]
 """Arguments of `vllm.LLM` that Unprompt sets."""
-
-
-_TEMPLATE_OURS = ["messages", "add_generation_prompt", "strftime_now"]
-"""Variables of a chat template that the prompt decides."""
 
 
 class TokenPrice(Section):
@@ -201,7 +198,7 @@ class Model(Section):
     eos_token: str | None = None
     """Token that ends an answer, beside those at which the model stops anyway; the student learns
     it. The tokenizer's own unless given."""
-    chat_template: dict[str, str | bool | int | float | None] = Field(default_factory=dict)
+    chat_template: Variables = Field(default_factory=dict)
     """Variables of the chat template, as `enable_thinking: false`; a side's own `chat_template`
     wins. They are written into the student's own template, too. A server gets them as
     `chat_template_kwargs`, which vLLM, SGLang and llama.cpp know."""
@@ -209,17 +206,6 @@ class Model(Section):
     """Today, to a chat template that writes the date. Unless given, a run keeps its first day."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Off unless you trust its author."""
-
-    @field_validator("chat_template")
-    @classmethod
-    def _variables(cls, given: dict[str, Any]) -> dict[str, Any]:
-        for name in given:
-            if not name.isidentifier() or name in _TEMPLATE_OURS:
-                raise ValueError(
-                    f"'{name}' is no variable that can be set -> leave it out; messages and date"
-                    " have settings of their own"
-                )
-        return given
 
     @property
     def server_tokenizer(self) -> Model | None:

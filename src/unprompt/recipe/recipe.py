@@ -200,6 +200,19 @@ class Recipe(Section):
         only = Round.model_construct(contexts=taught, train=self.train, lessons=self.lessons)
         return self.rounds or {"after": only}
 
+    def served(self, context: str) -> dict[str, Any]:
+        """Variables of the chat template in the student's prompts of a context."""
+        student = self.contexts[context].student
+        return {**self.model.chat_template, **student.chat_template} if student.messages else {}
+
+    def served_with(self, round_: str) -> list[dict[str, Any]]:
+        """The same of all contexts that a round learns; one, where they don't differ."""
+        found: list[dict[str, Any]] = []
+        for context in self.plan[round_].learned:
+            if (given := self.served(context)) not in found:
+                found.append(given)
+        return found
+
     @property
     def used(self) -> set[str]:
         """Contexts whose lessons some round learns."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import (
+    AfterValidator,
     Field,
     ModelWrapValidatorHandler,
     PrivateAttr,
@@ -16,6 +17,26 @@ from pydantic import (
 
 from unprompt.recipe import prompt_files
 from unprompt.recipe.section import FromFile, Section, nearest
+
+_OURS = ("messages", "tools", "add_generation_prompt", "strftime_now")
+"""Variables of a chat template that the prompt decides."""
+
+
+def _settable(given: dict[str, Any]) -> dict[str, Any]:
+    for name in given:
+        if not name.isidentifier() or name in _OURS:
+            raise ValueError(
+                f"'{name}' is no variable that can be set -> leave it out; messages, tools and date"
+                " have settings of their own"
+            )
+    return given
+
+
+Variables = Annotated[
+    dict[str, str | bool | int | float | None],
+    AfterValidator(_settable),
+]
+"""Values of a chat template's variables."""
 
 
 def _or_a_file(shape: dict[str, Any]) -> None:
@@ -105,6 +126,10 @@ class Template(Section):
     `{file: tools.json}` with such a list, or the field of the row (or a Jinja2 expression, as
     `input.tools`) that holds one."""
 
+    chat_template: Variables = Field(default_factory=dict)
+    """Variables of the chat template for these prompts, as `enable_thinking: true`, over the
+    model's own."""
+
     file: str | None = None
     """Instead of both: where the text stands, or in a `.json` file the list of messages. What
     decides is what stands there: a resolved recipe has it written out."""
@@ -124,12 +149,15 @@ class Template(Section):
             yield "a template is a text or a list of {role, content} messages"
         if self.text is not None and self.tools is not None:
             yield "tools are for a chat template, and this is a text -> write messages"
+        if self.text is not None and self.chat_template:
+            yield "a text passes no chat template -> leave chat_template out, or write messages"
 
     @model_serializer
     def _as_written(self) -> Any:
         messages = [each.model_dump() for each in self.messages or ()]
-        if self.tools is not None:
-            return {"messages": messages, "tools": self.tools}
+        more = {"tools": self.tools, "chat_template": self.chat_template}
+        if more := {name: value for name, value in more.items() if value}:
+            return {"messages": messages} | more
         return messages if self.text is None else self.text
 
 

@@ -4,6 +4,7 @@ Pure.
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,9 @@ def model_card(report: Report, student: str, *, merged: bool = False, digest: st
         student=student,
         measured=measured,
         metadata=yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True).rstrip(),
-        prompts=[(name, _prompt(report, name)) for name in training["contexts"]],
+        prompts=[
+            (name, _prompt(report, name), _variables(report, name)) for name in training["contexts"]
+        ],
         row=_row,
         plain=_plain,
         code=_code,
@@ -107,6 +110,15 @@ def _prompt(report: Report, context: str) -> str:
     fence = "`" * max(3, 1 + longest)
     text = written.rstrip("\n")
     return f"{fence}\n{text}\n{fence}"
+
+
+def _variables(report: Report, context: str) -> str:
+    """What the chat template has to be given there, as JSON; empty: nothing."""
+    recipe = report["recipe"]
+    written = recipe["contexts"][context]["student"]
+    more = written.get("chat_template", {}) if isinstance(written, dict) else {}
+    given = (recipe["model"].get("chat_template") or {}) | more
+    return json.dumps(given) if given and not isinstance(written, str) else ""
 
 
 def _plain(text: str) -> str:

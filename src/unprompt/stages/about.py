@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Set
 from typing import TYPE_CHECKING
 
-from unprompt.engines import models, vocabulary
+from unprompt.engines import models, variables, vocabulary
 from unprompt.engines.tokens import (
     Reader,
     adds_start,
     behind_answer,
     decoded,
+    default_system,
     open_thought,
     writes_date,
 )
@@ -24,6 +25,8 @@ _NAMED = 6
 """End tokens that are named at most."""
 _FIRST = 4
 """Tokens of a prompt that are shown."""
+_SHOWN = 60
+"""Letters of a default system message that are shown."""
 
 
 def of_models(recipe: Recipe, prompts: Prompts) -> Iterator[str]:
@@ -52,7 +55,9 @@ def of_models(recipe: Recipe, prompts: Prompts) -> Iterator[str]:
             yield _of_model(role, model, kind, reader, reader.embeddings)
             yield from _without_embeddings(reader, reader.embeddings)
             if chats and role in ("model", "teacher"):
-                yield from _of_chats(role, model, reader)
+                yield from _of_chats(role, model, reader, _opened(recipe, prompts, where))
+                if _lacks_system(recipe, where):
+                    yield from _of_default_system(role, reader.tokenizer)
         if role == "teacher" and readers.pair:
             yield from vocabulary.describe(
                 readers.pair,
@@ -117,7 +122,21 @@ def _ends(tokenizer: PreTrainedTokenizerBase, ends: Set[int]) -> str:
     return f"end token{'s' if len(ids) > 1 else ''} {named}{more}"
 
 
-def _of_chats(role: str, model: Model, reader: Reader) -> Iterator[str]:
+def _opened(recipe: Recipe, prompts: Prompts, where: str) -> str:
+    """A thought that prompts of this model open ahead of what is learned; empty: none do."""
+    sides = [prompts.student, prompts.held_student] if where == "model" else []
+    found = [side.opened for of in sides for side in of.values()]
+    if where == "teacher_model" or recipe.teacher_model is None:
+        found += [
+            side.opened
+            for of in (prompts.teacher, prompts.held_teacher, prompts.hint)
+            for name, side in of.items()
+            if recipe.contexts[name].extract.keep != "answer"
+        ]
+    return next(filter(None, found), "")
+
+
+def _of_chats(role: str, model: Model, reader: Reader, thought: str) -> Iterator[str]:
     """What a chat template does that a user may not have meant."""
     tokenizer = reader.tokenizer
     behind = behind_answer(tokenizer)
@@ -128,7 +147,7 @@ def _of_chats(role: str, model: Model, reader: Reader) -> Iterator[str]:
             f"  note: {role}'s chat template ends an answer with {closing!r}, but the model stops"
             f" at {stops}: set its eos_token to {closing!r}"
         )
-    if thought := open_thought(tokenizer):
+    if thought:
         mend = (
             f"let extract keep the thought and its end, or use a template that opens no {thought}"
         )
@@ -141,11 +160,39 @@ def _of_chats(role: str, model: Model, reader: Reader) -> Iterator[str]:
             " the student learns stands inside it, and a server that takes thoughts out returns an"
             f" empty answer; {mend}"
         )
-    if writes_date(tokenizer):
-        day = model.date or "today's"
+    if writes_date(tokenizer) and "date_string" not in model.chat_template:
+        day, pin = model.date or "today's", ""
+        if "date_string" in variables.of(tokenizer):
+            pin = ", chat_template: {date_string: ...} any text"
         yield (
             f"  note: {role}'s chat template writes the date: a run keeps that of its first day"
-            f" ({day}); `date` beside the model's name sets another"
+            f" ({day}); `date` beside the model's name sets another{pin}"
+        )
+
+
+def _lacks_system(recipe: Recipe, where: str) -> bool:
+    """Whether some chat that this model reads has no system message."""
+    teaches = where == "teacher_model" or recipe.teacher_model is None
+    return any(
+        template
+        and template.messages
+        and all(message.role not in ("system", "developer", None) for message in template.messages)
+        for context in recipe.contexts.values()
+        for template in (
+            context.student if where == "model" else None,
+            context.teacher if teaches else None,
+        )
+    )
+
+
+def _of_default_system(role: str, tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
+    """What the chat template writes in the place of a system message that isn't there."""
+    if text := default_system(tokenizer):
+        count = len(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+        shown = " ".join(text.split())[:_SHOWN]
+        yield (
+            f"  note: {role}'s chat template writes a system message of its own where a prompt has"
+            f" none, {count} tokens: '{shown}'; a system message of yours takes its place"
         )
 
 
@@ -162,6 +209,8 @@ def of_beginnings(sides: dict[str, tuple[Reader, Side | None]]) -> Iterator[str]
         tokenizer = reader.tokenizer
         ids = reader.encode(side.prompts[0].content, which)[:_FIRST]
         shown.append(f"{which} {' '.join(repr(decoded(tokenizer, [id_])) for id_ in ids)}")
+        if ids[:2] == [tokenizer.bos_token_id] * 2:
+            notes.append(f"  note: {which} prompts begin with the start token twice")
         texts, start = [prompt.content for prompt in side.prompts], str(tokenizer.bos_token)
         own = sum(isinstance(text, str) and text.startswith(start) for text in texts)
         if own and adds_start(tokenizer):

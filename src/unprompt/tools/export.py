@@ -86,6 +86,25 @@ def export(folder: Path, to: Path, round_: str | None, *, merge: bool = True) ->
     return lines + commands(recipe, name, to, merged=merge, encoder_decoder=encoder_decoder)
 
 
+VARIABLES = ("--default-chat-template-kwargs", "--jinja --chat-template-kwargs")
+"""Flags of vLLM and of llama.cpp that set variables of the chat template."""
+
+
+def prompting(recipe: Recipe, name: str) -> list[str]:
+    """Lines on the variables that a round's student has to be prompted with."""
+    served = recipe.served_with(name)
+    if not any(served):
+        return []
+    if len(served) > 1:
+        each = "; ".join(
+            f"{context}: {json.dumps(recipe.served(context))}"
+            for context in recipe.plan[name].learned
+        )
+        return [f"note: contexts differ in chat_template_kwargs, send them along ({each})"]
+    given = ", ".join(f"{key}={value!r}" for key, value in served[0].items())
+    return [f"prompt:        tokenizer.apply_chat_template(messages, {given}, ...)"]
+
+
 def base_of(model: Model) -> dict[str, str]:
     """The model that a student began as, by names that mean the same on other machines: `name` (of
     a file its own name, or its package's and its own), `revision` of a hub id, `sha256` of a GGUF
@@ -152,13 +171,17 @@ def commands(
         ]
     if encoder_decoder:
         return lines  # the servers below serve decoders
+    flags, lines = "", lines + prompting(recipe, name)
+    if len(served := recipe.served_with(name)) == 1 and served[0]:
+        flags = f" {shlex.quote(json.dumps(served[0]))}"
+    vllm, llama = (flags and f" {flag}{flags}" for flag in VARIABLES)
     path, adapter = shlex.quote(str(to)), recipe.plan[name].train.adapter
     if merged:
         lines += [
-            f"vLLM:          vllm serve {path}",
+            f"vLLM:          vllm serve {path}{vllm}",
             f"transformers:  transformers serve {path}",
             f"llama.cpp:     python convert_hf_to_gguf.py {path} --outfile {name}.gguf &&"
-            f" llama-server -m {name}.gguf",
+            f" llama-server -m {name}.gguf{llama}",
         ]
     else:
         assert adapter
@@ -166,9 +189,9 @@ def commands(
         rank = max(8, 1 << (adapter.rank - 1).bit_length())
         lines += [
             f"vLLM:          vllm serve {base} --enable-lora --max-lora-rank {rank} --lora-modules"
-            f" {name}={path}",
+            f" {name}={path}{vllm}",
             f"llama.cpp:     python convert_lora_to_gguf.py {path} --base {base} --outfile"
-            f" {name}.gguf && llama-server -m BASE.gguf --lora {name}.gguf",
+            f" {name}.gguf && llama-server -m BASE.gguf --lora {name}.gguf{llama}",
             "transformers:  export with --merge: `transformers serve` takes whole weights",
         ]
     chats = any(context.student.messages for context in recipe.contexts.values())

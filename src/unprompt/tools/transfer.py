@@ -22,7 +22,7 @@ from unprompt.engines import chats as chats_, models
 from unprompt.engines.tokens import Reader, encode
 from unprompt.messages import UserError
 from unprompt.metrics import calls
-from unprompt.records import Chat, Lesson, Message, Messages, Prompt, spelled, text_of
+from unprompt.records import Lesson, Message, Messages, Prompt, like, spelled, text_of
 from unprompt.stages.prompts import rendered, several
 from unprompt.store.files import replacing
 from unprompt.store.tables import read_lessons
@@ -46,7 +46,7 @@ def example(prompt: str | Messages, answer: str) -> Messages:
     if before[-1]["role"] == "assistant":
         said["content"] = text_of(before[-1]["content"]) + answer
         before = before[:-1]
-    return _with_tools((*before, said), prompt)
+    return like((*before, said), prompt)
 
 
 def _with_calls(
@@ -70,15 +70,10 @@ def _with_calls(
         ]
         said: Message = {"role": "assistant", "content": None, "tool_calls": written}
         if chats_.answer(tokenizer, prompt, said, "transfer") == answer.strip():
-            return _with_tools((*prompt, said), prompt)
+            return like((*prompt, said), prompt)
     except (ValueError, UserError):  # no call that can be read, or none that the template writes
         pass
     return chat
-
-
-def _with_tools(messages: tuple[Message, ...], of: Messages) -> Messages:
-    """Messages with the tools of a chat."""
-    return Chat(messages, of.tools) if isinstance(of, Chat) else messages
 
 
 @dataclass(frozen=True)
@@ -192,7 +187,7 @@ def summary(chats: Sequence[Messages], tokenizer: PreTrainedTokenizerBase | None
 
 def _asked(chat: Messages) -> Messages:
     """All but the last answer."""
-    return _with_tools(chat[:-1], chat)
+    return like(chat[:-1], chat)
 
 
 def _tokens(chat: Messages, tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:

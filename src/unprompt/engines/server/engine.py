@@ -152,7 +152,8 @@ class ServerEngine:
         if server.api == "chat":
             assert not isinstance(content, str)
             body |= chats.sent(content)
-            body |= {"chat_template_kwargs": self._variables} if self._variables else {}
+            variables = self._variables | chats.variables_of(content)
+            body |= {"chat_template_kwargs": variables} if variables else {}
             body |= {"logprobs": True, "top_logprobs": top} if top else {}
         else:
             # messages are rendered here; as text the server might put another BOS ahead

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from unprompt.metrics.statistics import by_group, gap_closed, interval
-from unprompt.records import Chat, Messages, Prompt
+from unprompt.records import Messages, Prompt, like
 from unprompt.stages.templates.items import FEWEST, items
 
 _LEAST = 1e-3
@@ -57,9 +57,7 @@ def _without(prompt: Prompt, part: int, item: str) -> Prompt:
         return replace(prompt, content=prompt.content.replace(item, "", 1))
     messages = [dict(message) for message in prompt.content]
     messages[part]["content"] = messages[part]["content"].replace(item, "", 1)
-    whole = prompt.content
-    kept = replace(whole, messages=tuple(messages)) if isinstance(whole, Chat) else tuple(messages)
-    return replace(prompt, content=kept)
+    return replace(prompt, content=like(tuple(messages), prompt.content))
 
 
 def bar(

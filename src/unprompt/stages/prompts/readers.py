@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from unprompt.engines import models, vocabulary
+from unprompt.engines import models, variables, vocabulary
+from unprompt.engines.chats import variables_of
 from unprompt.engines.server.engine import refuse_content
 from unprompt.engines.tokens import Reader, common_prefix, end_ids, refuse_length, refuse_switch
 from unprompt.messages import UserError
@@ -122,6 +123,10 @@ def measure(asked: Sequence[Prompt], reader: Reader, where: str, longest_answer:
     if reader.server:
         for prompt in asked:
             refuse_content(reader.server, prompt.content, where)
+    if asked and not (reader.server and not reader.server.tokenizer):
+        # a chat endpoint with another tokenizer here has a template that nobody can see
+        given = variables_of(asked[0].content)
+        variables.refuse(reader.tokenizer, given, f"{where}.chat_template")
     lengths: list[int] = []
     bounds: list[list[list[int]]] = []  # of each rendering: what tells the prefix of those so far
     for prompt in asked:

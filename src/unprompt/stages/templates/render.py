@@ -83,8 +83,7 @@ def render(
         what = f"the prompt of input '{example.id}' is empty"
         raise UserError(what, where=where, fix="give the template some text")
     tools = _tools(template, variables, example, where)
-    content = Chat(tuple(messages), tools) if tools else tuple(messages)
-    return Prompt(example.id, context, content)
+    return Prompt(example.id, context, Chat(tuple(messages), tools, template.chat_template).plain)
 
 
 def _message(

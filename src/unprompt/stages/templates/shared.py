@@ -78,24 +78,24 @@ def _shape(prompt: Prompt) -> str:
 
 
 def _bare(prompt: Prompt) -> list[list[Any] | None]:
-    """Each rendering without the texts: its tools, and its messages with `_TEXT` for each content
-    that is one. None: it is a text.
+    """Each rendering without the texts: its tools and variables, and its messages with `_TEXT` for
+    each content that is one. None: it is a text.
     """
     bare: list[list[Any] | None] = []
     for content in prompt.renderings:
         if isinstance(content, str):
             bare.append(None)
             continue
-        tools = content.tools if isinstance(content, Chat) else ()
-        bare.append([tools, *(m | {"content": _TEXT} if _plain(m) else m for m in content)])
+        beside = (content.tools, content.variables) if isinstance(content, Chat) else ((), {})
+        bare.append([beside, *(m | {"content": _TEXT} if _plain(m) else m for m in content)])
     return bare
 
 
 def _filled(bare: Sequence[Any], texts: Iterator[str]) -> Messages:
     """A chat with its texts back in their places."""
-    tools, *messages = bare
+    beside, *messages = bare
     filled = tuple(m | {"content": next(texts)} if m["content"] == _TEXT else m for m in messages)
-    return Chat(filled, tools) if tools else filled
+    return Chat(filled, *beside).plain
 
 
 def _plain(message: Message) -> bool:
