@@ -20,7 +20,7 @@ import yaml
 
 from unprompt.engines.tokens import Reader
 from unprompt.recipe import Context, FromPrompt, Kind, Sampling, Template
-from unprompt.records import Completion, Example, Messages, Prompt
+from unprompt.records import Completion, Example, Message, Messages, Prompt
 from unprompt.stages.inputs.sieve import Sieve, plain
 from unprompt.stages.templates.items import FEWEST, items
 from unprompt.stages.templates.render import render
@@ -261,7 +261,7 @@ def ask(brief: Brief, case: Case, begun: str, number: int, seed: int, where: str
     return Prompt(f"draw-{number:06d}", where, content)
 
 
-def _turns(what: str, prompt: str, asked: Sequence[tuple[str, str | None]]) -> Messages:
+def _turns(what: str, prompt: str, asked: Sequence[tuple[str, str | None]]) -> tuple[Message, ...]:
     """Turns about one prompt: what is asked for, and what the writer says to it."""
     turns, ahead = list[dict[str, str]](), _filled("first", prompt=prompt) + "\n\n"
     for about, answer in asked:
@@ -271,7 +271,7 @@ def _turns(what: str, prompt: str, asked: Sequence[tuple[str, str | None]]) -> M
     return tuple(turns)
 
 
-def _conversation(parts: Sequence[Messages]) -> Messages:
+def _conversation(parts: Sequence[Sequence[Message]]) -> tuple[Message, ...]:
     return tuple(itertools.chain(*parts))
 
 
