@@ -481,7 +481,10 @@ WITHOUT_INPUTS = {
     "one": ONE | {"inputs": [{"text": "red"}], "evaluate": False},
     "proven": {"student": "{{ text }}"},
 }
-ANSWERED = [{"role": "user", "content": "{{ text }}"}, {"role": "assistant", "content": "red"}]
+ANSWERED = [
+    {"role": "user", "content": "{{ text }}"},
+    {"role": "assistant", "content": "it is {{ text }}"},
+]
 GOLD = [{"text": f"t {n}", "target": "red"} for n in range(5)]
 MISTAKES: dict[str, Mistake] = {
     # the recipe

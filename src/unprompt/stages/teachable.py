@@ -45,9 +45,12 @@ def _refuse_placeholders(rows: Sequence[Example], where: str) -> None:
 
 
 def _refuse_answered(side: Side, rows: Sequence[Example], where: str) -> None:
-    """A prompt that ends with the answer leaves nothing to say."""
-    last = side.prompts[0].content
-    if not isinstance(last, str) and last[-1]["role"] == "assistant":
+    """A prompt that ends with the answer leaves nothing to say. What all of them end with is no
+    answer but the beginning of one, which the model goes on with.
+    """
+    lasts = [each.content[-1] for each in side.prompts if not isinstance(each.content, str)]
+    said = {text_of(last["content"]) for last in lasts if last["role"] == "assistant"}
+    if len(said) > 1:
         raise UserError(
             "the prompt ends with the assistant's answer, behind which the model would go on",
             where=where,

@@ -20,7 +20,7 @@ import yaml
 
 from unprompt.engines.tokens import Reader
 from unprompt.recipe import Context, FromPrompt, Kind, Sampling, Template
-from unprompt.records import Completion, Example, Message, Messages, Prompt
+from unprompt.records import Completion, Example, Message, Messages, Prompt, spelled, text_of
 from unprompt.stages.inputs.sieve import Sieve, plain
 from unprompt.stages.templates.items import FEWEST, items
 from unprompt.stages.templates.render import render
@@ -120,11 +120,12 @@ def brief(context: Context, field: str, shown: Sequence[dict[str, Any]] | None) 
     if isinstance(content, str):
         prompt = content.strip()
     else:
-        system = [turn["content"] for turn in content if turn["role"] == "system"]
-        prompt = "\n\n".join(system or [turn["content"] for turn in content]).strip()
+        system = [text_of(turn["content"]) for turn in content if turn["role"] == "system"]
+        prompt = "\n\n".join(system or [spelled(turn) for turn in content]).strip()
         for turn, answer in itertools.pairwise(content):
             asked = turn["role"] == "user" and answer["role"] == "assistant"
-            seeds += [turn["content"]] if asked and PLACE not in turn["content"] else []
+            said = text_of(turn["content"])
+            seeds += [said] if asked and PLACE not in said else []
     seeds += [found.strip() for found in _PAIR.findall(prompt) if PLACE not in found]
     listed = [" ".join(item.split()) for item in items(prompt)]
     rules = [regex.sub(r"^(?:[-*•‣–]|\(?\w{1,3}[.)]) ", "", item) for item in listed]
@@ -148,7 +149,7 @@ def _as_text(turns: str | Messages) -> str:
     """Turns one behind the other; what is begun goes on, else a new turn begins."""
     assert not isinstance(turns, str)
     end = "" if turns[-1]["role"] == "assistant" else "\n\n"
-    return "\n\n".join(turn["content"] for turn in turns) + end
+    return "\n\n".join(map(spelled, turns)) + end
 
 
 def listing(settings: FromPrompt) -> Sampling:
