@@ -60,6 +60,7 @@ def label(recipe: dict[str, Any], folder: Path) -> None:
     """A label is the teacher's whole distribution; same weights, same prompt: KL 0 at step 0."""
     recipe["labels"] = {"kind": "exact"}
     recipe["contexts"]["colours"]["teacher"] = recipe["contexts"]["colours"]["student"]
+    recipe["teacher_model"] = recipe["model"]  # by name: without it there is nothing to learn
     done = run(recipe, folder)
     assert abs(done.report["rounds"]["after"]["first_loss"]) < 1e-5
     for lesson in lessons(done):
