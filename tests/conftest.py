@@ -7,11 +7,14 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as of all that a script starts with `&`
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests send it to what they start
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: threads only get in each other's way
