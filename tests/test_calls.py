@@ -37,7 +37,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     for seed, name in enumerate(("student", "teacher")):
         folder = tmp_path_factory.mktemp(name)
         decoder(seed, max_position_embeddings=16384).save_pretrained(folder)
-        byte_tokenizer().save_pretrained(folder)
+        tokenizer = byte_tokenizer()
+        tokenizer.chat_template = f"{{{{ tools | tojson if tools }}}}{tokenizer.chat_template}"
+        tokenizer.save_pretrained(folder)
         folders[name] = str(folder)
     return folders
 
