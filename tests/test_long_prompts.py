@@ -48,6 +48,9 @@ class Reader:
         text = content if isinstance(content, str) else content[-1]["content"]
         return [len(text), *text[:8].encode(), *text[-5:].encode()]
 
+    def opened(self, prompt: Any) -> str:
+        return ""
+
 
 @pytest.mark.parametrize("kind", LONG)
 def test_memory_holds_what_differs(kind: str) -> None:

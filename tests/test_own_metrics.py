@@ -129,7 +129,9 @@ def test_no_margin_of_points_is_held_against_a_number(run: unprompt.Run) -> None
     for each in run.report["students"]:
         assert each["metric"] == NUMBER
         assert each["verdict"] != "ship"
-        assert any("no scale from 0 to 1" in reason["text"] for reason in each["reasons"])
+        texts = [reason["text"] for reason in each["reasons"]]
+        # without gold answers the number decides nothing: likeness to the teacher does
+        assert each["likeness"] or any("no scale from 0 to 1" in text for text in texts), texts
     card = (RunDir(run.folder).round("second").student / "README.md").read_text("utf-8")
     assert f"{run.report['students'][-1]['quality']['mean']:.3f}" in card
     assert not re.search(r"\d{4,}\.\d%", card)
