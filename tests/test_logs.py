@@ -124,6 +124,20 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     assert "1 with another system prompt" in told
 
 
+@pytest.mark.parametrize("reply", [{"odd": 1}, {"choices": [{"odd": 1}]}, ""])
+def test_no_earlier_answer_stands_in_for_one_that_cannot_be_read(
+    tmp_path: Path, reply: Any
+) -> None:
+    rows = [
+        {"request": {"messages": [SYSTEM, *TALK[:3]]}, "response": reply},
+        {"messages": [SYSTEM, *TALK]},
+    ]
+    path = written(tmp_path, rows)
+    assert [row["target"] for row in inputs(path)] == ["Yes, 20 euros."]
+    data = Data.model_validate({"file": str(path), "format": "openai"})
+    assert files.left_out(data, "inputs") == "1 without an answer"
+
+
 def test_calls_of_one_conversation_belong_together(tmp_path: Path) -> None:
     """Each request holds the ones ahead of it; no id says so."""
     rows = [{"messages": [SYSTEM, *TALK[:2]]}, {"messages": [SYSTEM, *TALK]}]

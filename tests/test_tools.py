@@ -337,7 +337,11 @@ def test_several_calls_are_read() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "No.", '{"answer": 3}', "[1, 2]", "f(", "Use look(at='Oslo').", '"look"', "[f(1)]"]
+    "text",
+    [
+        *("", "No.", '{"answer": 3}', "[1, 2]", "f(", "Use look(at='Oslo').", '"look"', "[f(1)]"),
+        *("[f(a={[1]: 2})]", "[f(a={[1]})]", "[f(a={1: {[]}})]"),
+    ],
 )
 def test_what_calls_nothing_has_no_calls(text: str) -> None:
     assert calls.calls_in(text) == []

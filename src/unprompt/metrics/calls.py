@@ -13,6 +13,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -151,7 +152,9 @@ def _call(value: Any) -> Call:
 
 def _of_python(text: str) -> Iterator[Call]:
     try:
-        tree = ast.parse(text, mode="eval").body
+        with warnings.catch_warnings():  # of what a model wrote, to nobody's use
+            warnings.simplefilter("ignore")
+            tree = ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise Broken(text[:40]) from None
     for node in tree.elts if isinstance(tree, ast.List) else [tree]:
@@ -166,11 +169,12 @@ def _literal(node: ast.expr) -> Any:
         return _WORDS[node.id]
     if isinstance(node, ast.List | ast.Tuple):
         return [_literal(each) for each in node.elts]
-    if isinstance(node, ast.Dict):
-        return {_literal(k): _literal(v) for k, v in zip(node.keys, node.values, strict=True) if k}
     try:
+        if isinstance(node, ast.Dict):
+            pairs = zip(node.keys, node.values, strict=True)
+            return {_literal(k): _literal(v) for k, v in pairs if k}
         return ast.literal_eval(node)
-    except ValueError:
+    except (ValueError, TypeError):  # a list as a key is a TypeError
         raise Broken(ast.unparse(node)[:40]) from None
 
 

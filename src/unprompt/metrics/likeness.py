@@ -5,13 +5,13 @@ the teacher's answers are to each other.
 from __future__ import annotations
 
 import functools
-import json
 import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from unprompt.metrics.json_answers import equal, loads
 from unprompt.metrics.match import normalise
 
 SHORT = 8
@@ -96,21 +96,21 @@ def json_fields(one: str, other: str) -> float:
     """Share of the fields of two JSON objects that are equal in both, of all that either has; the
     same both ways. Texts that are no JSON objects are alike as `exact` says.
 
-    >>> json_fields('{"a": 1, "b": "x"}', '{"b": "x", "a": 2}')
+    >>> json_fields('{"a": 1, "b": "x"}', '{"b": "x", "a": true}')
     0.5
     """
     a, b = _object(one), _object(other)
     if a is None or b is None:
         return exact(one, other)
     names = a.keys() | b.keys()
-    same = sum(name in a and name in b and a[name] == b[name] for name in names)
+    same = sum(name in a and name in b and equal(a[name], b[name]) for name in names)
     return same / len(names) if names else 1.0
 
 
 def _object(text: str) -> dict[str, Any] | None:
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
+        found = loads(text)
+    except ValueError:
         return None
     return found if isinstance(found, dict) else None
 

@@ -122,8 +122,8 @@ class Weights:
         if self._other_model(who) is None and not self._apart(who):
             return self.student(who)
         model, key = self._named(who)
-        name = {"judge.model": "judge", "model": "teacher", "teacher_model": "teacher"}.get(key)
-        name = name or "writer"
+        known = {"judge.model": "judge", "model": "teacher", "teacher_model": "teacher"}
+        name = known.get(key, "writer")
         if name not in self._engines:
             self._engines[name] = kinds.of(model).make(model, key, self._lent(name, model))
         engine = self._engines[name]

@@ -74,8 +74,12 @@ def logged(rows: Iterable[Any], kind: Format, counts: Counter[str]) -> Iterator[
                 f"no messages are found in it; it has: {', '.join(map(str, row)) or 'nothing'}",
                 "give rows of the format, or write another (rows, openai, langfuse, langsmith)",
             )
-        if answer is not None and (said := _answer(answer)):
-            messages.append(said)
+        if answer is not None:
+            message = _answer(answer)
+            if message is None:  # no earlier answer stands in for one that can't be read
+                counts[NO_ANSWER] += 1
+                continue
+            messages.append(message)
         yield Logged(messages, _tools(row, request), _conversation(row), _text_id(row))
 
 
