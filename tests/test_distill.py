@@ -161,6 +161,18 @@ def test_one_command_from_a_prompt_to_a_report(
     assert starter.distill(Wanted(Path("prompt.md")), None, few).unchanged
 
 
+@pytest.mark.parametrize("other", ["b/prompt.md", "typo.md"])
+def test_another_file_is_not_taken_for_the_first(desk: Path, chat_folder: Path, other: str) -> None:
+    """Its recipe names the file, which people may go on mending; another file is another prompt."""
+    for folder in ("a", "b"):
+        (desk / folder).mkdir()
+        (desk / folder / "prompt.md").write_text(f"You are the assistant of shop {folder}.")
+    wanted = Wanted(Path("a/prompt.md"), str(chat_folder), None, Path("in.jsonl"), False)
+    starter.write(wanted, desk / "made" / "recipe.yaml", "distill")
+    with pytest.raises(UserError, match=r"made of another prompt|no such prompt"):
+        starter.distill(Wanted(Path(other)), desk / "made", [])
+
+
 def test_another_prompt_is_not_taken_for_the_first(desk: Path, chat_folder: Path) -> None:
     (desk / "p.md").write_text("Say {text}!")
     folder = desk / "distilled"

@@ -61,9 +61,11 @@ def test_equal_inputs_never_stand_on_both_sides() -> None:
         for n in range(80)
     ]
     parts = split(rows, 0.5, STUDENT, 0, "inputs")
-    sides = [{"hi" in row.fields["text"].lower() for row in side} for side in (parts.taught,)]
-    held = {row.fields["text"].casefold().split()[0] for row in parts.held_out}
-    assert (True in sides[0]) != ("hi" in held)
+    taught, held = (
+        any("hi" in row.fields["text"].casefold() for row in side)
+        for side in (parts.taught, parts.held_out)
+    )
+    assert taught != held
     # of groups: what is equal to a training input is left out of what proves, and counted
     texts = ["hi" if n % 2 else f"t{n}" for n in range(100)]
     talks = [Example(f"i{n}", {"text": x}, group=f"{n // 2}") for n, x in enumerate(texts)]
@@ -214,6 +216,9 @@ SAMPLE: dict[str, Any] = {
 }
 
 
+TUNE = {"context": "colours", "settings": {"sampling.temperature": [0.5, 1.0]}}
+SEEDED = SAMPLE["sample"] | {"seeds": SAMPLE}
+CONTEXT = {"inputs": COLOURS, "teacher": "Name it. {{ text }}", "student": "{{ text }}"}
 MIX = [{"data": COLOURS, "share": 1}, {"data": SAMPLE, "share": 1}]
 
 
@@ -223,6 +228,16 @@ MIX = [{"data": COLOURS, "share": 1}, {"data": SAMPLE, "share": 1}]
         ({"evaluate": {"data": SAMPLE}}, "evaluate.data"),
         ({"evaluate": {"data": {"mix": MIX}}}, "evaluate.data"),
         ({"drift": {"inputs": SAMPLE}}, "drift.inputs"),
+        ({"tune": TUNE | {"data": SAMPLE}}, "tune.data"),
+        ({"contexts": {"colours": CONTEXT | {"examples": SAMPLE}}}, "contexts.colours.examples"),
+        (
+            {"contexts": {"colours": CONTEXT | {"evaluate": {"data": SAMPLE}}}},
+            "contexts.colours.evaluate.data",
+        ),
+        (
+            {"contexts": {"colours": CONTEXT | {"inputs": {"sample": SEEDED}}}},
+            "contexts.colours.inputs.sample.seeds",
+        ),
     ],
 )
 def test_only_inputs_are_written_by_a_model(

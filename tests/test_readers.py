@@ -186,13 +186,15 @@ def test_data(kind: str, tmp_path: Path) -> None:
 
 
 @few
-@given(damaged(b"Sort {{ text }} into {a}, {b}.\n\n- one\n- two\n"))
+@given(damaged(b"Sort {a} into {b}, or {{ none }}.\n\n- one\n- two\n"))
 def test_prompt_files(tmp_path: Path, raw: bytes) -> None:
-    path = tmp_path / "prompt.txt"
+    path, rows = tmp_path / "prompt.txt", tmp_path / "rows.jsonl"
     path.write_bytes(raw)
+    rows.write_text('{"a": "x", "b": "y"}\n')
     for written in tmp_path.glob("*.yaml"):
         written.unlink()
-    if only_user_errors(lambda: starter.write(starter.Wanted(path), tmp_path / "r.yaml")):
+    wanted = starter.Wanted(path, inputs=rows, measure=False)
+    if only_user_errors(lambda: starter.write(wanted, tmp_path / "r.yaml")):
         only_user_errors(lambda: load(tmp_path / "r.yaml"))
 
 

@@ -309,14 +309,13 @@ def test_a_run_without_evaluate_says_what_to_add(
     known = f"{len(unprompt.Run.open(out).lessons())} lessons"
     for said in (words.out, (out / "report.md").read_text(), page):
         assert "nothing was evaluated" in said
-        added = re.search(r"evaluate:\n +data:.*\n +metrics:.*", said)
+        added = re.search(r"evaluate:\n +hold_out:.*\n +metrics:.*", said)
         assert added
         assert known in re.sub("<[^>]*>", "", said)
     assert "loss " in words.out
     assert "<h2>Systems</h2>" not in page
     assert "nothing was evaluated" in report.summary(unprompt.Run.open(out).report)
-    lines = added[0].replace("heldout.jsonl", str(tmp_path / "heldout.jsonl"))
-    parse(written | yaml.safe_load(lines))
+    parse(written | yaml.safe_load(added[0]))
 
 
 def test_answers_that_are_cut_are_counted_where_it_harms(

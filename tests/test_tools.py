@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 import unprompt
 from conftest import byte_tokenizer, decoder, reads, tiny_recipe
 from endpoint import Asked, serving
+from test_report_schema import wrong
 from unprompt.engines import chats
 from unprompt.engines.hf.engine import HFEngine
 from unprompt.engines.tokens import encode
@@ -24,6 +26,7 @@ from unprompt.messages import UserError
 from unprompt.metrics import METRICS, calls, json_answers
 from unprompt.recipe import Extract, Filter, Labels, Sampling, Template, load, parse
 from unprompt.records import Chat, Completion, Example, Message, Messages, Prompt, as_text
+from unprompt.report.sections.fields import _fields
 from unprompt.stages import lessons
 from unprompt.stages.check import check
 from unprompt.stages.lessons import rationales
@@ -262,7 +265,7 @@ def test_a_server_gets_tools_and_its_calls_are_learned_in_the_students_words(
         run = unprompt.run(recipe, tmp_path / "run")
     assert all(each.body["tools"] == [LOOK] for each in got)
     lines = transfer.hand_over(run.folder, None, tmp_path / "out.jsonl")
-    assert any("in order" in line or "written" in line for line in lines)
+    assert lines[0] == "8 examples, 8 different prompts"
     row = json.loads((tmp_path / "out.jsonl").read_text().splitlines()[0])
     asked_ = row["messages"][0]["content"]
     [call] = row["messages"][-1]["tool_calls"]  # the file has it apart from the text again
@@ -383,10 +386,10 @@ def test_gold_that_is_none_is_refused(name: str, target: Any) -> None:
 
 
 def test_json_is_valid_as_it_stands() -> None:
-    for text in ('{"a": 1}', " [1, 2]\n"):
+    for text in ('{"a": 1}', '{"a": 1} ', " [1, 2]\n"):
         assert worth("json_valid", text, None) == 1
-    for text in ("", "42", '"a"', '```json\n{"a": 1}\n```', '{"a": NaN}', '{"a": 1} ', "{'a': 1}"):
-        assert worth("json_valid", text, None) == float(text == '{"a": 1} ')
+    for text in ("", "42", '"a"', '```json\n{"a": 1}\n```', '{"a": NaN}', "{'a': 1}"):
+        assert worth("json_valid", text, None) == 0
     assert worth("json_valid", "[" * 99999, None) == 0
 
 
@@ -504,6 +507,14 @@ def test_the_report_says_which_fields_are_right(calling_model: Path, tmp_path: P
         assert {field: each["examples"] for field, each in of.items()} == {"kind": 2, "n": 1}
         assert all(each["mean"] == 0 for each in of.values())  # a random model writes no JSON
     assert "Fields of JSON answers" in (run.folder / "report.md").read_text("utf-8")
+    assert wrong(run.report) == []
+    right, off = '{"n": 1.0, "kind": "z"}', '{"kind": "y", "n": 3}'
+    answered = [
+        replace(grade, answer=answer)
+        for grade, answer in zip(run.grades[:2], (right, off), strict=True)
+    ]
+    shares = {field: each["mean"] for field, each in _fields(answered).items()}
+    assert shares == {"kind": 0.5, "n": 1}
 
 
 # -- the example -----------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Requests to the agent of this folder, and the calls that they want. All of it is made up here.
 
-One request in eight wants no call. The parts share no request.
+One request in eight wants no call. The inputs share no request with the first 240 of `test`.
 """
 
 from __future__ import annotations

@@ -82,8 +82,8 @@ class Kind(Section):
     share: Annotated[float, Field(ge=0)] = 1.0
     """Its share of the inputs, relative to the other kinds' shares. 0: none."""
     about: str | None = None
-    """What a user of this kind writes, as the end of "The user writes ...": `an angry message, in
-    capitals`. Needed of kinds of your own."""
+    """What a user of this kind writes, as it stands in "Write ... that a user sends to it.":
+    `an angry message, in capitals`. Needed of kinds of your own."""
 
 
 class FromPrompt(_Written):

@@ -26,7 +26,7 @@ _RECIPE = """\
 model: {model}
 contexts:
 {contexts}
-sampling: {{temperature: 1.0, max_new_tokens: {tokens}}}  # holds {sure:.0%} of the logged answers
+sampling: {{temperature: 1.0, max_new_tokens: {tokens}}}  # for {sure:.0%} of the logged answers
 labels: {{kind: sampled, draws: 100}}
 train: {{adapter: {{rank: 16}}, epochs: 2, batch_size: 16, learning_rate: 5.0e-4}}
 # the logged answers are no gold answers, so there is no metric: the verdict is held to likeness

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 EDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 """Nats per token at which the histogram's bars end; the last bar has no end.
 
-Under the first there is nothing to learn: by Pinsker's inequality two distributions that are 0.01
-nats apart give any set of tokens probabilities that differ by at most 0.07 (the root of 0.01 / 2).
+Under the first there is nothing to learn: by Pinsker's inequality distributions that are 0.01 nats
+apart on average give any set of tokens probabilities that differ by 0.07 on average at most (the
+root of 0.01 / 2). Single tokens may differ by more.
 """
 
 

