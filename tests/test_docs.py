@@ -4,14 +4,17 @@ project is true.
 
 from __future__ import annotations
 
-import os
+import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+
+import forked
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"^```(\w+)(?: title=(\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -29,21 +32,36 @@ def blocks(page: str) -> list[tuple[str, str | None, str]]:
 
 def run_blocks(page: str, folder: Path) -> str:
     """Write the titled blocks, run the others, in the page's order; returns what was printed."""
-    environment = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    }
-    said = ""
-    for kind, title, text in blocks(page):
+    told = list[dict[str, object]]()
+    for number, (kind, title, text) in enumerate(blocks(page)):
         if title:
             (folder / title).write_text(text)
-            continue
-        if kind not in ("bash", "python"):
-            continue
-        command = [sys.executable, "-c", text] if kind == "python" else ["bash", "-euc", text]
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, f"{page}: {text}\n{done.stdout}{done.stderr}"
-        said += done.stdout + done.stderr
+        elif kind == "python":
+            script = folder / f"block-{number}.py"
+            script.write_text(text)
+            told.append({"script": str(script), "arguments": []})
+        elif kind == "bash":
+            for line in text.splitlines():
+                command, *arguments = shlex.split(line)
+                script = Path(sys.executable).with_name(command)
+                told.append({"script": str(script), "arguments": arguments})
+    return said_by(told, folder)
+
+
+def said_by(told: list[dict[str, object]], folder: Path) -> str:
+    """What scripts say, one run after the other; all end well."""
+    there = {"folder": str(folder), "source": str(ROOT / "src")}
+    done = subprocess.run(
+        [sys.executable, forked.__file__],
+        input=json.dumps([each | there for each in told]),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    said = ""
+    for each, (code, words) in zip(told, json.loads(done.stdout.splitlines()[-1]), strict=True):
+        assert code == 0, f"{each}\n{words}"
+        said += words
     return said
 
 
@@ -69,16 +87,14 @@ def test_the_readme_runs(tmp_path: Path) -> None:
     assert all(f"\n{target}" in makefile for target in MADE.values())
     python = [text for kind, _, text in blocks("README.md") if kind == "python"]
     assert len(python) == 1
-    done = subprocess.run(
-        [sys.executable, "-c", python[0]], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    (tmp_path / "example.py").write_text(python[0])
+    said = said_by([{"script": str(tmp_path / "example.py"), "arguments": []}], tmp_path)
     after = re.search(
         r"^after ([\d.]+) \{'value': ([\d.]+), 'low': ([\d.]+), 'high': ([\d.]+)\}$",
-        done.stdout,
+        said,
         re.MULTILINE,
     )
-    assert after, done.stdout
+    assert after, said
     accuracy, value, low, high = map(float, after.groups())
     assert accuracy > 0.5
     assert 0.5 < low < value < high, "most of the gap is closed, and the interval has a width"

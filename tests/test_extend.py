@@ -7,16 +7,19 @@ Where the package has moved on beneath a diff, make the addition again by hand, 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import additions
+import forked
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "unprompt"
@@ -47,7 +50,7 @@ def sources(folder: Path) -> dict[str, bytes]:
     }
 
 
-def checked(*command: str | Path, cwd: Path, given: str = "", **environment: str) -> None:
+def checked(*command: str | Path, cwd: Path, given: str = "", **environment: str) -> str:
     done = subprocess.run(
         command,
         cwd=cwd,
@@ -58,6 +61,7 @@ def checked(*command: str | Path, cwd: Path, given: str = "", **environment: str
         check=False,
     )
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    return done.stdout
 
 
 def test_the_headings_say_what_additions_may_cost() -> None:
@@ -77,20 +81,44 @@ def test_the_list_for_contributors_has_five_lines_and_names_the_files(name: str)
         assert f"`{sought}`" in lists()[name], sought
 
 
+@pytest.fixture(scope="module")
+def used(decoder_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
+    """Addition -> how its use in a run ended; each is added to a copy of the package of its own."""
+    folders = {name: tmp_path_factory.mktemp(name) for name in FILES}
+    for name, folder in folders.items():
+        shutil.copytree(
+            PACKAGE, folder / "src" / "unprompt", ignore=shutil.ignore_patterns("__pycache__")
+        )
+        # no repository that the temporary folder may lie in is asked
+        alone = {"GIT_CEILING_DIRECTORIES": str(folder.parent)}
+        checked("git", "apply", "-", cwd=folder, given=worked()[name][1], **alone)
+    told = [
+        {
+            "script": additions.__file__,
+            "arguments": [name, str(decoder_folder), str(folder)],
+            "folder": str(folder),
+            "source": str(folder / "src"),
+        }
+        for name, folder in folders.items()
+    ]
+    before, touched = sources(PACKAGE), dict[str, list[str]]()
+    for name, folder in folders.items():
+        after = sources(folder / "src" / "unprompt")
+        assert before.keys() <= after.keys()
+        touched[name] = [path for path in after if after[path] != before.get(path)]
+    said = checked(sys.executable, forked.__file__, cwd=ROOT, given=json.dumps(told))
+    return {
+        name: [*ended, folders[name] / "src" / "unprompt", touched[name]]
+        for name, ended in zip(folders, json.loads(said.splitlines()[-1]), strict=True)
+    }
+
+
 @pytest.mark.parametrize("name", FILES)
-def test_an_addition_works(name: str, decoder_folder: Path, tmp_path: Path) -> None:
-    package = tmp_path / "src" / "unprompt"
-    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
-    # no repository that the temporary folder may lie in is asked
-    alone = {"GIT_CEILING_DIRECTORIES": str(tmp_path.parent)}
-    checked("git", "apply", "-", cwd=tmp_path, given=worked()[name][1], **alone)
-    before, after = sources(PACKAGE), sources(package)
-    touched = [path for path in after if after[path] != before.get(path)]
-    assert before.keys() <= after.keys()
+def test_an_addition_works(name: str, used: dict[str, list[Any]]) -> None:
+    code, said, package, touched = used[name]
+    assert code == 0, said
     assert len(touched) == FILES[name], touched
     ruff, rules = Path(sys.executable).with_name("ruff"), ROOT / "pyproject.toml"
     changed = [package / path for path in touched]
-    checked(ruff, "check", "--no-cache", "--config", rules, *changed, cwd=tmp_path)
-    checked(ruff, "format", "--no-cache", "--check", "--config", rules, *changed, cwd=tmp_path)
-    script = [sys.executable, additions.__file__, name, decoder_folder, tmp_path]
-    checked(*script, cwd=tmp_path, PYTHONPATH=str(tmp_path / "src"))
+    checked(ruff, "check", "--no-cache", "--config", rules, *changed, cwd=package)
+    checked(ruff, "format", "--no-cache", "--check", "--config", rules, *changed, cwd=package)

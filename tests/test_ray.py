@@ -18,10 +18,11 @@ import pytest
 import ray
 from ray import cloudpickle
 
+from conftest import tiny_recipe
 from unprompt import cli, pipeline
 from unprompt.engines import Engine
 from unprompt.messages import UserError
-from unprompt.recipe import Recipe, Sampling, load
+from unprompt.recipe import Recipe, Sampling, parse
 from unprompt.records import BASE, Completion, Prompt
 from unprompt.stages import collect, weights
 from unprompt.stages.cluster import Workers
@@ -30,7 +31,6 @@ from unprompt.stages.questions import Question
 from unprompt.store.answers import Parts
 from unprompt.store.places import place
 from unprompt.store.tables import read_completions, read_part
-from unprompt.tools import demo
 
 TWO = Workers("local", 2)
 
@@ -55,25 +55,18 @@ def digests(folder: Path) -> dict[str, str]:
 # -- many workers ----------------------------------------------------------------------------------
 
 
-def test_the_quickstart_by_two_workers_one_of_them_killed(
-    cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_two_workers_one_of_them_killed(
+    cluster: None, decoder_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A few of its inputs: one process has answered some, two workers go on, one of them is killed
-    in the middle of a part, then a part is lost, which one process asks again. The same records as
-    of one undisturbed process, and to rounding the same student; nothing was asked in vain but the
-    one part.
+    """One process has answered some, two workers go on, one of them is killed in the middle of a
+    part, then a part is lost, which one process asks again. The same records as of one undisturbed
+    process, and to rounding the same student; nothing was asked in vain but the one part.
     """
     from safetensors.torch import load_file
 
-    less = [
-        "contexts.hotel.inputs={file: quickstart/messages.jsonl, limit: 12}",
-        "contexts.hotel.examples={file: quickstart/examples.jsonl, limit: 12}",
-        "evaluate=null",
-        "batch_size=1",
-        "train.epochs=1",
-        "sampling.max_new_tokens=4",
-    ]
-    recipe = load(demo.recipe_path(), less)
+    words = tiny_recipe(decoder_folder) | {"evaluate": None, "batch_size": 1}
+    words["contexts"]["colours"]["inputs"] = [{"text": f"colour {n}"} for n in range(12)]
+    recipe = parse(words)
     pipeline.run(recipe, tmp_path / "one")
     one, two = digests(tmp_path / "one"), tmp_path / "two"
     assert len(one) == 6

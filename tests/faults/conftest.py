@@ -216,11 +216,16 @@ class Whole:
 def whole(warm: Warm, recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     folder = tmp_path_factory.mktemp("whole")
     warm.run(recipe, folder / "first")
-    warm.run(
-        recipe, folder / "run", asked=str(folder / "again.jsonl"), counts=str(folder / "steps")
-    )
+    found = undisturbed(warm, recipe, folder / "run", asked=str(folder / "again.jsonl"))
     assert digests(folder / "first") == digests(folder / "run"), "two undisturbed runs differ"
-    return Whole(folder / "run", json.loads((folder / "steps").read_text()))
+    return found
+
+
+def undisturbed(warm: Warm, recipe: Path, out: Path, **told: Any) -> Whole:
+    """A run that nothing disturbs, and its steps counted."""
+    steps = out.parent / "steps"
+    warm.run(recipe, out, counts=str(steps), **told)
+    return Whole(out, json.loads(steps.read_text()))
 
 
 def records(run: Path) -> set[tuple[str, str]]:

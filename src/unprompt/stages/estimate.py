@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Mapping
 from decimal import Decimal
@@ -130,6 +131,7 @@ def _spent(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
+@functools.cache
 def _speed(device: Any, dtype: Any) -> float:
     """Floating-point operations a second to count on: half of a matrix product's, measured in a
     fifth of a second.

@@ -4,18 +4,16 @@ nothing asked twice.
 
 from __future__ import annotations
 
-import json
 import random
 import signal
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-import moments
 from conftest import tiny_recipe
+from faults.conftest import Warm, Whole, undisturbed
 from folders import digests, figures
 
 STAGES: dict[str, dict[str, Any]] = {
@@ -30,16 +28,8 @@ MOST = 200
 KILLS = 4
 
 
-@dataclass(frozen=True)
-class Whole:
-    """An undisturbed run: its folder, and how many steps it took."""
-
-    folder: Path
-    steps: int
-
-
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory, decoder_folder: Path) -> Path:
+def long(tmp_path_factory: pytest.TempPathFactory, decoder_folder: Path) -> Path:
     """Long enough in each stage to be hit: 40 inputs, 60 steps with a checkpoint every 5, dropout
     to show that random states are restored.
     """
@@ -59,55 +49,49 @@ def recipe(tmp_path_factory: pytest.TempPathFactory, decoder_folder: Path) -> Pa
     return path
 
 
-def finish(recipe: Path, out: Path, **told: Any) -> str:
-    done = moments.run(told, "run", str(recipe), "--out", str(out))
-    assert done.returncode == 0, done.stderr
-    return done.stdout + done.stderr
-
-
-def killed(recipe: Path, out: Path, **moment: Any) -> None:
-    done = moments.run(moment, "run", str(recipe), "--out", str(out))
-    assert done.returncode == -signal.SIGKILL, done.stderr
+def killed(warm: Warm, recipe: Path, out: Path, **moment: Any) -> None:
+    assert warm.start(recipe, out, moment=moment).wait() == -signal.SIGKILL
     assert not (out / "report.json").exists()
 
 
 @pytest.fixture(scope="module")
-def undisturbed(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
-    folder = tmp_path_factory.mktemp("undisturbed")
-    finish(recipe, folder / "run", counts=str(folder / "steps"))
-    return Whole(folder / "run", sum(json.loads((folder / "steps").read_text()).values()))
+def long_whole(warm: Warm, long: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    return undisturbed(warm, long, tmp_path_factory.mktemp("undisturbed") / "run")
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_killed_in_a_stage(stage: str, recipe: Path, undisturbed: Whole, tmp_path: Path) -> None:
+def test_killed_in_a_stage(
+    stage: str, warm: Warm, long: Path, long_whole: Whole, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
-    killed(recipe, out, **STAGES[stage], steps=random.Random(stage).randint(1, MOST))
+    killed(warm, long, out, **STAGES[stage], steps=random.Random(stage).randint(1, MOST))
     parts = {path: path.stat().st_mtime_ns for path in out.glob("completions/*/part-*.parquet")}
-    finish(recipe, out)
+    warm.run(long, out)
     assert {path: path.stat().st_mtime_ns for path in parts} == parts, (
         "a finished part was written again"
     )
-    assert digests(out) == digests(undisturbed.folder)
-    assert figures(out) == figures(undisturbed.folder)
+    assert digests(out) == digests(long_whole.folder)
+    assert figures(out) == figures(long_whole.folder)
 
 
-def test_killed_again_and_again(recipe: Path, undisturbed: Whole, tmp_path: Path) -> None:
+def test_killed_again_and_again(warm: Warm, long: Path, long_whole: Whole, tmp_path: Path) -> None:
     """Each time within so few steps that as many are still left."""
     out, draw = tmp_path / "run", random.Random(0)
+    steps = sum(long_whole.steps.values())
     for _ in range(KILLS):
-        killed(recipe, out, steps=draw.randint(1, undisturbed.steps // (KILLS + 1)))
-    finish(recipe, out)
-    assert digests(out) == digests(undisturbed.folder)
+        killed(warm, long, out, steps=draw.randint(1, steps // (KILLS + 1)))
+    warm.run(long, out)
+    assert digests(out) == digests(long_whole.folder)
 
 
-def test_a_second_run_does_nothing_and_says_so(recipe: Path, undisturbed: Whole) -> None:
+def test_a_second_run_does_nothing_and_says_so(warm: Warm, long: Path, long_whole: Whole) -> None:
     def times() -> dict[Path, int]:
         return {
             path: path.stat().st_mtime_ns
-            for path in undisturbed.folder.rglob("*")
+            for path in long_whole.folder.rglob("*")
             if path.is_file() and path.name != ".lock"
         }
 
     before = times()
-    assert "nothing was done" in finish(recipe, undisturbed.folder)
+    assert "nothing was done" in warm.run(long, long_whole.folder)
     assert times() == before
