@@ -22,6 +22,13 @@ MADE = {"make demo": "demo:", "make test": "test:"}
 """Commands of the README that set up a machine: this test runs under the second of them, and
 tests/test_quickstart.py does what the first does."""
 
+LESS = [
+    *("--set", "contexts.main.inputs.from_prompt.count=10"),
+    *("--set", "sampling.max_new_tokens=12"),
+    *("--set", "train.epochs=1"),
+]
+"""What cuts a whole `distill` down."""
+
 
 def blocks(page: str) -> list[tuple[str, str | None, str]]:
     return [
@@ -43,6 +50,7 @@ def run_blocks(page: str, folder: Path) -> str:
         elif kind == "bash":
             for line in text.splitlines():
                 command, *arguments = shlex.split(line)
+                arguments += LESS if arguments[0] == "distill" else []
                 script = Path(sys.executable).with_name(command)
                 told.append({"script": str(script), "arguments": arguments})
     return said_by(told, folder)
@@ -67,6 +75,9 @@ def said_by(told: list[dict[str, object]], folder: Path) -> str:
 
 def test_the_tutorial_runs(tmp_path: Path) -> None:
     said = run_blocks("docs/tutorial.md", tmp_path)
+    assert (tmp_path / "distilled" / "prompt" / "run" / "report.html").is_file()
+    assert re.search(r"^verdict on 'after': \S", said, re.MULTILINE)
+    assert "quality is unknown" not in said
     assert "the recipe is in order" in said
     assert "gap closed" in said
     assert "teacher's completion" in said

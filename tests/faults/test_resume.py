@@ -33,7 +33,7 @@ def long(tmp_path_factory: pytest.TempPathFactory, decoder_folder: Path) -> Path
     """Long enough in each stage to be hit: 40 inputs, 60 steps with a checkpoint every 5, dropout
     to show that random states are restored.
     """
-    words = tiny_recipe(decoder_folder)
+    words = tiny_recipe(decoder_folder)  # pyright: ignore[reportCallIssue]  # of tests/conftest.py
     words["contexts"]["colours"]["inputs"] = [
         {"id": f"i{n}", "text": f"colour number {n}"} for n in range(40)
     ]

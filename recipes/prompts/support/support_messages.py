@@ -93,7 +93,11 @@ HURRIES: dict[str, tuple[str, ...]] = {
         "We are stuck {place} with a baby.",
         "I fell {place} and my arm hurts.",
     ),
-    "rental": ("It has to be today.", "We stand {place} and need it this hour.", "I need it today."),
+    "rental": (
+        "It has to be today.",
+        "We stand {place} and need it this hour.",
+        "I need it today.",
+    ),
     "delivery": ("I need it today.", "It has to be here today, I leave tonight."),
 }
 ORDERS = ("My number is {order}.", "Order {order}.", "It is about {order}.", "({order})")
