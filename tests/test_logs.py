@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from conftest import tiny_recipe
+from conftest import byte_tokenizer, decoder, tiny_recipe
 from unprompt import pipeline
+from unprompt.engines.tokens import decoded, encode
 from unprompt.messages import UserError
 from unprompt.recipe import Data, parse
 from unprompt.stages.check import check
@@ -278,3 +279,50 @@ def test_a_run_from_logs_says_what_is_left_out(tmp_path: Path, decoder_folder: P
     report = pipeline.run(parse(made), tmp_path / "run").report
     assert report["contexts"]["main"]["likeness"]["groups"] == 5
     assert report["verdict"]["verdict"] == "look closer"
+
+
+# -- the same weights, the same prompt -------------------------------------------------------------
+
+THINKS = (
+    "{% for t in tools or [] %}<tool>{{ t.function.name }}{% endfor %}{% for m in messages %}"
+    "<{{ m.role }}>{{ m.content or '' }}{% for c in m.tool_calls or [] %}<call>"
+    "{{ c.function | tojson }}{% endfor %}<|end|>{% endfor %}{% if add_generation_prompt %}"
+    "<assistant>{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n"
+    "{% endif %}{% endif %}"
+)
+STOCK = {"type": "function", "function": {"name": "stock", "parameters": {"properties": {}}}}
+CALLED = [
+    user("Is lamp 3 there?"),
+    assistant(None, tool_calls=[CALL]),
+    {"role": "tool", "tool_call_id": "c1", "content": "7"},
+    assistant("Yes, seven."),
+]
+
+
+@pytest.mark.parametrize("name", ["every turn", "every turn and call", "thinking off"])
+def test_kl_is_zero_where_the_sides_are_one(name: str, tmp_path: Path) -> None:
+    """Teacher and student of one model and one prompt: nothing is between them, at any turn."""
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = THINKS
+    decoder().save_pretrained(tmp_path / "m")
+    tokenizer.save_pretrained(tmp_path / "m")
+    talks, tools = ([CALLED], [STOCK]) if "call" in name else ([TALK], [])
+    rows = [{"messages": [SYSTEM, *talk], "tools": tools} for talk in [*talks, TALK[2:], TALK[:2]]]
+    data = {"file": str(written(tmp_path, rows)), "format": "openai", "turns": "all"}
+    side: dict[str, Any] = {"messages": [{"turns": "history"}], "tools": "tools"}
+    model: dict[str, Any] = {"name": str(tmp_path / "m")}
+    if name == "thinking off":
+        model["chat_template"] = {"enable_thinking": False}
+    made = tiny_recipe(tmp_path / "m") | {"model": model, "teacher_model": model}
+    made["contexts"] = {
+        "main": {"inputs": data, "teacher": side, "student": side, "extract": "answer"}
+    }
+    made["evaluate"] = {"data": data, "metrics": []}
+    checked = check(parse(made))
+    reader, asked = checked.prompts.readers.student, checked.prompts.student["main"].prompts
+    texts = [decoded(reader.tokenizer, encode(reader.tokenizer, each.content)) for each in asked]
+    assert len(texts) == (4 if "call" in name else 3)
+    assert all(text.endswith("</think>\n\n") == ("off" in name) for text in texts)
+    gain = pipeline.run(parse(made), tmp_path / "run").report["contexts"]["main"]["context_gain"]
+    assert gain["examples"] == gain["nothing"] > 1
+    assert gain["mean"] < 1e-6
