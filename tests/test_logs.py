@@ -67,6 +67,17 @@ def test_all_turns_are_inputs_of_one_conversation(tmp_path: Path) -> None:
     assert one["conversation"] == two["conversation"]
 
 
+@pytest.mark.parametrize("end", [user("And a blue one?"), {"role": "tool", "content": "7"}])
+def test_what_is_not_answered_yet_is_an_input(tmp_path: Path, end: dict[str, Any]) -> None:
+    path = written(tmp_path, [{"id": "t", "messages": [SYSTEM, *TALK, end]}])
+    [row] = inputs(path)
+    assert row["history"] == [*TALK, end]
+    assert "target" not in row
+    assert [each.get("target") for each in inputs(path, turns="all")] == [
+        *("Hello!", "Yes, 20 euros.", None)
+    ]
+
+
 def test_a_request_with_its_response(tmp_path: Path) -> None:
     """As a proxy keeps both, as a batch's two files put together, as a stored completion."""
     reply = {"object": "chat.completion", "choices": [{"message": TALK[1]}]}
@@ -110,6 +121,7 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
         {"messages": [SYSTEM, *TALK[:2]]},
         {"messages": [SYSTEM, *TALK]},
         {"messages": [SYSTEM, user("no answer yet")]},
+        {"messages": [SYSTEM]},
         {"request": asked, "response": {"status_code": 500, "body": {}}},
         {"messages": [{"role": "system", "content": "Another."}, *TALK]},
     ]
@@ -117,10 +129,10 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     system.write_text(f"{SYSTEM['content']}\n")
     settings = {"file": str(path), "format": "openai", "turns": "all", "system": str(system)}
     data = Data.model_validate(settings)
-    assert [row.target for row in load(data, "inputs")] == ["Hello!", "Yes, 20 euros."]
+    assert [row.target for row in load(data, "inputs")] == ["Hello!", "Yes, 20 euros.", None]
     told = files.left_out(data, "inputs")
     assert "1 a turn that an earlier row has, too" in told
-    assert "1 without an answer" in told
+    assert "1 without a turn" in told
     assert "1 of a call that failed" in told
     assert "1 with another system prompt" in told
 
@@ -136,7 +148,7 @@ def test_no_earlier_answer_stands_in_for_one_that_cannot_be_read(
     path = written(tmp_path, rows)
     assert [row["target"] for row in inputs(path)] == ["Yes, 20 euros."]
     data = Data.model_validate({"file": str(path), "format": "openai"})
-    assert files.left_out(data, "inputs") == "1 without an answer"
+    assert files.left_out(data, "inputs") == "1 with an answer that can't be read"
 
 
 def test_calls_of_one_conversation_belong_together(tmp_path: Path) -> None:

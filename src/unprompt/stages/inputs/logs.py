@@ -24,7 +24,8 @@ _IDS = ("conversation_id", "thread_id", "session_id", "sessionId", "conversation
 
 FAILED = "of a call that failed"
 NO_CALL = "of a step that is no model call"
-NO_ANSWER = "without an answer"
+NO_ANSWER = "with an answer that can't be read"
+NO_TURN = "without a turn"
 COPY = "a turn that an earlier row has, too"
 OTHER_SYSTEM = "with another system prompt"
 
@@ -92,7 +93,8 @@ def turns(
 ) -> Iterator[dict[str, Any]]:
     """One input for each assistant turn that is learned: `history`, the turns ahead of it without
     the system prompt; `system`, that prompt; `tools`; `conversation`, which it is of; `target`, the
-    logged answer: its text, or the list of its calls.
+    logged answer: its text, or the list of its calls. Behind a last turn that is not the
+    assistant's its answer is learned, and there is no target.
 
     Args:
         which: `last`, the last assistant turn of a row; `all`, each.
@@ -109,11 +111,13 @@ def turns(
             counts[OTHER_SYSTEM] += 1
             continue
         places = [n for n, message in enumerate(said) if message["role"] == "assistant"]
+        if said and said[-1]["role"] != "assistant":
+            places.append(len(said))  # what is to come
         if not places:
-            counts[NO_ANSWER] += 1
+            counts[NO_TURN] += 1
         group = row.conversation or _fingerprint([prompt, said[:1]])
         for place in places[-1:] if which == "last" else places:
-            history, answer = said[:place], said[place]
+            history, answer = said[:place], said[place] if place < len(said) else None
             told = _fingerprint([prompt, row.tools, history])
             if told in seen:
                 counts[COPY] += 1
@@ -126,8 +130,7 @@ def turns(
                 "history": history,
                 "tools": row.tools,
                 "conversation": group,
-                "target": answer.get("tool_calls") or answer["content"],
-            }
+            } | ({"target": answer.get("tool_calls") or answer["content"]} if answer else {})
 
 
 def system_of(row: Logged) -> str:
