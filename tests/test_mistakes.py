@@ -2191,7 +2191,7 @@ MISTAKES: dict[str, Mistake] = {
             "distill", b.file("prompt.md", "Be kind."), "--teacher", "http://localhost:1/v1"
         ),
         "--teacher http://localhost:1/v1",
-        "which of the server's models is to teach?",
+        "which of the server's models is to be asked?",
         "write URL#MODEL, as in http://localhost:8000/v1#my-model",
     ),
     "several places and no inputs": (

@@ -24,6 +24,7 @@ ELSEWHERE = {
     "ui": "test_ui",
     "tune": "test_tune",
     "distill": "test_distill",
+    "inputs": "test_written",
 }
 """Commands that need a minute, a browser, or a section that the README's recipe lacks."""
 

@@ -15,13 +15,15 @@ import pytest
 
 import unprompt
 from conftest import byte_tokenizer, decoder, reads
+from unprompt import cli
 from unprompt.engines.hf.engine import HFEngine
 from unprompt.messages import UserError
-from unprompt.recipe import Context, FromPrompt, Recipe, Server
+from unprompt.recipe import Context, FromPrompt, Recipe, Server, load
 from unprompt.records import WRITER, Completion, Prompt, as_text
 from unprompt.stages import check
 from unprompt.stages.inputs import written
 from unprompt.stages.inputs.sieve import Sieve
+from unprompt.tools import starter
 
 SYSTEM = """You are the help desk of a ferry. Reply in German if asked in German.
 - Dogs travel free.
@@ -278,6 +280,39 @@ def test_a_run_from_a_prompt_alone(
     again = unprompt.run(recipe, tmp_path / "run")
     assert len(hand.asked) == count, "what was drawn is kept"
     assert again.report["contexts"]["colours"]["drawn"] == entry["drawn"]
+
+
+def test_inputs_alone_to_read_and_mend(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hand = Hand(monkeypatch, by_number)
+    monkeypatch.chdir(tmp_path)
+    Path("desk.md").write_text("Say what the colour is like.\n- Be short.\n- Be kind.\n")
+    models = ("--model", wide(tmp_path / "model"), "--writer", wide(tmp_path / "writer", 3))
+
+    def said(code: int) -> str:
+        arguments = ["unprompt", "inputs", "desk.md", "--count", "5", *models]
+        monkeypatch.setattr("sys.argv", arguments)
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        assert (end.value.code or 0) == code
+        return capsys.readouterr().err
+
+    assert "unprompt distill desk.md --inputs desk-inputs.jsonl" in said(0)
+    path = Path("desk-inputs.jsonl")
+    whole = path.read_text("utf-8")
+    rows = [json.loads(line) for line in whole.splitlines()]
+    assert [set(row) for row in rows] == [{"id", "text", "kind", "case"}] * 5
+    assert load("desk-inputs/recipe.yaml").writer
+    assert "the file is there already" in said(2)
+    path.rename("before.jsonl")
+    count = len(hand.asked)
+    said(0)
+    assert path.read_text("utf-8") == whole
+    assert len(hand.asked) == count, "what was drawn is kept"
+    wanted = starter.Wanted(Path("desk.md"), models[1], inputs=path, measure=False)
+    starter.write(wanted, Path("recipe.yaml"))
+    assert len(check.check(load("recipe.yaml")).prompts.inputs.taught["main"]) == 4
 
 
 def test_a_writer_of_its_own(

@@ -253,6 +253,25 @@ def collect(
         return lines
 
 
+@stoppable()
+def inputs(recipe: Recipe, folder: str | Path | None = None) -> dict[str, list[dict[str, Any]]]:
+    """Have the inputs written that the recipe wants of a model, and stop there; `run` in the same
+    folder goes on. Gives each source's rows, by its place in the recipe.
+
+    Args:
+        recipe: From `load`, or built in Python.
+        folder: The run's folder; as `RunDir.of` says unless given.
+
+    Raises:
+        UserError: Something the user can mend; what was written until then is kept.
+    """
+    files = RunDir.of(recipe, folder)
+    with files.locked():
+        join(recipe.modules, recipe.functions)
+        draws = _begun(recipe, files)[3]
+        return {where: files.read(each.file) for where, each in draws.items()}
+
+
 def _join(recipe: Recipe, files: RunDir) -> Run:
     """A run as every process but the first sees it."""
     join(recipe.modules, recipe.functions)

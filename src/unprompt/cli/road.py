@@ -108,6 +108,26 @@ def init(
     say(*starter.write(starter.Wanted(prompt, model, teacher, inputs, measure), out))
 
 
+_WRITER = "Who writes: a hub id, a folder, a GGUF file, a server's URL#MODEL [default: the model]."
+
+
+@app.command()
+def inputs(
+    prompt: Prompt,
+    count: Annotated[int, Option(min=1, help="How many.")] = 300,
+    model: ModelName = None,
+    writer: Annotated[str | None, Option(metavar="MODEL", help=_WRITER)] = None,
+    out: Annotated[
+        Path | None, Option(metavar="FILE", help="[default: <name of the prompt>-inputs.jsonl]")
+    ] = None,
+) -> None:
+    """Only have inputs written from a prompt alone, to read and mend before distill --inputs."""
+    from unprompt.tools import starter
+
+    wanted = starter.Wanted(prompt, model, count=count, writer=writer)
+    say(*starter.write_inputs(wanted, out or Path(f"{prompt.stem}-inputs.jsonl")))
+
+
 _DIR = "Folder of the recipe and its run [default: distilled/<name of the prompt>]."
 
 

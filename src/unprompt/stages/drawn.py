@@ -27,10 +27,12 @@ class Drawn:
     """What became of one source's draws.
 
     Attributes:
+        file: Where in the run's folder its rows are.
         counts: `kept`, and each reason for throwing one away -> draws.
         answers: What was asked, for its cost.
     """
 
+    file: str
     counts: dict[str, int]
     answers: list[tuple[Question, Answers]] = field(default_factory=list)
 
@@ -97,7 +99,7 @@ def draw_inputs(weights: Weights, prompts: Prompts) -> tuple[Recipe, dict[str, D
             files.keep(counted, json.dumps(counts))
             files.keep(target, json.dumps(rows, ensure_ascii=False, indent=0))
         paths[where] = str((files.folder / target).resolve())
-        drawn[where] = Drawn(files.read(counted), asker.answers)
+        drawn[where] = Drawn(target, files.read(counted), asker.answers)
         counts = ", ".join(f"{count} {what}" for what, count in drawn[where].counts.items())
         say(f"{where}: {counts}")
     if not paths:

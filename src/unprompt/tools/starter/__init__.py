@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,8 @@ class Wanted:
             `URL#MODEL`.
         inputs: A data file; unless given, the teacher writes inputs.
         measure: Whether a few answers tell how long answers are.
+        count: Inputs that are written, where none are given.
+        writer: Who writes them, named like `teacher`; the teacher unless given.
     """
 
     prompt: Path
@@ -58,6 +61,8 @@ class Wanted:
     teacher: str | None = None
     inputs: Path | None = None
     measure: bool = True
+    count: int = _DRAWN
+    writer: str | None = None
 
 
 def write(wanted: Wanted, out: Path, command: str = "init") -> list[str]:
@@ -90,6 +95,39 @@ def write(wanted: Wanted, out: Path, command: str = "init") -> list[str]:
     with replacing(out) as partial:
         partial.write_text(text, "utf-8")
     return [*lines, f"next: unprompt check {out}, then unprompt run {out}"]
+
+
+def write_inputs(wanted: Wanted, out: Path) -> list[str]:
+    """Have inputs written from the prompt alone, into a JSONL file. Run again it goes on: recipe
+    and answers are in a folder beside the file, of its name.
+
+    Returns:
+        Lines that say what to do next.
+
+    Raises:
+        UserError: Something the user can mend; the file is there already.
+    """
+    if out.exists():
+        fix = "choose another name with --out, or move it away"
+        raise UserError("the file is there already", where=str(out), fix=fix)
+    folder = out.with_suffix("")
+    recipe = folder / "recipe.yaml"
+    if recipe.exists():
+        _refuse_other_prompt(recipe, wanted.prompt)
+    else:
+        write(wanted, recipe, "inputs")
+    source = "contexts.main.inputs"
+    rows = pipeline.inputs(
+        load(recipe, [f"{source}.from_prompt.count={wanted.count}"]), folder / "run"
+    )[source]
+    with replacing(out) as partial:
+        partial.write_text(
+            "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8"
+        )
+    return [
+        f"wrote {len(rows)} inputs to {out}: read them, and mend or drop what is beside the point",
+        f"next: unprompt distill {wanted.prompt} --inputs {out}",
+    ]
 
 
 def distill(wanted: Wanted, out: Path | None, overrides: list[str]) -> pipeline.Run:
@@ -172,7 +210,9 @@ def _inputs(wanted: Wanted, made: Sides, out: Path) -> str:
     if wanted.inputs:
         return quoted(os.path.relpath(wanted.inputs, out.parent))
     field = "" if made.fields == ["text"] else f", field: {made.fields[0]}"
-    return f"{{from_prompt: {{count: {_DRAWN}{field}}}}}   # or a file of yours"
+    writer = wanted.writer and (_server(wanted.writer, "--writer") or model_of(wanted.writer, out))
+    told = f", writer: {writer}" if writer else ""
+    return f"{{from_prompt: {{count: {wanted.count}{field}{told}}}}}   # or a file of yours"
 
 
 def model_of(named: str, out: Path) -> str:
@@ -186,15 +226,15 @@ def model_of(named: str, out: Path) -> str:
     return quoted(known)
 
 
-def _server(teacher: str | None) -> str | None:
-    """The server that teaches, as a recipe says it; None where it is none."""
-    if not teacher or "://" not in teacher:
+def _server(named: str | None, flag: str = "--teacher") -> str | None:
+    """A server that is named, as a recipe says it; None where it is none."""
+    if not named or "://" not in named:
         return None
-    url, _, model = teacher.partition("#")
+    url, _, model = named.partition("#")
     if not model:
         raise UserError(
-            "which of the server's models is to teach?",
-            where=f"--teacher {url}",
+            "which of the server's models is to be asked?",
+            where=f"{flag} {url}",
             fix="write URL#MODEL, as in http://localhost:8000/v1#my-model",
         )
     key = "OPENAI_API_KEY" if "OPENAI_API_KEY" in os.environ else None
