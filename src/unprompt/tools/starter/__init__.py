@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from unprompt import pipeline
 from unprompt.messages import UserError, say
-from unprompt.recipe import Data, Model, load
+from unprompt.recipe import Data, Model, Recipe, load
 from unprompt.recipe.reference import SCHEMA
 from unprompt.stages import inputs
 from unprompt.store.files import replacing
@@ -65,9 +66,20 @@ class Wanted:
     writer: str | None = None
 
 
-def write(wanted: Wanted, out: Path, command: str = "init") -> list[str]:
+def write(
+    wanted: Wanted,
+    out: Path,
+    command: str = "init",
+    run: Path | None = None,
+    overrides: Sequence[str] = (),
+) -> list[str]:
     """Write the recipe. Its first line tells editors where the recipe's schema is: in the installed
     package.
+
+    Args:
+        run: A run's folder, in which inputs are written ahead of the recipe, if none are given: how
+            long answers are is measured on them.
+        overrides: `a.b=c` settings of that run.
 
     Returns:
         Lines that say what it holds, and what to do next.
@@ -86,8 +98,9 @@ def write(wanted: Wanted, out: Path, command: str = "init") -> list[str]:
     out.parent.mkdir(parents=True, exist_ok=True)
     text = _text(wanted, made, out, command, GENEROUS, "generous; the longest answer in tokens")
     lines = [f"wrote {out}", made.where]
-    if wanted.inputs and wanted.measure and not _server(wanted.teacher):
-        tokens, told = answer_length(text, out)
+    measured = wanted.measure and not _server(wanted.teacher)
+    if measured and (wanted.inputs or run):
+        tokens, told = answer_length(_unmeasured(text, out, overrides), run)
         text = _text(wanted, made, out, command, tokens, told)
         lines.append(told)
     else:
@@ -95,6 +108,16 @@ def write(wanted: Wanted, out: Path, command: str = "init") -> list[str]:
     with replacing(out) as partial:
         partial.write_text(text, "utf-8")
     return [*lines, f"next: unprompt check {out}, then unprompt run {out}"]
+
+
+def _unmeasured(text: str, out: Path, overrides: Sequence[str]) -> Recipe:
+    """The recipe as it would be at its place, which is taken once it is measured."""
+    aside = out.with_name(f".{out.name}")
+    aside.write_text(text, "utf-8")
+    try:
+        return load(aside, [f"name={out.stem}", *overrides])
+    finally:
+        aside.unlink()
 
 
 def write_inputs(wanted: Wanted, out: Path) -> list[str]:
@@ -149,7 +172,7 @@ def distill(wanted: Wanted, out: Path | None, overrides: list[str]) -> pipeline.
         say(f"step 1 of 2: going on with {recipe}")
     else:
         say(f"step 1 of 2: writing {recipe}")
-        say(*write(wanted, recipe, "distill")[1:-1])
+        say(*write(wanted, recipe, "distill", folder / "run", overrides)[1:-1])
     say(f"step 2 of 2: unprompt run {recipe} --out {folder / 'run'}")
     return pipeline.run(load(recipe, overrides), folder / "run")
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-import yaml
-
+from unprompt import pipeline
 from unprompt.messages import say
-from unprompt.recipe import parse
+from unprompt.recipe import Data, Recipe
 from unprompt.records import TEACHER
 from unprompt.store.folder import RunDir
 
@@ -18,30 +17,38 @@ _ANSWERS, _MOST = 8, 512
 """Answers that are looked at, and how long they may get."""
 
 
-def answer_length(recipe: str, out: Path) -> tuple[int, str]:
+def answer_length(recipe: Recipe, run: Path | None) -> tuple[int, str]:
     """Ask the teacher a few of the inputs.
 
     Args:
-        recipe: The recipe's text.
-        out: Where it is to lie.
+        recipe: That is to be written.
+        run: A run's folder, in which inputs are written that the recipe has none of.
 
     Returns:
         Tokens that an answer may have: a quarter more than the longest of those that ended; and a
         line that says what was measured.
 
     Raises:
-        UserError: The recipe's models or data can't be read.
+        UserError: The recipe's models or data can't be read, or too few inputs are written.
     """
     from unprompt.stages.prompts import rendered
     from unprompt.stages.questions import Question
     from unprompt.stages.weights import Weights
 
-    words = yaml.safe_load(recipe)
-    del words["evaluate"]
-    words["contexts"]["main"]["inputs"] = {"file": words["contexts"]["main"]["inputs"]}
-    words["contexts"]["main"]["inputs"]["limit"] = _ANSWERS
-    words["sampling"]["max_new_tokens"] = 1
-    known = parse(words, out.parent.resolve(), str(out))
+    context = recipe.contexts["main"]
+    if recipe.drawn and run:
+        drawn = pipeline.inputs(recipe, run)["contexts.main.inputs"]
+        source = Data(rows=tuple(drawn[:_ANSWERS]))
+    else:
+        assert context.inputs
+        source = context.inputs.model_copy(update={"limit": _ANSWERS})
+    known = recipe.model_copy(
+        update={
+            "contexts": {"main": context.model_copy(update={"inputs": source})},
+            "evaluate": None,
+            "sampling": recipe.sampling.model_copy(update={"max_new_tokens": 1}),
+        }
+    )
     prompts = rendered(known)
     side, window = prompts.teacher["main"], prompts.readers.teacher.window
     most = min(_MOST, window - max(side.lengths)) if window else _MOST
