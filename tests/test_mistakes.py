@@ -2215,6 +2215,14 @@ MISTAKES: dict[str, Mistake] = {
         "it was made of another prompt than prompt.md is now",
         "give another folder with --out, or go on from that recipe with unprompt run",
     ),
+    "inputs over a file": (
+        lambda b: b.fails(
+            *("inputs", b.file("prompt.md", "Be kind."), "--out"), b.file("in.jsonl", "{}")
+        ),
+        "in.jsonl",
+        "the file is there already",
+        "choose another name with --out, or move it away",
+    ),
     "init over a recipe": (
         recipe_there,
         "recipe.yaml",

@@ -298,12 +298,12 @@ def test_inputs_alone_to_read_and_mend(
         assert (end.value.code or 0) == code
         return capsys.readouterr().err
 
-    assert "unprompt distill desk.md --inputs desk-inputs.jsonl" in said(0)
+    assert f"desk.md --model {models[1]} --inputs desk-inputs.jsonl" in said(0)
     path = Path("desk-inputs.jsonl")
     whole = path.read_text("utf-8")
     rows = [json.loads(line) for line in whole.splitlines()]
     assert [set(row) for row in rows] == [{"id", "text", "kind", "case"}] * 5
-    assert load("desk-inputs/recipe.yaml").writer
+    assert load("desk-inputs.draws/recipe.yaml").writer
     assert "the file is there already" in said(2)
     path.rename("before.jsonl")
     count = len(hand.asked)
@@ -397,3 +397,30 @@ def test_a_share_of_what_is_written_proves(
     assert gain["examples"] == sum(gain["counts"]) == held
     assert gain["nothing"] == gain["counts"][0]
     assert "Context gain" in (tmp_path / "run" / "report.md").read_text("utf-8")
+
+
+def test_inputs_in_the_prompts_own_field_are_distilled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Hand(monkeypatch, by_number)
+    monkeypatch.chdir(tmp_path)
+    model = wide(tmp_path / "model")
+    Path("prompt.md").write_text("Sort it.\n- Be short.\n- Be kind.\n\nMail: {email}\nTopic:")
+
+    def said(*arguments: str) -> str:
+        monkeypatch.setattr("sys.argv", ["unprompt", *arguments, "--model", model])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        told = capsys.readouterr().err
+        assert not end.value.code, told
+        return told
+
+    said("inputs", "prompt.md", "--count", "6", "--out", "mails")
+    rows = [json.loads(line) for line in Path("mails").read_text("utf-8").splitlines()]
+    assert [list(row) for row in rows] == [["id", "email", "kind", "case"]] * 6
+    Path("mails").rename("mails.jsonl")
+    changes = ["sampling.max_new_tokens=4", "lessons.max_failed=1", "train.epochs=1"]
+    few = (word for change in changes for word in ("--set", change))
+    said("distill", "prompt.md", "--inputs", "mails.jsonl", "--no-measure", *few)
+    entry = unprompt.Run.open("distilled/prompt/run").report["contexts"]["main"]
+    assert entry["inputs"] + entry["held_out"]["examples"] == 6

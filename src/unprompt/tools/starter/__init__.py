@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,10 +134,12 @@ def write_inputs(wanted: Wanted, out: Path) -> list[str]:
     if out.exists():
         fix = "choose another name with --out, or move it away"
         raise UserError("the file is there already", where=str(out), fix=fix)
-    folder = out.with_suffix("")
+    folder = out.with_name(f"{out.stem}.draws")
     recipe = folder / "recipe.yaml"
     if recipe.exists():
         _refuse_other_prompt(recipe, wanted.prompt)
+        if wanted.model or wanted.writer:
+            say(f"{recipe} is there: model and writer are as it says")
     else:
         write(wanted, recipe, "inputs")
     source = "contexts.main.inputs"
@@ -147,9 +150,11 @@ def write_inputs(wanted: Wanted, out: Path) -> list[str]:
         partial.write_text(
             "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8"
         )
+    model = ["--model", wanted.model] if wanted.model else []
+    command = ["unprompt", "distill", str(wanted.prompt), *model, "--inputs", str(out)]
     return [
         f"wrote {len(rows)} inputs to {out}: read them, and mend or drop what is beside the point",
-        f"next: unprompt distill {wanted.prompt} --inputs {out}",
+        f"next: {shlex.join(command)}",
     ]
 
 
