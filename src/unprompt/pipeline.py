@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,8 +138,10 @@ def _distil(recipe: Recipe, files: RunDir) -> Iterable[Place]:
             if each.question:
                 answers[each] = weights.collect(each.title, each.question)
 
+    read = partial(closeness.token_kl, weights, BASE)
+
     def lessons(round_: str) -> transfer_set.TransferSet:  # equation 2
-        return transfer_set.of_round(recipe, prompts, files, round_, weights.collect)
+        return transfer_set.of_round(recipe, prompts, files, round_, weights.collect, read)
 
     # what untrained weights teach comes ahead of all training: what can't be extracted is known
     # before time is spent
@@ -146,7 +149,7 @@ def _distil(recipe: Recipe, files: RunDir) -> Iterable[Place]:
     ready = {name: lessons(name) for name in at_once}
     for name in recipe.plan:
         if name not in ready and recipe.teacher_of(name) == TEACHER:  # it replays a student
-            transfer_set.taught(recipe, prompts, name, weights.collect)
+            transfer_set.taught(recipe, prompts, name, weights.collect, read)
     for who in (TEACHER, BASE):
         ask(plan.measured(who))
     transfers: dict[str, transfer_set.TransferSet] = {}

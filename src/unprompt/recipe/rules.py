@@ -91,6 +91,26 @@ def only_inputs_are_written(recipe: Recipe) -> None:
                 )
 
 
+def inputs_have_gain(recipe: Recipe) -> None:
+    """`min_gain` is of all of a context's inputs, where there is a teacher."""
+    elsewhere = [part for where, data in _read(recipe) for part in data.parts(where)]
+    for name, context in recipe.contexts.items():
+        where = f"contexts.{name}.inputs"
+        own, *parts = list(context.inputs.parts(where)) if context.inputs else [(where, None)]
+        elsewhere += parts
+        if own[1] and own[1].min_gain and (context.gold is not None or not context.teacher):
+            raise ValueError(
+                f"{where}.min_gain is what a teacher's prompt brings, and none is asked here ->"
+                " leave it out"
+            )
+    for where, data in elsewhere:
+        if data and data.min_gain:
+            raise ValueError(
+                f"{where}.min_gain is of all inputs of a context -> write it into"
+                " contexts.NAME.inputs"
+            )
+
+
 def compared_contexts_are_evaluated(recipe: Recipe) -> None:
     """`association` and `margins` compare grades."""
     for where, name in _compared(recipe):

@@ -169,6 +169,10 @@ class Data(Section):
     model_written: bool = False
     """Whether a model wrote the rows: where a mixture has real ones, too, `evaluate.hold_out` holds
     out none of these. Always so of rows that a model writes in the run."""
+    min_gain: Annotated[float, Field(gt=0)] | None = None
+    """Of a context's inputs: leave those out of the lessons that have less to teach, in nats per
+    token of the teacher's answer (its context gain, KL from the teacher to the model without the
+    prompt). 0.01 is what the report counts as nothing."""
     limit: Annotated[int, Field(ge=1)] | None = None
     """Take only the first so many rows."""
 

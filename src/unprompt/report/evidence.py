@@ -39,6 +39,8 @@ class Evidence:
         servers: What endpoints were asked.
         instructions: Context -> how much each instruction of the teacher's prompt matters.
         likeness: Context -> how like the teacher's answers everybody's are.
+        gains: Context -> training input -> its context gain in nats per token, where the recipe has
+            `min_gain`.
     """
 
     recipe: Recipe
@@ -56,6 +58,7 @@ class Evidence:
     servers: Mapping[str, Any] = field(default_factory=dict)
     instructions: Mapping[str, Any] = field(default_factory=dict)
     likeness: Mapping[str, Likeness] = field(default_factory=dict)
+    gains: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     encoder_decoder: bool = False
 
     def of(self, context: str, *, behind_shots: bool = False) -> dict[str, list[Grade]]:

@@ -202,6 +202,15 @@ class Gain(TypedDict):
     counts: list[int]
 
 
+class TrainingGain(Gain):
+    """The same of the training inputs that gave lessons, where the recipe has `min_gain`; of them
+    `left_out` lie under that.
+    """
+
+    min_gain: float
+    left_out: int
+
+
 class Context(TypedDict):
     """What was distilled together: how it was taught, and every system on it."""
 
@@ -224,6 +233,7 @@ class Context(TypedDict):
     instructions: NotRequired[Instructions]
     likeness: NotRequired[Likeness]
     context_gain: NotRequired[Gain]
+    training_gain: NotRequired[TrainingGain]
 
 
 class Watched(TypedDict):

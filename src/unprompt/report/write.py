@@ -76,6 +76,7 @@ def write(
             servers=servers,
             instructions=measured.instructions,
             likeness=measured.likeness,
+            gains={name: _gains(transfers, name) for name in recipe.contexts},
             encoder_decoder=prompts.readers.student.encoder_decoder,
         )
     )
@@ -129,6 +130,12 @@ def _by_teacher(transfers: Mapping[str, TransferSet], context: str) -> list[tupl
             if taught.context == context:
                 by_teacher.setdefault(taught.who, (taught, count))
     return sorted(by_teacher.values(), key=lambda each: each[0].who != TEACHER)
+
+
+def _gains(transfers: Mapping[str, TransferSet], context: str) -> dict[str, float]:
+    """Context gain of a context's training inputs, by the answers of its first teacher."""
+    by_teacher = _by_teacher(transfers, context)
+    return next((taught.gains for taught, _ in by_teacher if taught.gains), {})
 
 
 def _taught(

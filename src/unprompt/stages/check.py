@@ -170,7 +170,19 @@ def _refuse_sample_ids(recipe: Recipe, taught: dict[str, list[Example]]) -> None
 
 
 def _refuse_labels(recipe: Recipe, prompts: Prompts) -> None:
-    """Soft labels only come across between tokens that are the same to both."""
+    """Soft labels only come across between tokens that are the same to both; and context gain is
+    only told by labels that stand for the teacher's whole distribution.
+    """
+    for name in recipe.used:
+        inputs = recipe.contexts[name].inputs
+        if inputs and inputs.min_gain and recipe.labels.kind in ("hard", "top_k"):
+            raise UserError(
+                f"context gain is KL from the teacher's distribution, and labels.kind:"
+                f" {recipe.labels.kind} keeps only a part of it",
+                where=f"contexts.{name}.inputs.min_gain",
+                fix="leave it out, or have a teacher with files of its own and write labels.kind:"
+                " sampled",
+            )
     pair = prompts.readers.pair
     teaches = any(
         recipe.teacher_of(name) == TEACHER

@@ -275,6 +275,10 @@ def _passes(recipe: Recipe, prompts: Prompts, asks: Sequence[Ask]) -> Iterator[P
     each of its instructions, behind a prefix that its examples share.
     """
     students = (BASE, *map(student, recipe.plan))
+    for context in prompts.teacher:
+        given = recipe.contexts[context].inputs
+        for _ in _teachers(recipe, context) if given and given.min_gain else ():
+            yield Pass("KL", BASE, prompts.student[context].times(recipe.sampling.per_input))
     for context, side in prompts.held_teacher.items():
         teacher = of_system(asks, context, "teacher")
         if teacher is None or why_not_compared(prompts, teacher.who):

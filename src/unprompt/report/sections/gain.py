@@ -6,6 +6,7 @@ nothing.
 from __future__ import annotations
 
 import bisect
+from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from unprompt.report.evidence import Evidence
 from unprompt.report.sections import Section, Table
 
 if TYPE_CHECKING:
-    from unprompt.report.schema import Report
+    from unprompt.report.schema import Gain, Report
 
 EDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 """Nats per token at which the histogram's bars end; the last bar has no end.
@@ -26,26 +27,39 @@ root of 0.01 / 2). Single tokens may differ by more.
 
 
 def numbers(evidence: Evidence, report: Report) -> None:
-    """How many held-out inputs gain how much; those of a group are one."""
+    """How many inputs gain how much: held-out ones, those of a group as one; and training inputs
+    that had to gain something.
+    """
     for name, kl in evidence.kl.items():
-        if not kl:
-            continue
-        groups, before = evidence.groups(name), kl["before"]
-        nats = by_group(before.means(), [groups[id_] for id_ in before.example_ids])
-        counts = [0] * (len(EDGES) + 1)
-        for each in nats:
-            counts[bisect.bisect_right(EDGES, each)] += 1
-        report["contexts"][name]["context_gain"] = {
-            "mean": fmean(nats),
-            "examples": len(nats),
-            "nothing": counts[0],
-            "edges": list(EDGES),
-            "counts": counts,
-        }
+        if kl:
+            groups, before = evidence.groups(name), kl["before"]
+            nats = by_group(before.means(), [groups[id_] for id_ in before.example_ids])
+            report["contexts"][name]["context_gain"] = _histogram(nats)
+    for name, gains in evidence.gains.items():
+        inputs = evidence.recipe.contexts[name].inputs
+        if gains and inputs and (least := inputs.min_gain):
+            report["contexts"][name]["training_gain"] = {
+                **_histogram(list(gains.values())),
+                "min_gain": least,
+                "left_out": sum(gain < least for gain in gains.values()),
+            }
+
+
+def _histogram(nats: Sequence[float]) -> Gain:
+    counts = [0] * (len(EDGES) + 1)
+    for each in nats:
+        counts[bisect.bisect_right(EDGES, each)] += 1
+    return {
+        "mean": fmean(nats),
+        "examples": len(nats),
+        "nothing": counts[0],
+        "edges": list(EDGES),
+        "counts": counts,
+    }
 
 
 def tables(report: Report) -> list[Table]:
-    """The histogram, a row for each context."""
+    """The histograms, a row for each context's held-out inputs and for its training inputs."""
     columns = [f"under {EDGES[0]:g}", *map("from {:g}".format, EDGES)]
     rows, lines = list[list[str]](), list[str]()
     for name, entry in report["contexts"].items():
@@ -54,6 +68,13 @@ def tables(report: Report) -> list[Table]:
             lines.append(
                 f"{name}: {gain['nothing']} of {gain['examples']} held-out inputs have nothing to"
                 f" teach (under {EDGES[0]:g} nats per token)"
+            )
+        if trained := entry.get("training_gain"):
+            counts = map(str, trained["counts"])
+            rows.append([f"{name}, training", f"{trained['mean']:.3f}", *counts])
+            lines.append(
+                f"{name}: {trained['left_out']} of {trained['examples']} training inputs were left"
+                f" out (under {trained['min_gain']:g} nats per token)"
             )
     if not rows:
         return []

@@ -267,6 +267,11 @@ def _lessons(entry: Any) -> list[str]:
         f"inputs: {entry['inputs']}; lessons: {entry['lessons']}{several}; dropped:"
         f" {sum(reasons.values())} ({counts(reasons) or 'none'})"
     )
+    if gain := entry.get("training_gain"):
+        lines.append(
+            f"inputs left out: {gain['left_out']} (context gain under {gain['min_gain']:g} nats per"
+            " token)"
+        )
     if ids:
         more = ", ..." if len(ids) > 20 else ""
         lines.append(f"dropped inputs: {', '.join(ids[:20])}{more}")

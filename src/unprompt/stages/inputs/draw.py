@@ -24,7 +24,8 @@ def resolved(recipe: Recipe, files: dict[str, str]) -> Recipe:
 
     def put(data: Data, where: str) -> Data:
         if data.written:
-            return Data(file=files[where], limit=data.limit, model_written=True)
+            own = {"limit": data.limit, "min_gain": data.min_gain}
+            return Data(file=files[where], model_written=True, **own)
         if data.mix:
             parts = tuple(
                 part.model_copy(update={"data": put(part.data, f"{where}.mix.{n}.data")})

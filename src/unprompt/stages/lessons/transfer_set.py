@@ -5,14 +5,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from unprompt.messages import UserError, say
 from unprompt.recipe import Extract, Lessons, Recipe
 from unprompt.records import Completion, Lesson, Prompt, Who
 from unprompt.stages import lessons as made
-from unprompt.stages.lessons import rationales, select, shots
+from unprompt.stages.lessons import gain, rationales, select, shots
 from unprompt.stages.lessons.mixing import mixed
 from unprompt.stages.prompts import Prompts, sample_ids, several
 from unprompt.stages.questions import Question
@@ -22,6 +23,9 @@ from unprompt.store.tables import write_lessons
 
 Asking = Callable[[str, Question], Answers]
 """Asks a question; the text is what the terminal calls it."""
+Reading = Callable[[list[Lesson], str], list[list[float]]]
+"""KL from lessons' labels to the model without a prompt, in nats, of each token of each lesson; the
+text is what the terminal calls it."""
 _FIRST, _MANY = 16, 64
 """Answers that are looked at ahead of the others, and of how many that is worth it."""
 _OFTEN = 0.2
@@ -36,6 +40,8 @@ class Taught:
         lessons: One of each answer that was kept.
         drops: What became of the others.
         answers: Question and answers, first those without the hint; none of gold answers.
+        gains: Input -> its context gain in nats per token, where the recipe has `min_gain`; inputs
+            under that have no lesson.
     """
 
     context: str
@@ -43,6 +49,7 @@ class Taught:
     lessons: list[Lesson]
     drops: made.Drops
     answers: list[tuple[Question, Answers]]
+    gains: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,31 +69,33 @@ class TransferSet:
     shots: dict[str, int]
 
 
-def taught(recipe: Recipe, prompts: Prompts, round_: str, ask: Asking) -> list[Taught]:
+def taught(
+    recipe: Recipe, prompts: Prompts, round_: str, ask: Asking, read: Reading
+) -> list[Taught]:
     """What a round's teacher teaches in each of its contexts.
 
     Raises:
-        UserError: Too many answers of a context give no lesson.
+        UserError: Too many answers of a context give no lesson, or none has anything to teach.
     """
     who, settings = recipe.teacher_of(round_), recipe.plan[round_].lessons
     return [
-        of_context(recipe, prompts, name, who, settings, ask)
+        of_context(recipe, prompts, name, who, settings, ask, read)
         for name in recipe.plan[round_].contexts
     ]
 
 
 def of_round(
-    recipe: Recipe, prompts: Prompts, files: RunDir, round_: str, ask: Asking
+    recipe: Recipe, prompts: Prompts, files: RunDir, round_: str, ask: Asking, read: Reading
 ) -> TransferSet:
     """Make a round's lessons, and write them down: its contexts', each as much as it counts
     (equation 2), and those replayed against forgetting.
 
     Raises:
-        UserError: Too many answers of a context give no lesson.
+        UserError: Too many answers of a context give no lesson, or none has anything to teach.
     """
     round_plan = recipe.plan[round_]
     settings, replay = round_plan.lessons, round_plan.replay
-    parts = taught(recipe, prompts, round_, ask)
+    parts = taught(recipe, prompts, round_, ask, read)
     lessons, dropped = _joined(parts), dict[str, int]()
     epochs = [lessons]
     if settings.kind == "shots":
@@ -121,13 +130,22 @@ def of_round(
 
 
 def of_context(
-    recipe: Recipe, prompts: Prompts, name: str, who: Who, settings: Lessons, ask: Asking
+    recipe: Recipe,
+    prompts: Prompts,
+    name: str,
+    who: Who,
+    settings: Lessons,
+    ask: Asking,
+    read: Reading | None = None,
 ) -> Taught:
     """A teacher answers all inputs of a context (or the gold answers are there); the answers
     become lessons, one each.
 
+    Args:
+        read: Measures context gain, where the recipe wants some; None: lessons that are replayed.
+
     Raises:
-        UserError: Too many give none.
+        UserError: Too many give none, or none has anything to teach.
     """
     context, reader = recipe.contexts[name], prompts.readers.student
     answers: list[tuple[Question, Answers]] = []
@@ -139,16 +157,51 @@ def of_context(
     else:
         rule, pair = context.extract, prompts.readers.carrying(who)
         asked, completions, counts = kept(recipe, prompts, name, who, ask, answers)
-    lessons, drops = made.build(
+    build = partial(
+        made.build,
         asked,
         pair.carried(completions) if pair else completions,
         reader,
         rule,
-        end_token=settings.end_token,
         where=f"contexts.{name}.extract",
         modules=recipe.modules,
         **pair.anew() if pair else {},
     )
+    lessons, drops = build(end_token=settings.end_token)
+    _tell(recipe, name, who, settings, completions, lessons, drops)
+    input_of = _input_of(recipe, prompts, name)
+    inputs = {input_of[lesson.example_id] for lesson in lessons}
+    if counts:
+        without = len(prompts.inputs.taught[name]) - len(inputs)
+        drops.filtered = {**counts, "inputs without a lesson": without}
+        named = ", ".join(f"{count} {what}" for what, count in drops.filtered.items())
+        say(f"{name}: filtered answers of {who}: {named}")
+    gains = dict[str, float]()
+    if read and context.inputs and (least := context.inputs.min_gain):
+        measured = build(end_token=True, add_end=False)[0]
+        nats = read(measured, f"{name}: KL of before on answers of {who}")
+        gains = gain.of_inputs(measured, nats, input_of)
+        inputs = gain.kept(gains, least, name)
+        lessons = [lesson for lesson in lessons if input_of[lesson.example_id] in inputs]
+    if settings.kind == "shots":
+        select.refuse_too_few(len(inputs), settings.n, name)
+    return Taught(name, who, lessons, drops, answers, gains)
+
+
+def _tell(
+    recipe: Recipe,
+    name: str,
+    who: Who,
+    settings: Lessons,
+    completions: Sequence[Completion],
+    lessons: Sequence[Lesson],
+    drops: made.Drops,
+) -> None:
+    """What did not become a lesson, or not whole.
+
+    Raises:
+        UserError: It is too much.
+    """
     made.refuse_too_many_failures(drops, len(completions), settings.max_failed, name, completions)
     if not lessons:
         reasons = ", ".join(f"{count} {reason}" for reason, count in drops.reasons().items())
@@ -169,16 +222,6 @@ def of_context(
             f"{name}: {len(drops.failed)} of {len(completions)} answers of {who} give no lesson:"
             f" {reasons}"
         )
-    input_of = _input_of(recipe, prompts, name)
-    inputs = {input_of[lesson.example_id] for lesson in lessons}
-    if counts:
-        without = len(prompts.inputs.taught[name]) - len(inputs)
-        drops.filtered = {**counts, "inputs without a lesson": without}
-        named = ", ".join(f"{count} {what}" for what, count in drops.filtered.items())
-        say(f"{name}: filtered answers of {who}: {named}")
-    if settings.kind == "shots":
-        select.refuse_too_few(len(inputs), settings.n, name)
-    return Taught(name, who, lessons, drops, answers)
 
 
 def kept(
