@@ -5,11 +5,12 @@ VENV := .venv
 READY := $(VENV)/.ready
 VLLM := $(VENV)/.vllm
 TOOLS := .venv-tools
-PIP_INSTALL := bin/pip install -q --disable-pip-version-check
+# most of what is installed is never imported, so nothing is compiled ahead
+PIP_INSTALL := bin/pip install -q --disable-pip-version-check --no-compile
 BY_HASH := --require-hashes --only-binary :all:
 PIP := $(VENV)/$(PIP_INSTALL) $(BY_HASH)
 
-.PHONY: demo test test-vllm bench browser lock audit sbom
+.PHONY: demo test tests types test-vllm bench browser lock audit sbom
 
 demo: $(READY)
 	$(VENV)/bin/unprompt demo
@@ -19,7 +20,12 @@ test: $(READY) browser
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/codespell src tests docs recipes benchmarks *.md
+	+$(MAKE) --no-print-directory --jobs 2 types tests
+
+types: $(READY)
 	$(VENV)/bin/pyright
+
+tests: $(READY)
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n auto --no-loadscope-reorder -rs
 
 # the engines' contract with vLLM among them

@@ -23,9 +23,13 @@ MADE = {"make demo": "demo:", "make test": "test:"}
 tests/test_quickstart.py does what the first does."""
 
 LESS = [
-    *("--set", "contexts.main.inputs.from_prompt.count=10"),
+    "--no-measure",
+    *("--set", "batch_size=8"),
+    *("--set", "contexts.main.inputs.from_prompt.count=3"),
+    *("--set", "contexts.main.inputs.from_prompt.max_new_tokens=32"),
     *("--set", "sampling.max_new_tokens=12"),
     *("--set", "train.epochs=1"),
+    *("--set", "report.instructions=0"),
 ]
 """What cuts a whole `distill` down."""
 

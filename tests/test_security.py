@@ -202,7 +202,7 @@ def test_a_pickle_in_a_checkpoint_is_not_run(
             Trainer, "_maybe_log_save_evaluate", _stops_after_two(Trainer._maybe_log_save_evaluate)
         )
         with pytest.raises(KeyboardInterrupt):
-            run(tiny(), tmp_path / "run")
+            run(_saving(tiny), tmp_path / "run")
     checkpoint = tmp_path / "run" / "checkpoints" / "checkpoint-2"
     assert (checkpoint / name).is_file()
     torch.save(_Bomb(tmp_path / "ran"), checkpoint / name)
@@ -211,8 +211,13 @@ def test_a_pickle_in_a_checkpoint_is_not_run(
         json.dumps(listed | {name: checkpoints.stamp(checkpoint / name)})
     )
     with pytest.raises(UserError, match="holds what no training of ours writes, and was not read"):
-        run(tiny(), tmp_path / "run")
+        run(_saving(tiny), tmp_path / "run")
     assert not (tmp_path / "ran").exists()
+
+
+def _saving(tiny: Any) -> Any:
+    """A checkpoint at each step."""
+    return tiny(train={"epochs": 2, "batch_size": 4, "save_every": 1, "adapter": {"rank": 4}})
 
 
 def _stops_after_two(method: Any) -> Any:
@@ -230,16 +235,16 @@ def test_a_checkpoint_that_was_cut_is_passed_over(
 ) -> None:
     from transformers import Trainer
 
-    whole = run(tiny(), tmp_path / "whole")
+    whole = run(_saving(tiny), tmp_path / "whole")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             Trainer, "_maybe_log_save_evaluate", _stops_after_two(Trainer._maybe_log_save_evaluate)
         )
         with pytest.raises(KeyboardInterrupt):
-            run(tiny(), tmp_path / "run")
+            run(_saving(tiny), tmp_path / "run")
     path = tmp_path / "run" / "checkpoints" / "checkpoint-2" / "optimizer.pt"
     path.write_bytes(path.read_bytes()[:-100])
-    run(tiny(), tmp_path / "run")
+    run(_saving(tiny), tmp_path / "run")
     assert f"BROKEN FILE: {path} is not as it was written" in capsys.readouterr().err
     weights = [
         (folder / "student" / "adapter_model.safetensors").read_bytes()

@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from unprompt.engines.tokens import Reader
 from unprompt.messages import say
 from unprompt.recipe import FromPrompt, Recipe, Sample, Sampling
 from unprompt.records import TEACHER, WRITER, Completion, Example, Prompt, Who
 from unprompt.stages import inputs
 from unprompt.stages.inputs import draw, sieve, written
-from unprompt.stages.prompts import Prompts, Side
+from unprompt.stages.prompts import Prompts, measure
 from unprompt.stages.questions import Question
 from unprompt.stages.weights import Weights
 from unprompt.store.answers import Answers
@@ -53,12 +54,12 @@ class _Source:
 class _Asker:
     """Asks one source's prompts, and notes what was asked."""
 
-    def __init__(self, weights: Weights, who: Who, where: str) -> None:
-        self._weights, self._who, self._where = weights, who, where
+    def __init__(self, weights: Weights, who: Who, reader: Reader, where: str) -> None:
+        self._weights, self._who, self._reader, self._where = weights, who, reader, where
         self.answers: list[tuple[Question, Answers]] = []
 
     def ask(self, what: str, sampling: Sampling, asked: list[Prompt]) -> Sequence[Completion]:
-        side = Side(asked, [len(str(prompt.content)) for prompt in asked], (0,))
+        side = measure(asked, self._reader, self._where, sampling.max_new_tokens)
         question = Question(self._who, side, sampling)
         answers = self._weights.collect(f"{self._where}: {what}", question)
         self.answers.append((question, answers))
@@ -91,7 +92,7 @@ def draw_inputs(weights: Weights, prompts: Prompts) -> tuple[Recipe, dict[str, D
             who, source = WRITER, _from_prompt(weights, prompts, where, settings, held)
         key = fingerprint(*source.decided)
         target, counted = f"inputs/{key}.json", f"inputs/{key}.counts.json"
-        asker = _Asker(weights, who, where)
+        asker = _Asker(weights, who, prompts.readers.of(who), where)
         if files.read(target) is None or files.read(counted) is None or recipe.cost:
             # what was drawn is in its store: for its cost it is only counted again
             say(f"{where}: sampling {settings.count} inputs")

@@ -160,6 +160,10 @@ def train(
     _save(trainer, student, tokenizer, folder, clock, made_from)
 
 
+def _no_card(folder: str) -> None:
+    """In the place of PEFT's own, which it would write into each checkpoint."""
+
+
 def _look_on(trainer: LessonTrainer, watch: TrainerCallback) -> None:
     if trainer.sharded:
         say("held-out inputs are not looked at while the student trains: no process has all of it")
@@ -211,6 +215,8 @@ def _trainer(
             fix="leave it out on processors",
         )
     trainer.remove_callback(PrinterCallback)
+    if hasattr(student, "create_or_update_model_card"):  # ours is written at the end
+        student.create_or_update_model_card = _no_card
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
             # its own default goes with the checkpoints
