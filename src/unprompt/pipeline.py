@@ -189,10 +189,15 @@ def _with_bars(files: RunDir, bars: Bars, report: Callable[[dict[str, Any]], Non
 
 
 def _begun(
-    recipe: Recipe, files: RunDir
+    recipe: Recipe, files: RunDir, *, covered: bool = True
 ) -> tuple[Recipe, Checked, Weights, dict[str, drawn.Drawn]]:
-    """The check ahead of a run, told to the terminal; and D, where a model writes it."""
-    from unprompt.stages import check, drawn
+    """The check ahead of a run, told to the terminal; and D, where a model writes it.
+
+    Args:
+        covered: Measure which instructions what it writes exercises.
+    """
+    from unprompt.stages import check, coverage, drawn
+    from unprompt.stages.prompts import rendered
 
     checked = check.check(recipe)
     files.notes.write(report=None, pages=None)  # they are not of what is to come
@@ -204,6 +209,9 @@ def _begun(
     say(*checked.lines, *of_an_older_version(files.stores(recipe.store)))
     weights = Weights(recipe, files, checked.prompts.readers.student.tokenizer)
     recipe, draws = drawn.draw_inputs(weights, checked.prompts)
+    if draws and covered:
+        first, prompts = checked.prompts, rendered(recipe)
+        recipe, draws = coverage.cover(weights, first, recipe, prompts, draws)
     return recipe, check.check(recipe) if draws else checked, weights, draws
 
 
@@ -271,7 +279,7 @@ def inputs(recipe: Recipe, folder: str | Path | None = None) -> dict[str, list[d
     files = RunDir.of(recipe, folder)
     with files.locked():
         join(recipe.modules, recipe.functions)
-        draws = _begun(recipe, files)[3]
+        draws = _begun(recipe, files, covered=False)[3]
         return {where: files.read(each.file) for where, each in draws.items()}
 
 

@@ -149,6 +149,15 @@ class Recipe(Section):
         }
 
     @property
+    def covered(self) -> dict[str, FromPrompt]:
+        """Sources whose inputs are measured for coverage, by their keys; one of each context."""
+        found: dict[str, tuple[str, FromPrompt]] = {}
+        for where, source in self.drawn.items():
+            if isinstance(source, FromPrompt) and source.covered:
+                found.setdefault(where.split(".")[1], (where, source))
+        return dict(found.values())
+
+    @property
     def writer(self) -> tuple[str, Model] | None:
         """Who writes inputs from prompts, with the key that names it; None: the teacher."""
         for where, source in self.drawn.items():

@@ -86,6 +86,17 @@ class Kind(Section):
     `an angry message, in capitals`. Needed of kinds of your own."""
 
 
+class Coverage(Section):
+    """Which of the prompt's instructions written inputs exercise. A bare number is `examples`."""
+
+    shorthand: ClassVar = {int: "examples"}
+
+    examples: Annotated[int, Field(ge=1)] = 8
+    """Inputs that are looked at for each instruction, first those that were written for it."""
+    top_up: Annotated[int, Field(ge=0)] = 4
+    """Inputs more for each instruction that none of them exercises; 0: none."""
+
+
 class FromPrompt(_Written):
     """Inputs that a language model writes from the teacher's prompt alone: first it lists what
     users of such a prompt would write about, by kinds, then it writes inputs for each case.
@@ -105,10 +116,24 @@ class FromPrompt(_Written):
     """Beginnings that inputs are given in turns: begun like a user, a small writer goes on as a
     user. Those of writer.yaml unless given; `[]`: none. A server gets none, nor do inputs in
     another language."""
+    coverage: Coverage | bool = True
+    """Measure which of the prompt's listed instructions the inputs exercise: leaving it out changes
+    the teacher's distribution by 0.01 nats per token or more. Instructions that none exercises get
+    inputs of their own, once. `false`: not measured. Nor is it where labels are `hard` or `top_k`,
+    as a server's are."""
     temperature: Annotated[float, Field(gt=0)] = 0.8
     """Temperature of the draws; small writers lose the thread at 1."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
     """Nucleus sampling, as in `sampling`."""
+
+    @property
+    def covered(self) -> Coverage | None:
+        """How coverage is measured; None: it is not."""
+        return (
+            self.coverage
+            if isinstance(self.coverage, Coverage)
+            else (Coverage() if self.coverage else None)
+        )
 
     def _wrong(self) -> Iterator[str]:
         for name, kind in self.kinds.items():

@@ -1,4 +1,4 @@
-"""Pieces that several parts of `report.json` are made of, and those of its judge and its cost."""
+"""Pieces that several parts of `report.json` are made of, and those of inputs, judge and cost."""
 
 from __future__ import annotations
 
@@ -27,6 +27,47 @@ class Ratio(TypedDict):
     value: float
     low: float | None
     high: float | None
+
+
+class Gain(TypedDict):
+    """KL(teacher || before) of held-out inputs, in nats per token: `nothing` of them have nothing
+    to teach (they lie under the first of `edges`); `counts` between the edges.
+    """
+
+    mean: float
+    examples: int
+    nothing: int
+    edges: list[float]
+    counts: list[int]
+
+
+class TrainingGain(Gain):
+    """The same of the training inputs that gave lessons, where the recipe has `min_gain`; of them
+    `left_out` lie under that.
+    """
+
+    min_gain: float
+    left_out: int
+
+
+class Exercised(TypedDict):
+    """An instruction of the teacher's prompt: of so many `inputs` that were looked at, those on
+    which leaving it out changes the teacher.
+    """
+
+    text: str
+    inputs: int
+    exercised: int
+
+
+class Coverage(TypedDict):
+    """Which instructions the inputs exercise that a model wrote: leaving one out moves the teacher
+    by `edge` nats per token or more. `added`: inputs that were written for those that none did.
+    """
+
+    edge: float
+    added: int
+    instructions: list[Exercised]
 
 
 class Judged(TypedDict):

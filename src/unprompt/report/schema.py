@@ -11,11 +11,21 @@ from typing import Any, NotRequired
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict  # that of typing, before Python 3.12, pydantic can't read
 
-from unprompt.report.figures import Cost, Counted, Interval, Judge, Ratio
+from unprompt.report.figures import (
+    Cost,
+    Counted,
+    Coverage,
+    Gain,
+    Interval,
+    Judge,
+    Ratio,
+    TrainingGain,
+)
 from unprompt.report.sections import (
     across,
     association,
     cost,
+    coverage,
     drift,
     fields,
     gain,
@@ -39,6 +49,7 @@ SECTIONS = (
     shots.SECTION,
     kl.SECTION,
     gain.SECTION,
+    coverage.SECTION,
     servers.SECTION,
     across.SECTION,
     rounds.SECTION,
@@ -190,27 +201,6 @@ class HeldOut(TypedDict):
     digest: str
 
 
-class Gain(TypedDict):
-    """KL(teacher || before) of held-out inputs, in nats per token: `nothing` of them have nothing
-    to teach (they lie under the first of `edges`); `counts` between the edges.
-    """
-
-    mean: float
-    examples: int
-    nothing: int
-    edges: list[float]
-    counts: list[int]
-
-
-class TrainingGain(Gain):
-    """The same of the training inputs that gave lessons, where the recipe has `min_gain`; of them
-    `left_out` lie under that.
-    """
-
-    min_gain: float
-    left_out: int
-
-
 class Context(TypedDict):
     """What was distilled together: how it was taught, and every system on it."""
 
@@ -233,6 +223,7 @@ class Context(TypedDict):
     instructions: NotRequired[Instructions]
     likeness: NotRequired[Likeness]
     context_gain: NotRequired[Gain]
+    coverage: NotRequired[Coverage]
     training_gain: NotRequired[TrainingGain]
 
 

@@ -132,6 +132,12 @@ def _by_teacher(transfers: Mapping[str, TransferSet], context: str) -> list[tupl
     return sorted(by_teacher.values(), key=lambda each: each[0].who != TEACHER)
 
 
+def _coverage(name: str, drawn: Mapping[str, Drawn]) -> dict[str, Any]:
+    """Which instructions the inputs of a context exercise, where that is measured."""
+    found = (each.coverage for where, each in drawn.items() if where.split(".")[1] == name)
+    return next(({"coverage": each} for each in found if each), {})
+
+
 def _gains(transfers: Mapping[str, TransferSet], context: str) -> dict[str, float]:
     """Context gain of a context's training inputs, by the answers of its first teacher."""
     by_teacher = _by_teacher(transfers, context)
@@ -165,6 +171,7 @@ def _taught(
             str(each.who): each.drops.filtered for each, _ in taught if each.drops.filtered
         },
         "overlap": checked.overlap[name],
+        **_coverage(name, drawn),
         "drawn": {
             where: each.counts for where, each in drawn.items() if where.split(".")[1] == name
         },

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -31,11 +32,13 @@ class Drawn:
         file: Where in the run's folder its rows are.
         counts: `kept`, and each reason for throwing one away -> draws.
         answers: What was asked, for its cost.
+        coverage: Which of its prompt's instructions it exercises (`stages/coverage.py`).
     """
 
     file: str
     counts: dict[str, int]
     answers: list[tuple[Question, Answers]] = field(default_factory=list)
+    coverage: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -78,13 +81,8 @@ def draw_inputs(weights: Weights, prompts: Prompts) -> tuple[Recipe, dict[str, D
         UserError: Too few draws are new inputs.
     """
     recipe, files = weights.recipe, weights.files
-    held = [
-        example
-        for examples in prompts.inputs.held_out.values()
-        for example in examples
-        if not example.written  # else it is a stand-in
-    ]
-    paths, drawn = dict[str, str](), dict[str, Drawn]()
+    held = _held(prompts)
+    drawn = dict[str, Drawn]()
     for where, settings in recipe.drawn.items():
         if isinstance(settings, Sample):
             who, source = TEACHER, _sampled(weights, where, settings, held)
@@ -99,19 +97,76 @@ def draw_inputs(weights: Weights, prompts: Prompts) -> tuple[Recipe, dict[str, D
             rows, counts = source.rows(asker)
             files.keep(counted, json.dumps(counts))
             files.keep(target, json.dumps(rows, ensure_ascii=False, indent=0))
-        paths[where] = str((files.folder / target).resolve())
         drawn[where] = Drawn(target, files.read(counted), asker.answers)
         counts = ", ".join(f"{count} {what}" for what, count in drawn[where].counts.items())
         say(f"{where}: {counts}")
-    if not paths:
+    if not drawn:
         (files.folder / "resolved.yaml").unlink(missing_ok=True)
         files.notes.drop("resolved.yaml")
         return recipe, {}
     if recipe.writer:
         weights.forget_engines()  # it is not needed now
-    resolved = draw.resolved(recipe, paths)
+    return resolve(weights, drawn), drawn
+
+
+def topped_up(
+    weights: Weights,
+    prompts: Prompts,
+    where: str,
+    settings: FromPrompt,
+    drawn: Drawn,
+    rules: list[str],
+) -> Drawn:
+    """The same with more inputs behind, which are written for instructions that none exercises.
+
+    Args:
+        rules: Those, as `written.rule` says them.
+    """
+    recipe, files, name = weights.recipe, weights.files, where.split(".")[1]
+    assert settings.covered
+    rows, wanted = files.read(drawn.file), settings.covered.top_up * len(rules)
+    few, brief = written.alone(settings, wanted), _brief(recipe, prompts, name, settings)
+    cases = [
+        case for case in written.cases(few, brief, []) if any(case.about.endswith(r) for r in rules)
+    ]
+    reader, asker = prompts.readers.of(WRITER), _Asker(weights, WRITER, reader, where)
+    held = sieve.texts(_held(prompts), settings.field)
+    known = [row[settings.field] for row in rows]
+    key = fingerprint(FORMAT, drawn.file, settings.model_dump(mode="json"), rules, held)
+    target, counted = f"inputs/{key}.json", f"inputs/{key}.counts.json"
+    if files.read(target) is None or files.read(counted) is None or recipe.cost:
+
+        def answer(asked: list[Prompt]) -> Sequence[Completion]:
+            return asker.ask("draws for instructions", Sampling(**settings.settings), asked)
+
+        batch = min(recipe.batch_size or 32, wanted)
+        more, counts = written.draw(
+            few,
+            brief,
+            cases,
+            held,
+            answer,
+            reader,
+            batch,
+            recipe.seed,
+            where,
+            known,
+            settings.draws,
+        )
+        files.keep(counted, json.dumps(Counter(drawn.counts) + Counter(counts)))
+        files.keep(target, json.dumps([*rows, *more], ensure_ascii=False, indent=0))
+    if recipe.writer:
+        weights.forget_engines()  # it is not needed now
+    return Drawn(target, files.read(counted), [*drawn.answers, *asker.answers])
+
+
+def resolve(weights: Weights, drawn: Mapping[str, Drawn]) -> Recipe:
+    """The recipe that reads what was drawn; the run's folder keeps it."""
+    files = weights.files
+    paths = {where: str((files.folder / each.file).resolve()) for where, each in drawn.items()}
+    resolved = draw.resolved(weights.recipe, paths)
     files.keep("resolved.yaml", resolved.to_yaml())
-    return resolved, drawn
+    return resolved
 
 
 def _sampled(weights: Weights, where: str, sample: Sample, held: Sequence[Example]) -> _Source:
@@ -142,13 +197,13 @@ def _from_prompt(
 ) -> _Source:
     """Inputs that a writer makes up from the teacher's prompt."""
     recipe, name = weights.recipe, where.split(".")[1]
-    brief = written.brief(recipe.contexts[name], settings.field, prompts.inputs.shown[name][0])
+    brief = _brief(recipe, prompts, name, settings)
     copies = sieve.texts(held, settings.field)
     decided = [
         FORMAT,
         where,
         weights.identity(WRITER),
-        settings.model_dump(mode="json", exclude={"writer"}),
+        settings.model_dump(mode="json", exclude={"writer", "coverage"}),
         recipe.seed,
         asdict(brief),
         file_digest(written.OURS),
@@ -172,3 +227,17 @@ def _from_prompt(
         )
 
     return _Source(decided, rows)
+
+
+def _brief(recipe: Recipe, prompts: Prompts, name: str, settings: FromPrompt) -> written.Brief:
+    return written.brief(recipe.contexts[name], settings.field, prompts.inputs.shown[name][0])
+
+
+def _held(prompts: Prompts) -> list[Example]:
+    """Held-out examples, which no input may copy."""
+    return [
+        example
+        for examples in prompts.inputs.held_out.values()
+        for example in examples
+        if not example.written  # else it is a stand-in
+    ]

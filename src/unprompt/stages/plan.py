@@ -29,6 +29,9 @@ def plan(recipe: Recipe, prompts: Prompts) -> Plan:
         UserError: A prompt of a further system, behind shots or for drift is not in order.
     """
     notes: list[str] = []
+    for where in recipe.covered:
+        if why := why_not_covered(recipe, where.split(".")[1]):
+            notes.append(f"note: which instructions {where} exercise is not measured: {why}")
     asks = [*_draws(recipe, prompts), *_lessons(recipe, prompts)]
     for who in (TEACHER, BASE, *map(student, recipe.plan)):
         for context in prompts.inputs.held_out:
@@ -37,7 +40,8 @@ def plan(recipe: Recipe, prompts: Prompts) -> Plan:
     asks += likeness.asked(recipe, prompts, asks)
     asks += [*_association(recipe, prompts), *_drift(recipe, prompts)]
     asks += _judge(recipe, prompts, asks)
-    return Plan(asks, list(_passes(recipe, prompts, asks)), notes)
+    passes = [*_passes_of_inputs(recipe, prompts), *_passes(recipe, prompts, asks)]
+    return Plan(asks, passes, notes)
 
 
 def _draws(recipe: Recipe, prompts: Prompts) -> Iterator[Ask]:
@@ -53,6 +57,9 @@ def _draws(recipe: Recipe, prompts: Prompts) -> Iterator[Ask]:
         brief = written.brief(recipe.contexts[name], source.field, rows)
         if listed := [asked for _, asked in written.lists(source, brief, where)]:
             yield _drawn(prompts, where, WRITER, listed, len(listed), written.LISTED)
+        if where in recipe.covered and source.covered and not why_not_covered(recipe, name):
+            more = source.covered.top_up * len(brief.instructions)
+            calls += written.alone(source, more).draws
         longest = max(written.cases(source, brief, []), key=lambda case: len(case.about))
         reader = prompts.readers.of(WRITER)
         shown = [
@@ -275,10 +282,6 @@ def _passes(recipe: Recipe, prompts: Prompts, asks: Sequence[Ask]) -> Iterator[P
     each of its instructions, behind a prefix that its examples share.
     """
     students = (BASE, *map(student, recipe.plan))
-    for context in prompts.teacher:
-        given = recipe.contexts[context].inputs
-        for _ in _teachers(recipe, context) if given and given.min_gain else ():
-            yield Pass("KL", BASE, prompts.student[context].times(recipe.sampling.per_input))
     for context, side in prompts.held_teacher.items():
         teacher = of_system(asks, context, "teacher")
         if teacher is None or why_not_compared(prompts, teacher.who):
@@ -297,6 +300,20 @@ def _passes(recipe: Recipe, prompts: Prompts, asks: Sequence[Ask]) -> Iterator[P
                 yield Pass("drift", who, ask.question.side)
 
 
+def _passes_of_inputs(recipe: Recipe, prompts: Prompts) -> Iterator[Pass]:
+    """Context gain of inputs that must have some, and which instructions written ones exercise."""
+    for context in prompts.teacher:
+        given = recipe.contexts[context].inputs
+        for _ in _teachers(recipe, context) if given and given.min_gain else ():
+            yield Pass("KL", BASE, prompts.student[context].times(recipe.sampling.per_input))
+    for where, source in recipe.covered.items():
+        context = where.split(".")[1]
+        if source.covered and not why_not_covered(recipe, context):
+            first = prompts.teacher[context].first(source.covered.examples)
+            for _ in instructions.find(first.prompts):
+                yield Pass("coverage", TEACHER, first)
+
+
 def why_not_compared(prompts: Prompts, teacher: Who) -> str:
     """Why there is no KL between this teacher and a student; empty if there is."""
     pair = prompts.readers.carrying(teacher)
@@ -307,4 +324,14 @@ def why_not_compared(prompts: Prompts, teacher: Who) -> str:
             "teacher and student have different tokenizers, and tokens are counted in each one's"
             " own"
         )
+    return ""
+
+
+def why_not_covered(recipe: Recipe, context: str) -> str:
+    """Why it is not measured which instructions a context's inputs exercise; empty if it is."""
+    if recipe.labels.kind in ("hard", "top_k"):
+        return f"labels.kind: {recipe.labels.kind} keeps only a part of the teacher's distribution"
+    gold, teacher = recipe.contexts[context].gold, recipe.taught_by(context)[0]
+    if context not in recipe.used or gold is not None or teacher != TEACHER:
+        return "the recipe's teacher is not asked there"
     return ""

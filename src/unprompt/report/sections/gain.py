@@ -15,7 +15,8 @@ from unprompt.report.evidence import Evidence
 from unprompt.report.sections import Section, Table
 
 if TYPE_CHECKING:
-    from unprompt.report.schema import Gain, Report
+    from unprompt.report.figures import Gain
+    from unprompt.report.schema import Report
 
 EDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 """Nats per token at which the histogram's bars end; the last bar has no end.

@@ -5,16 +5,16 @@ kept, whatever stops the rest.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 from unprompt.messages import bar
-from unprompt.records import Lesson, TokenKL, Who
-from unprompt.stages import lessons
+from unprompt.records import TokenKL, Who
 from unprompt.stages.asks import Ask, of_system
-from unprompt.stages.evaluate import closeness, instructions
+from unprompt.stages.evaluate import instructions
 from unprompt.stages.evaluate.grade import group_of
+from unprompt.stages.evaluate.removed import Removed, beginning
 from unprompt.stages.prompts import Prompts
 from unprompt.stages.weights import Weights
 from unprompt.store.answers import Answers
@@ -99,7 +99,7 @@ class _Context:
         ids = systems["before"].example_ids[: settings.examples]
         self.place = {id_: n for n, id_ in enumerate(ids)}
         self.asked = [n for n, prompt in enumerate(side.prompts) if prompt.example_id in self.place]
-        self.answers = answers
+        self.answers = [answers[n] for n in self.asked]
         self.groups = {x.id: group_of(x, evaluation) for x in prompts.inputs.held_out[name]}
         self._side = side
         found = instructions.find(side.prompts)
@@ -109,10 +109,7 @@ class _Context:
     @cached_property
     def like(self) -> Sequence[int]:
         """What all of its prompts begin with, nothing left out."""
-        if self.reader.encoder_decoder:
-            return ()
-        whole = self.reader.encode(self._side.prompts[0].content, f"contexts.{self.name}.teacher")
-        return whole[: self._side.prefix[0]]
+        return beginning(self.reader, self._side, self.name)
 
 
 class Item:
@@ -120,45 +117,34 @@ class Item:
 
     def __init__(self, of: _Context, instruction: instructions.Instruction) -> None:
         self._of, self._instruction = of, instruction
-        self._ids: list[str] = []
+        self._removed = Removed(
+            of.weights,
+            of.who,
+            of.reader,
+            of.name,
+            [instruction.without[n] for n in of.asked],
+            of.answers,
+            lambda: of.like,
+        )
 
     def __len__(self) -> int:
         """Examples on which it is measured."""
         return len(self._of.asked)
 
-    @cached_property
-    def _file(self) -> str:
-        built = list(self._built())
-        self._ids = [lesson.example_id for lesson in built]
-        return closeness.kl_file(self._of.weights, self._of.who, built)
-
     @property
     def nats(self) -> list[list[float]] | None:
         """KL(teacher || teacher without it) of each token of each answer; None: not measured."""
-        return self._of.weights.files.read(self._file)
+        return self._removed.nats
 
     def measure(self, progress: Any) -> None:
         """Have the teacher read its answers behind the prompts without it."""
-        of = self._of
-        closeness.read_kl(of.weights, of.who, list(self._built()), self._file, progress, of.like)
+        self._removed.measure(progress)
 
     def bar(self, removed: list[list[float]]) -> dict[str, Any]:
         """How much it matters, and how much of that each student has taken in."""
         of = self._of
-        at = [of.place[id_] for id_ in self._ids]
+        ids = self._removed.ids
+        at = [of.place[id_] for id_ in ids]
         nats = {system: [values.nats[n] for n in at] for system, values in of.systems.items()}
-        groups = [of.groups[id_] for id_ in self._ids]
+        groups = [of.groups[id_] for id_ in ids]
         return instructions.bar(self._instruction.text, removed, nats.pop("before"), nats, groups)
-
-    def _built(self) -> Iterator[Lesson]:
-        of, recipe = self._of, self._of.weights.recipe
-        yield from lessons.build(
-            [self._instruction.without[n] for n in of.asked],
-            [of.answers[n] for n in of.asked],
-            of.reader,
-            recipe.contexts[of.name].extract,
-            end_token=True,
-            add_end=False,
-            where=f"contexts.{of.name}.extract",
-            modules=recipe.modules,
-        )[0]

@@ -54,6 +54,10 @@ class Sieve:
             "near duplicate": [],
         }
 
+    def know(self, texts: Sequence[str]) -> None:
+        """Inputs that are there already, of which no other is to be a duplicate."""
+        self._like["near duplicate"] += map(plain, texts)
+
     def add(self, completion: Completion) -> None:
         """Judge one text."""
         reason = self._why_not(completion)
@@ -70,7 +74,7 @@ class Sieve:
         answer: Callable[[list[Prompt]], Sequence[Completion]],
         batch: int,
         where: str,
-        more: str,
+        more: str | None,
     ) -> None:
         """Draw inputs until there are as many as wanted.
 
@@ -78,7 +82,8 @@ class Sieve:
             ask: The first draw's number and how many -> their prompts.
             answer: Asks the model.
             batch: Prompts asked at once.
-            where: The source's key in the recipe, and `more` what gives more, for messages.
+            where: The source's key in the recipe, for messages.
+            more: What gives more, for them; None: fewer will do.
 
         Raises:
             UserError: Too few after `tries` draws for each wanted.
@@ -92,7 +97,7 @@ class Sieve:
                 else:
                     self.counts["not needed"] += 1
             asked += count
-        if len(self.kept) < settings.count:
+        if len(self.kept) < settings.count and more:
             lost = {why: count for why, count in self.counts.most_common() if why != "kept"}
             why = ", ".join(f"{count} {reason}" for reason, count in lost.items())
             raise UserError(

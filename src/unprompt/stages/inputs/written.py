@@ -127,13 +127,28 @@ def brief(context: Context, field: str, shown: Sequence[dict[str, Any]] | None) 
             said = text_of(turn["content"])
             seeds += [said] if asked and PLACE not in said else []
     seeds += [found.strip() for found in _PAIR.findall(prompt) if PLACE not in found]
-    listed = [" ".join(item.split()) for item in items(prompt)]
-    rules = [regex.sub(r"^(?:[-*•‣–]|\(?\w{1,3}[.)]) ", "", item) for item in listed]
+    listed = items(prompt)
+    rules = list(map(rule, listed))
     return Brief(
         prompt,
         tuple(dict.fromkeys(rules)) if len(rules) >= FEWEST else (),
         tuple(dict.fromkeys(seeds)),
     )
+
+
+def rule(item: str) -> str:
+    """A listed item of a prompt on one line, without what marks it as one."""
+    return regex.sub(r"^(?:[-*•‣–]|\(?\w{1,3}[.)]) ", "", " ".join(item.split()))
+
+
+def alone(settings: FromPrompt, count: int) -> FromPrompt:
+    """The same settings, for `count` inputs that are written for instructions."""
+    none = {
+        name: Kind(share=0, about=settings.kinds[name].about if name in settings.kinds else None)
+        for name in {*_texts()["kinds"], *settings.kinds} - {"instruction"}
+    }
+    own = settings.kinds.get("instruction", Kind()).model_copy(update={"share": 1.0})
+    return settings.model_copy(update={"count": count, "kinds": {**none, "instruction": own}})
 
 
 def as_read(asked: Sequence[Prompt], reader: Reader) -> list[Prompt]:
@@ -308,10 +323,14 @@ def draw(
     batch: int,
     seed: int,
     where: str,
+    known: Sequence[str] = (),
+    first: int = 0,
 ) -> tuple[list[dict[str, str]], dict[str, int]]:
     """Draw inputs until there are as many as wanted.
 
     Args:
+        known: Inputs that are there already: fewer than wanted will do, then.
+        first: Number of the first draw.
         held_out: Texts that no input may copy.
         answer: Asks the model.
         reader: Who is asked.
@@ -323,32 +342,27 @@ def draw(
     Raises:
         UserError: Too few after `tries` draws for each wanted.
     """
-    known = "\n".join([brief.prompt, *(case.about for case in cases)])
+    told_of = "\n".join([brief.prompt, *(case.about for case in cases)])
     shown = [own["text"] for each in _texts()["demonstrations"] for own in each["inputs"]]
-    sieve = Sieve(settings.near, [*brief.seeds, *shown], held_out, known)
+    sieve = Sieve(settings.near, [*brief.seeds, *shown], held_out, told_of)
+    sieve.know(known)
     turns, drawn = in_turns(settings, brief, cases), list[tuple[Case, str]]()
 
     def asked(start: int, count: int) -> list[Prompt]:
-        numbers = range(start, start + count)
+        numbers = range(first + start, first + start + count)
         for number, case in zip(numbers, turns, strict=False):
             drawn.append((case, opener(settings, case, number, reader)))
-        return as_read([ask(brief, *drawn[n], n, seed, where) for n in numbers], reader)
+        return as_read([ask(brief, *drawn[n - first], n, seed, where) for n in numbers], reader)
 
     def told(prompts: list[Prompt]) -> list[Completion]:
         begun = [text for _, text in drawn[-len(prompts) :]]
         return [cleaned(each, text) for each, text in zip(answer(prompts), begun, strict=True)]
 
-    sieve.fill(
-        settings,
-        asked,
-        told,
-        batch,
-        f"{where}.from_prompt",
-        "name a bigger writer",
-    )
+    more = None if known else "name a bigger writer"
+    sieve.fill(settings, asked, told, batch, f"{where}.from_prompt", more)
     rows = [
         {
-            "id": f"draw-{n:06d}",
+            "id": f"draw-{len(known) + n:06d}",
             settings.field: text,
             "kind": drawn[place][0].kind,
             "case": drawn[place][0].about,
