@@ -129,7 +129,8 @@ def topped_up(
     cases = [
         case for case in written.cases(few, brief, []) if any(case.about.endswith(r) for r in rules)
     ]
-    reader, asker = prompts.readers.of(WRITER), _Asker(weights, WRITER, reader, where)
+    reader = prompts.readers.of(WRITER)
+    asker = _Asker(weights, WRITER, reader, where)
     held = sieve.texts(_held(prompts), settings.field)
     known = [row[settings.field] for row in rows]
     key = fingerprint(FORMAT, drawn.file, settings.model_dump(mode="json"), rules, held)
