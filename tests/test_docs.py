@@ -27,6 +27,7 @@ LESS = [
     *("--set", "batch_size=8"),
     *("--set", "contexts.main.inputs.from_prompt.count=3"),
     *("--set", "contexts.main.inputs.from_prompt.max_new_tokens=32"),
+    *("--set", "contexts.main.inputs.from_prompt.coverage=false"),
     *("--set", "sampling.max_new_tokens=12"),
     *("--set", "train.epochs=1"),
     *("--set", "report.instructions=0"),
