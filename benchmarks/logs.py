@@ -49,7 +49,7 @@ def timed(*arguments: str, cwd: Path) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, default=500, help="conversations")
     parser.add_argument("--inputs", type=int, default=16, help="inputs of the run")

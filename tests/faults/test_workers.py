@@ -25,7 +25,7 @@ from unprompt.stages.prompts import Side
 from unprompt.stages.questions import Question
 from unprompt.store.tables import read_completions
 
-SEED, KILLS, PARTS = 20261123, 3, 12
+SEED, KILLS, PARTS = 20261123, 6, 24
 
 
 class Dying:
@@ -64,7 +64,7 @@ def answer(prompt: Prompt) -> Completion:
 
 
 def test_the_workers(counts: Counts, tmp_path: Path) -> None:
-    """Three times one of two workers is killed; Ray starts others, and the command goes on by
+    """Six times one of two workers is killed; Ray starts others, and the command goes on by
     itself.
     """
     print(f"seed {SEED}")
