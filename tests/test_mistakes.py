@@ -2198,7 +2198,7 @@ MISTAKES: dict[str, Mistake] = {
         lambda b: b.fails("init", b.file("prompt.md", "{a} or {b}")),
         "prompt.md",
         "the prompt has several places (a, b), and a model writes only one text for each input",
-        "give your own rows with --inputs FILE",
+        "give your own rows: unprompt distill PROMPT --inputs FILE",
     ),
     "inputs without the prompt's field": (
         lambda b: b.fails(
@@ -2222,6 +2222,12 @@ MISTAKES: dict[str, Mistake] = {
         "in.jsonl",
         "the file is there already",
         "choose another name with --out, or move it away",
+    ),
+    "inputs into a file of another kind": (
+        lambda b: b.fails("inputs", b.file("prompt.md", "Be kind."), "--out", "in.csv"),
+        "in.csv",
+        "inputs are written as JSONL, and files are read by what their names end with",
+        "choose a name that ends with .jsonl",
     ),
     "init over a recipe": (
         recipe_there,

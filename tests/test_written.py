@@ -415,10 +415,9 @@ def test_inputs_in_the_prompts_own_field_are_distilled(
         assert not end.value.code, told
         return told
 
-    said("inputs", "prompt.md", "--count", "6", "--out", "mails")
-    rows = [json.loads(line) for line in Path("mails").read_text("utf-8").splitlines()]
+    said("inputs", "prompt.md", "--count", "6", "--out", "mails.jsonl")
+    rows = [json.loads(line) for line in Path("mails.jsonl").read_text("utf-8").splitlines()]
     assert [list(row) for row in rows] == [["id", "email", "kind", "case"]] * 6
-    Path("mails").rename("mails.jsonl")
     changes = ["sampling.max_new_tokens=4", "lessons.max_failed=1", "train.epochs=1"]
     few = (word for change in changes for word in ("--set", change))
     said("distill", "prompt.md", "--inputs", "mails.jsonl", "--no-measure", *few)

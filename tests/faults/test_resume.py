@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from conftest import tiny_recipe
-from faults.conftest import Warm, Whole, undisturbed
+from faults.conftest import Warm, Whole, undisturbed, words
 from folders import digests, figures
 
 STAGES: dict[str, dict[str, Any]] = {
@@ -33,19 +32,13 @@ def long(tmp_path_factory: pytest.TempPathFactory, decoder_folder: Path) -> Path
     """Long enough in each stage to be hit: 40 inputs, 60 steps with a checkpoint every 5, dropout
     to show that random states are restored.
     """
-    words = tiny_recipe(decoder_folder)  # pyright: ignore[reportCallIssue]  # of tests/conftest.py
-    words["contexts"]["colours"]["inputs"] = [
+    made = words(decoder_folder)
+    made["contexts"]["colours"]["inputs"] = [
         {"id": f"i{n}", "text": f"colour number {n}"} for n in range(40)
     ]
-    words["train"] = {
-        "epochs": 12,
-        "batch_size": 8,
-        "learning_rate": 1e-3,
-        "save_every": 5,
-        "adapter": {"rank": 4, "dropout": 0.1},
-    }
+    made["train"] |= {"epochs": 12, "save_every": 5}
     path = tmp_path_factory.mktemp("recipe") / "tiny.yaml"
-    path.write_text(yaml.safe_dump(words))
+    path.write_text(yaml.safe_dump(made))
     return path
 
 

@@ -1,7 +1,8 @@
 """Messages to the help desk of this folder, and the fields that each of them wants. All of it is
 made up here.
 
-The inputs share no message with `test`, and no form of a message: each form is of one part.
+The inputs share no message with `test`, and no form of a request: each is of one part. Sentences
+that hurry, or give a number, are of both.
 """
 
 from __future__ import annotations

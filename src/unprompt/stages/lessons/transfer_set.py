@@ -181,8 +181,9 @@ def of_context(
         measured = build(end_token=True, add_end=False)[0]
         nats = read(measured, f"{name}: KL of before on answers of {who}")
         gains = gain.of_inputs(measured, nats, input_of)
-        inputs = gain.kept(gains, least, name)
-        lessons = [lesson for lesson in lessons if input_of[lesson.example_id] in inputs]
+        low = gains.keys() - gain.kept(gains, least, name)
+        lessons = [lesson for lesson in lessons if input_of[lesson.example_id] not in low]
+        inputs -= low
     if settings.kind == "shots":
         select.refuse_too_few(len(inputs), settings.n, name)
     return Taught(name, who, lessons, drops, answers, gains)

@@ -134,6 +134,9 @@ def write_inputs(wanted: Wanted, out: Path) -> list[str]:
     if out.exists():
         fix = "choose another name with --out, or move it away"
         raise UserError("the file is there already", where=str(out), fix=fix)
+    if out.suffix.lower() not in (".jsonl", ".ndjson"):
+        what = "inputs are written as JSONL, and files are read by what their names end with"
+        raise UserError(what, where=str(out), fix="choose a name that ends with .jsonl")
     folder = out.with_name(f"{out.stem}.draws")
     recipe = folder / "recipe.yaml"
     if recipe.exists():
@@ -301,7 +304,7 @@ def _refuse_fields(made: Sides, wanted: Wanted) -> None:
                 f"the prompt has several places ({', '.join(made.fields)}), and a model writes"
                 " only one text for each input",
                 where=str(wanted.prompt),
-                fix="give your own rows with --inputs FILE",
+                fix="give your own rows: unprompt distill PROMPT --inputs FILE",
             )
         return
     row = inputs.load(Data(file=str(wanted.inputs.expanduser().resolve())), "--inputs")[0]
