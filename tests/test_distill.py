@@ -14,7 +14,7 @@ from conftest import byte_tokenizer, decoder
 from unprompt.messages import UserError
 from unprompt.recipe import Recipe, load
 from unprompt.tools import starter
-from unprompt.tools.starter import Wanted
+from unprompt.tools.starter import Wanted, measure
 
 CHATML = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}\n{% endfor %}"
@@ -145,6 +145,22 @@ def test_the_length_of_answers_is_measured(desk: Path, chat_folder: Path) -> Non
     assert tokens < 256
 
 
+@pytest.mark.parametrize(
+    ("lengths", "tokens", "told"),
+    [
+        ([5, 9, 12, 30, 40, 41, 64, None], 80, "7 of 8 answers have at most 64 tokens"),
+        ([5, 9, 12, 30, 40, 41, 64, 100], 80, "7 of 8 answers have at most 64 tokens"),
+        ([5, 9, 12, 30, 40, 41, None, None], 200, "2 of 8 answers are longer than 200 tokens"),
+        ([3, None], 200, "1 of 2 answers are longer than 200 tokens"),
+        ([3, 190], 200, "2 of 2 answers have at most 190 tokens"),
+    ],
+)
+def test_one_answer_in_eight_may_ramble(lengths: list[int | None], tokens: int, told: str) -> None:
+    found, said = measure.fitting(lengths, 200)
+    assert found == tokens
+    assert said.startswith(told)
+
+
 def test_one_command_from_a_prompt_to_a_report(
     desk: Path, chat_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -159,6 +175,29 @@ def test_one_command_from_a_prompt_to_a_report(
     assert "step 1 of 2" in said
     assert "step 2 of 2" in said
     assert starter.distill(Wanted(Path("prompt.md")), None, few).unchanged
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("model", "other"),
+        ("teacher", "chat"),
+        ("teacher", "http://localhost:1/v1#m"),
+        ("inputs", Path("in2.jsonl")),
+        ("writer", "chat"),
+    ],
+)
+def test_what_is_named_again_has_to_be_the_same(
+    flag: str, value: Any, desk: Path, chat_folder: Path
+) -> None:
+    wanted = Wanted(Path("prompt.md"), str(chat_folder), None, Path("in.jsonl"), False)
+    starter.write(wanted, desk / "made" / "recipe.yaml", "distill")
+    (desk / "made" / "run").write_text("in the way: it would begin")
+    with pytest.raises(UserError, match=f"there already, and --{flag} says something else"):
+        starter.distill(replace(wanted, **{flag: value}), desk / "made", [])
+    for same in (wanted, Wanted(Path("prompt.md"))):
+        with pytest.raises(UserError, match="File exists"):
+            starter.distill(same, desk / "made", [])
 
 
 @pytest.mark.parametrize("other", ["b/prompt.md", "typo.md"])

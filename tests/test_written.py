@@ -166,6 +166,23 @@ def test_draws_are_told_apart_and_cleaned() -> None:
     assert {row["kind"] for row in rows} == {"ordinary", "edge"}
 
 
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("I'm sorry, I'm an AI and can't look that up.", "an answer, no input"),
+        ("I am sorry, but as an AI I have no orders", "an answer, no input"),
+        ("I'm just a language model.", "an answer, no input"),
+        ("I'm an AI researcher and need an invoice", "kept"),
+        ("I'm sorry, I forgot my password", "kept"),
+        ("I am a virtual member of your club?", "kept"),
+    ],
+)
+def test_what_an_assistant_says_is_no_input(text: str, why: str) -> None:
+    sieve = Sieve(0.9, [], [], "You are an assistant.")
+    sieve.add(said(text))
+    assert dict(sieve.counts) == {why: 1}
+
+
 def test_who_has_no_chat_template_goes_on_with_a_text() -> None:
     brief = written.brief(chat(), "text", None)
     asked = [written.ask(brief, written.Case("ordinary", "a message"), "", 0, 0, "w")]

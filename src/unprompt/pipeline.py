@@ -189,27 +189,30 @@ def _with_bars(files: RunDir, bars: Bars, report: Callable[[dict[str, Any]], Non
 
 
 def _begun(
-    recipe: Recipe, files: RunDir, *, covered: bool = True
+    recipe: Recipe, files: RunDir, *, goes_on: bool = True
 ) -> tuple[Recipe, Checked, Weights, dict[str, drawn.Drawn]]:
     """The check ahead of a run, told to the terminal; and D, where a model writes it.
 
     Args:
-        covered: Measure which instructions what it writes exercises.
+        goes_on: There is more to come than D: what it costs is told, and which instructions D
+            exercises is measured.
     """
     from unprompt.stages import check, coverage, drawn
     from unprompt.stages.prompts import rendered
 
-    checked = check.check(recipe)
+    checked = check.check(recipe, estimate=goes_on)
     files.notes.write(report=None, pages=None)  # they are not of what is to come
     files.keep("recipe.yaml", recipe.to_yaml())
     if any(map(writes_date, checked.prompts.readers.tokenizers)):
         recipe = recipe.dated(files.first_day())
         files.keep("recipe.yaml", recipe.to_yaml())
-        checked = check.check(recipe)
-    say(*checked.lines, *of_an_older_version(files.stores(recipe.store)))
+        checked = check.check(recipe, estimate=goes_on)
+    if goes_on:
+        say(*checked.lines)
+    say(*of_an_older_version(files.stores(recipe.store)))
     weights = Weights(recipe, files, checked.prompts.readers.student.tokenizer)
     recipe, draws = drawn.draw_inputs(weights, checked.prompts)
-    if draws and covered:
+    if draws and goes_on:
         first, prompts = checked.prompts, rendered(recipe)
         recipe, draws = coverage.cover(weights, first, recipe, prompts, draws)
     return recipe, check.check(recipe) if draws else checked, weights, draws
@@ -279,7 +282,7 @@ def inputs(recipe: Recipe, folder: str | Path | None = None) -> dict[str, list[d
     files = RunDir.of(recipe, folder)
     with files.locked():
         join(recipe.modules, recipe.functions)
-        draws = _begun(recipe, files, covered=False)[3]
+        draws = _begun(recipe, files, goes_on=False)[3]
         return {where: files.read(each.file) for where, each in draws.items()}
 
 

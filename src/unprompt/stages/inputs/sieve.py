@@ -15,6 +15,9 @@ _ANSWERS = regex.compile(
     r"(assistant|answer|response|reply|output|bot)\s*:"
     r"|(sure|certainly|of course|absolutely)[,!.] (here|i )"
     r"|(as an? (ai|assistant|language model)|here (is|are) )\b"
+    r"|(i('m| am) (sorry|afraid)[,.!]? (but )?)?i('m| am) (only |just )?an? "
+    r"(ai\b(?! \w)|(ai |virtual |digital )(assistant|model|language)|language model|chatbot)"
+    r"|i('m| am) (sorry|afraid)[,.!]? (but )?(as|i('m| am)) (only |just )?an? (ai|assistant)\b"
     r"|(how )?(can|may) i (help|assist) you"
     r"|i('m| am) (sorry|afraid),? (but )?i('m| am)? (can|could|not|unable|do)",
     regex.I,

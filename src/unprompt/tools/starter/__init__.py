@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -140,9 +141,7 @@ def write_inputs(wanted: Wanted, out: Path) -> list[str]:
     folder = out.with_name(f"{out.stem}.draws")
     recipe = folder / "recipe.yaml"
     if recipe.exists():
-        _refuse_other_prompt(recipe, wanted.prompt)
-        if wanted.model or wanted.writer:
-            say(f"{recipe} is there: model and writer are as it says")
+        _refuse_other(recipe, wanted)
     else:
         write(wanted, recipe, "inputs")
     source = "contexts.main.inputs"
@@ -174,9 +173,7 @@ def distill(wanted: Wanted, out: Path | None, overrides: list[str]) -> pipeline.
     folder = out or Path("distilled", wanted.prompt.stem)
     recipe = folder / "recipe.yaml"
     if recipe.exists():
-        _refuse_other_prompt(recipe, wanted.prompt)
-        if wanted.model or wanted.teacher or wanted.inputs:
-            say(f"{recipe} is there: model, teacher and inputs are as it says")
+        _refuse_other(recipe, wanted)
         say(f"step 1 of 2: going on with {recipe}")
     else:
         say(f"step 1 of 2: writing {recipe}")
@@ -185,17 +182,27 @@ def distill(wanted: Wanted, out: Path | None, overrides: list[str]) -> pipeline.
     return pipeline.run(load(recipe, overrides), folder / "run")
 
 
-def _refuse_other_prompt(recipe: Path, prompt: Path) -> None:
-    """A recipe that holds another prompt than the one that is named."""
-    lines = recipe.read_text("utf-8").splitlines()
+def _refuse_other(recipe: Path, wanted: Wanted) -> None:
+    """A recipe that holds another prompt, model or data than those that are named."""
+    lines = [line.strip() for line in recipe.read_text("utf-8").splitlines()]
+    fix = "give another place with --out, or go on from that recipe with unprompt run"
     made_of = [line for line in lines if line.startswith(_MADE_OF)]
-    named = [_made_of(prompt, recipe, by_path=by_path) for by_path in (True, False)]
+    named = [_made_of(wanted.prompt, recipe, by_path=by_path) for by_path in (True, False)]
     if made_of and made_of[0] not in named:
-        raise UserError(
-            f"it was made of another prompt than {prompt} is now",
-            where=str(recipe),
-            fix="give another folder with --out, or go on from that recipe with unprompt run",
-        )
+        what = f"it was made of another prompt than {wanted.prompt} is now"
+        raise UserError(what, where=str(recipe), fix=fix)
+    told = {
+        "--model": wanted.model and f"model: {model_of(wanted.model, recipe)}",
+        "--teacher": wanted.teacher and _teacher(wanted.teacher, recipe),
+        "--inputs": wanted.inputs
+        and f"inputs: {quoted(os.path.relpath(wanted.inputs, recipe.parent))}",
+        "--writer": wanted.writer and f"writer: {_writer(wanted.writer, recipe)}",
+    }
+    for flag, part in told.items():
+        whole = part and re.compile(rf"(^|, ){re.escape(part)}($|[ ,}}])")
+        if whole and not any(map(whole.search, lines)):
+            what = f"the recipe is there already, and {flag} says something else"
+            raise UserError(what, where=str(recipe), fix=fix)
 
 
 def _made_of(prompt: Path, recipe: Path, *, by_path: bool) -> str:
@@ -213,10 +220,9 @@ def _made_of(prompt: Path, recipe: Path, *, by_path: bool) -> str:
 
 
 def _text(wanted: Wanted, made: Sides, out: Path, command: str, tokens: int, measured: str) -> str:
-    server = _server(wanted.teacher)
     teacher, labels = "", "labels: {kind: sampled, draws: 100}\n"
     if wanted.teacher:
-        teacher, labels = f"teacher_model: {server or model_of(wanted.teacher, out)}\n", ""
+        teacher, labels = _teacher(wanted.teacher, out) + "\n", ""
     return _RECIPE.format(
         schema=SCHEMA.as_uri(),
         command=command,
@@ -237,13 +243,20 @@ def _behind_key(value: str) -> str:
     return value if value.startswith("\n") else f" {value}"
 
 
+def _teacher(named: str, out: Path) -> str:
+    return f"teacher_model: {_server(named) or model_of(named, out)}"
+
+
 def _inputs(wanted: Wanted, made: Sides, out: Path) -> str:
     if wanted.inputs:
         return quoted(os.path.relpath(wanted.inputs, out.parent))
     field = "" if made.fields == ["text"] else f", field: {made.fields[0]}"
-    writer = wanted.writer and (_server(wanted.writer, "--writer") or model_of(wanted.writer, out))
-    told = f", writer: {writer}" if writer else ""
+    told = f", writer: {_writer(wanted.writer, out)}" if wanted.writer else ""
     return f"{{from_prompt: {{count: {wanted.count}{field}{told}}}}}   # or a file of yours"
+
+
+def _writer(named: str, out: Path) -> str:
+    return _server(named, "--writer") or model_of(named, out)
 
 
 def model_of(named: str, out: Path) -> str:

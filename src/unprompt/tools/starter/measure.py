@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from unprompt import pipeline
@@ -14,7 +15,9 @@ from unprompt.store.folder import RunDir
 GENEROUS = 256
 """Tokens of an answer where nothing was measured."""
 _ANSWERS, _MOST = 8, 512
-"""Answers that are looked at, and how long they may get."""
+"""Answers that are looked at, of which the longest is left aside (a small model rambles now and
+then), and how long they may get.
+"""
 
 
 def answer_length(recipe: Recipe, run: Path | None) -> tuple[int, str]:
@@ -25,8 +28,8 @@ def answer_length(recipe: Recipe, run: Path | None) -> tuple[int, str]:
         run: A run's folder, in which inputs are written that the recipe has none of.
 
     Returns:
-        Tokens that an answer may have: a quarter more than the longest of those that ended; and a
-        line that says what was measured.
+        Tokens that an answer may have: a quarter more than the longest but one; and a line that
+        says what was measured.
 
     Raises:
         UserError: The recipe's models or data can't be read, or too few inputs are written.
@@ -59,10 +62,25 @@ def answer_length(recipe: Recipe, run: Path | None) -> tuple[int, str]:
         question = Question(TEACHER, side, sampling)
         answers = list(weights.collect("answers", question))
         weights.forget_engines()
-    ended = [len(answer.token_ids) for answer in answers if answer.stop != "length"]
-    cut = len(answers) - len(ended)
-    if cut or not ended:
-        return most, f"{cut} of {len(answers)} answers are longer than {most} tokens"
-    tokens = min(most, 16 * -(-max(ended) * 5 // (4 * 16)))
-    longest = f"the longest of {len(answers)} answers has {max(ended)} tokens"
-    return tokens, f"{longest}: {tokens} is a quarter more"
+    return fitting([len(a.token_ids) if a.stop != "length" else None for a in answers], most)
+
+
+def fitting(lengths: Sequence[int | None], most: int) -> tuple[int, str]:
+    """How long an answer may be.
+
+    Args:
+        lengths: Tokens of a few answers; None of one that did not end within `most`.
+
+    Returns:
+        A quarter more tokens than the longest answer has, where one in eight is left aside; and a
+        line that says what was measured.
+    """
+    known = sorted(most if length is None else length for length in lengths)
+    longest = known[len(known) - 1 - len(known) // _ANSWERS]
+    if longest >= most:
+        cut = sum(length is None for length in lengths)
+        return most, f"{cut} of {len(lengths)} answers are longer than {most} tokens"
+    tokens = min(most, 16 * -(-longest * 5 // (4 * 16)))
+    within = sum(length <= longest for length in known)
+    told = f"{within} of {len(lengths)} answers have at most {longest} tokens"
+    return tokens, f"{told}: {tokens} is a quarter more"
