@@ -65,7 +65,7 @@ def small(value: Any, fields: set[str], where: str = "") -> Any:
         known = {*fields, value["target"], "case"} - {"examples"}
         rows = [
             dict.fromkeys(known - {"id"}, f"{split}{n}") | {"id": f"{split}{n}"}
-            for n in range(20 if split == "p" or "shots" in where else 3)
+            for n in range(20 if split == "p" or "shots" in where else 2)
         ]
         kept = {"id": value["id"], "target": value["target"]}
         if value.get("sample"):

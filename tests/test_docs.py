@@ -22,12 +22,15 @@ MADE = {"make demo": "demo:", "make test": "test:"}
 """Commands of the README that set up a machine: this test runs under the second of them, and
 tests/test_quickstart.py does what the first does."""
 
+LISTED = ("ordinary", "edge", "short", "long", "off_topic", "breaking")
 LESS = [
     "--no-measure",
     *("--set", "batch_size=8"),
     *("--set", "contexts.main.inputs.from_prompt.count=3"),
     *("--set", "contexts.main.inputs.from_prompt.max_new_tokens=32"),
     *("--set", "contexts.main.inputs.from_prompt.coverage=false"),
+    # instructions are cases already, so that the writer lists none
+    *("--set", f"contexts.main.inputs.from_prompt.kinds={dict.fromkeys(LISTED, 0)}"),
     *("--set", "sampling.max_new_tokens=12"),
     *("--set", "train.epochs=1"),
     *("--set", "report.instructions=0"),

@@ -153,18 +153,17 @@ def test_a_terminal_that_lacks_a_letter(encoding: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "behind", "sent"),
+    ("behind", "sent"),
     [
-        ("collect", [], signal.SIGINT),
-        ("run", [], signal.SIGINT),
-        ("run", [], signal.SIGTERM),
+        ([], signal.SIGINT),
         # as a script's `&` starts it
-        ("run", ["sh", "-c", 'trap "" INT; exec "$@"', "sh"], signal.SIGTERM),
+        (["sh", "-c", 'trap "" INT; exec "$@"', "sh"], signal.SIGTERM),
     ],
 )
 def test_a_stop_says_how_to_go_on(
-    command: str, behind: list[str], sent: signal.Signals, decoder_folder: Path, tmp_path: Path
+    behind: list[str], sent: signal.Signals, decoder_folder: Path, tmp_path: Path
 ) -> None:
+    """From a shell; `collect` and each signal: faults/test_stops.py."""
     came = threading.Event()
 
     def held(asked: Asked, before: int) -> Sent:
@@ -178,7 +177,7 @@ def test_a_stop_says_how_to_go_on(
         }
         (tmp_path / "r.yaml").write_text(yaml.safe_dump(words))
         started = subprocess.Popen(
-            [*behind, sys.executable, "-m", "unprompt", command, "r.yaml", "--out", "r"],
+            [*behind, sys.executable, "-m", "unprompt", "run", "r.yaml", "--out", "r"],
             cwd=tmp_path,
             stderr=subprocess.PIPE,
             text=True,

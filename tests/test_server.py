@@ -5,10 +5,10 @@ written here.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import json
 import resource
-import subprocess
 import sys
 import threading
 import time
@@ -23,7 +23,7 @@ import pytest
 
 from conftest import byte_tokenizer, tiny_recipe
 from endpoint import HELD, NAME, Asked, Sent, serving
-from unprompt import pipeline
+from unprompt import cli, pipeline
 from unprompt.engines.server import http
 from unprompt.engines.server.engine import ServerEngine
 from unprompt.engines.server.http import Endpoint
@@ -1036,7 +1036,10 @@ def test_a_run_asks_a_server_as_often_as_check_says(tiny: Any, tmp_path: Path) -
 
 
 def test_a_run_with_a_server_and_no_key_in_anything_it_writes(
-    decoder_folder: Path, tmp_path: Path
+    decoder_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     def answer(request: Asked, number: int) -> Any:
         assert request.headers["Authorization"] == f"Bearer {KEY}"
@@ -1052,25 +1055,23 @@ def test_a_run_with_a_server_and_no_key_in_anything_it_writes(
         data["name"] = "keyed"
         file = tmp_path / "keyed.yaml"
         file.write_text(json.dumps(data))
-        code = (
-            f"import os; os.environ['UNPROMPT_TEST_KEY'] = {KEY!r}; from unprompt import cli;"
-            " cli.main()"
+        monkeypatch.setenv("UNPROMPT_TEST_KEY", KEY)
+        monkeypatch.setattr(
+            sys, "argv", ["unprompt", "run", str(file), "--out", str(tmp_path / "run")]
         )
-        runs = [
-            subprocess.run(
-                [sys.executable, "-c", code, "run", str(file), "--out", str(tmp_path / "run")],
-                capture_output=True,
-                text=True,
-            )
-            for _ in range(2)
-        ]
-    assert [run.returncode for run in runs] == [2, 0], runs[-1].stderr
-    assert "HTTP 400" in runs[0].stderr
-    assert "bad key ***" in runs[0].stderr
+        with pytest.raises(SystemExit) as refused:
+            cli.main()
+        assert refused.value.code == 2
+        first = capfd.readouterr()
+        with contextlib.suppress(SystemExit):
+            cli.main()
+        second = capfd.readouterr()
+    assert "HTTP 400" in first.err
+    assert "bad key ***" in first.err
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(written) > 10
     assert not [path for path in written if KEY.encode() in path.read_bytes()]
-    assert not any(KEY in run.stdout + run.stderr for run in runs)
+    assert not any(KEY in said for said in (*first, *second))
     report = json.loads((tmp_path / "run/report.json").read_text())
     assert report["servers"]["teacher"]["answers"] == 8 + 3
     assert report["servers"]["judge"]["answers"] > 0

@@ -23,6 +23,8 @@ from conftest import tiny_recipe
 from folders import digests, figures
 
 HERE = Path(__file__).parent
+TABLED = os.environ.get("UNPROMPT_FAULTS")
+"""Where the table of docs/reliability.md goes; all of its faults are put in then, else fewer."""
 BATCH = 4
 """Prompts that are asked together, and written as one part, in these tests' recipe."""
 
@@ -72,8 +74,8 @@ class Counts(defaultdict[str, Tally]):
 def counts() -> Iterator[Counts]:
     found = Counts(Tally)
     yield found
-    if path := os.environ.get("UNPROMPT_FAULTS"):
-        Path(path).write_text(
+    if TABLED:
+        Path(TABLED).write_text(
             json.dumps({kind: asdict(tally) for kind, tally in found.items()}, indent=1)
         )
 

@@ -16,7 +16,7 @@ from typing import Any, cast
 import ray
 from ray import cloudpickle
 
-from faults.conftest import Counts
+from faults.conftest import TABLED, Counts
 from unprompt.recipe import Sampling
 from unprompt.records import BASE, Completion, Prompt
 from unprompt.stages import collect
@@ -25,7 +25,8 @@ from unprompt.stages.prompts import Side
 from unprompt.stages.questions import Question
 from unprompt.store.tables import read_completions
 
-SEED, KILLS, PARTS = 20261123, 6, 24
+SEED = 20261123
+KILLS, PARTS = (6, 24) if TABLED else (3, 12)
 
 
 class Dying:
@@ -64,7 +65,7 @@ def answer(prompt: Prompt) -> Completion:
 
 
 def test_the_workers(counts: Counts, tmp_path: Path) -> None:
-    """Six times one of two workers is killed; Ray starts others, and the command goes on by
+    """Again and again one of two workers is killed; Ray starts others, and the command goes on by
     itself.
     """
     print(f"seed {SEED}")

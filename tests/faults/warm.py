@@ -30,13 +30,15 @@ from peft import LoraConfig, PeftModel  # noqa: F401
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast, Trainer  # noqa: F401
 
 import moments
-from unprompt import cli
+from unprompt import cli, pipeline  # noqa: F401
 from unprompt.engines.hf import engine as hf
 from unprompt.engines.server import engine as server
-from unprompt.report import page, sections  # noqa: F401
-from unprompt.stages import collect
+from unprompt.report import page, sections, write  # noqa: F401
+from unprompt.stages import check, collect, coverage  # noqa: F401
+from unprompt.stages.evaluate import bars, measured  # noqa: F401
+from unprompt.stages.lessons import transfer_set  # noqa: F401
 from unprompt.stages.questions import key_of
-from unprompt.stages.train import kl, watch  # noqa: F401
+from unprompt.stages.train import kl, student, watch  # noqa: F401
 from unprompt.store import files
 
 
