@@ -18,7 +18,8 @@ demo: $(READY)
 	$(VENV)/bin/unprompt demo
 
 # tests run on all cores at once, so each process has one thread; -rs says what was skipped
-test: $(READY) browser
+test:
+	+$(MAKE) --no-print-directory --jobs 2 $(READY) browser
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/codespell src tests docs recipes benchmarks *.md
