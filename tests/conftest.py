@@ -46,7 +46,6 @@ LONGEST = (
     "test_contract.py",
     "test_docs.py",
     "test_recipes.py",
-    "test_ray.py",
     "test_processes.py",
     "test_extend.py",
 )
@@ -54,7 +53,9 @@ LONGEST = (
 
 
 def _group(file: str) -> str:
-    return "faults" if "/faults/" in file else file.rpartition("/")[2]
+    return (
+        "faults" if "/faults/" in file or file.endswith("test_ray.py") else file.rpartition("/")[2]
+    )
 
 
 def pytest_collection_finish() -> None:

@@ -114,7 +114,7 @@ def test_the_inputs_field_stands_in_the_prompt(desk: Path, chat_folder: Path) ->
 def test_without_inputs_the_teacher_writes_them(desk: Path) -> None:
     starter.write(Wanted(Path("prompt.md")), desk / "recipe.yaml")
     words = yaml.safe_load((desk / "recipe.yaml").read_text())
-    assert words["contexts"]["main"]["inputs"] == {"from_prompt": {"count": 400}}
+    assert words["contexts"]["main"]["inputs"] == {"from_prompt": {"count": 160}}
 
 
 @pytest.mark.parametrize(
@@ -125,6 +125,7 @@ def test_without_inputs_the_teacher_writes_them(desk: Path) -> None:
         ({"prompt": Path("two.md")}, "several places"),
         ({"prompt": Path("one.json")}, "no list of messages"),
         ({"prompt": Path("open.json")}, "nothing in it says where the input stands"),
+        ({"inputs": Path("in.jsonl"), "count": 9}, "leave it out beside --inputs"),
     ],
 )
 def test_what_is_refused(wanted: dict[str, Any], said: str, desk: Path) -> None:
@@ -185,6 +186,7 @@ def test_one_command_from_a_prompt_to_a_report(
         ("teacher", "http://localhost:1/v1#m"),
         ("inputs", Path("in2.jsonl")),
         ("writer", "chat"),
+        ("count", 12),
     ],
 )
 def test_what_is_named_again_has_to_be_the_same(

@@ -350,6 +350,11 @@ def changed_prompt(b: Bench) -> str:
     return b.fails("distill", "prompt.md", "--out", "made")
 
 
+def other_model(b: Bench) -> str:
+    b.works("init", b.file("prompt.md", "Name the colour of {text}."), "--out", "made/recipe.yaml")
+    return b.fails("distill", "prompt.md", "--model", "other", "--out", "made")
+
+
 def recipe_there(b: Bench) -> str:
     b.file("prompt.txt", "Name the colour of {{ text }}.")
     b.works("init", "prompt.txt")
@@ -2213,6 +2218,12 @@ MISTAKES: dict[str, Mistake] = {
         changed_prompt,
         "recipe.yaml",
         "it was made of another prompt than prompt.md is now",
+        "give another folder with --out, or go on from that recipe with unprompt run",
+    ),
+    "a distilled recipe and another model": (
+        other_model,
+        "recipe.yaml",
+        "the recipe is there already, and --model says something else",
         "give another folder with --out, or go on from that recipe with unprompt run",
     ),
     "inputs over a file": (

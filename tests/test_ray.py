@@ -40,7 +40,8 @@ def cluster() -> Iterator[None]:
     """A connection that all tests here share; each worker has one of its two processors."""
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers don't find the tests
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    if not ray.is_initialized():
+        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
 
@@ -184,12 +185,7 @@ class Answers:
         return [answer(prompt) for prompt in prompts]
 
 
-def test_a_store_that_workers_do_not_share(cluster: None, tmp_path: Path) -> None:
-    assert asked_of(Answers, place(f"file://{tmp_path}/store", "store")) == [
-        "i0",
-        "i1",
-        "i2",
-    ]
+def test_a_store_that_workers_do_not_share(cluster: None) -> None:
     with pytest.raises(UserError, match="on its own machine"):
         asked_of(Answers, place("memory://not-shared", "store"))
 

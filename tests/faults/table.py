@@ -22,6 +22,8 @@ HEAD = [
     "asked twice",
     "beyond the unfinished batch",
 ]
+FEWER = {"kill -9 of a Ray worker", "kill -9 of the server", "finished run: a file damaged", "all"}
+"""Of which a suite that makes no table puts in fewer."""
 VARYING = {"kill -9 of the driver", "kill -9 of the trainer"}
 """Which of the two a kill hits hangs on how often a run writes, which its libraries decide;
 together they are always as many."""

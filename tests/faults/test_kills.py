@@ -37,13 +37,15 @@ def stage(run: Path) -> str:
 
 def moment(draw: random.Random, number: int, left: int, whole: Whole) -> dict[str, Any]:
     """Where a run is killed that has `left` kills to go: at a change to its files (even numbers) or
-    in the middle of computing (odd ones). Chance seldom hits the first stage and the last, so some
-    are aimed at them.
+    in the middle of computing (odd ones). Chance seldom hits the first stage, training and the
+    last, so some are aimed at them.
     """
     if left == KILLS and number % 4 == 0:
         return {"kind": moments.CHANGE, "steps": draw.randint(1, 3)}
     if left == 1 and number % 4 == 1:
         return {"file": "kl/*.tokens.json", "steps": draw.randint(1, 10)}
+    if left == 1 and number % 4 == 2:
+        return {"file": "checkpoints", "steps": draw.randint(1, 10)}
     kind = moments.LAYER if number % 2 else moments.CHANGE
     return {"kind": kind, "steps": draw.randint(1, whole.steps[kind] // left)}
 

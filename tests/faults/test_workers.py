@@ -26,7 +26,7 @@ from unprompt.stages.questions import Question
 from unprompt.store.tables import read_completions
 
 SEED = 20261123
-KILLS, PARTS = (6, 24) if TABLED else (3, 12)
+KILLS, PARTS = (6, 24) if TABLED else (2, 8)
 
 
 class Dying:
@@ -77,16 +77,14 @@ def test_the_workers(counts: Counts, tmp_path: Path) -> None:
     engine = cast("Callable[[], Any]", partial(Dying, notes, moments))
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers don't find the tests
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # tests/test_ray.py, which comes behind this in one suite, goes on in this cluster and ends it
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    try:
-        collect.fill(
-            Workers("local", 2).ask(engine, gpu=False),
-            store,
-            Question(BASE, Side(prompts, [1] * len(prompts), (0,)), Sampling()),
-            batch_size=2,
-        )
-    finally:
-        ray.shutdown()
+    collect.fill(
+        Workers("local", 2).ask(engine, gpu=False),
+        store,
+        Question(BASE, Side(prompts, [1] * len(prompts), (0,)), Sampling()),
+        batch_size=2,
+    )
     died = [ids for path in notes.glob("killed-*") for ids in path.read_text().split()]
     asked = Counter((notes / "asked").read_text().split())
     kept = {

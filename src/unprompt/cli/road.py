@@ -128,6 +128,7 @@ def inputs(
     say(*starter.write_inputs(wanted, out or Path(f"{prompt.stem}-inputs.jsonl")))
 
 
+_COUNT = "Inputs that the teacher writes, where you give none [default: 160]."
 _DIR = "Folder of the recipe and its run [default: distilled/<name of the prompt>]."
 
 
@@ -137,6 +138,7 @@ def distill(
     model: ModelName = None,
     teacher: Teacher = None,
     inputs: InputFile = None,
+    count: Annotated[int | None, Option(min=5, metavar="N", help=_COUNT)] = None,
     measure: Measured = True,
     overrides: Overrides = None,
     out: Annotated[Path | None, Option(metavar="DIR", help=_DIR)] = None,
@@ -146,7 +148,7 @@ def distill(
     """
     from unprompt.tools import starter
 
-    wanted = starter.Wanted(prompt, model, teacher, inputs, measure)
+    wanted = starter.Wanted(prompt, model, teacher, inputs, measure, count)
     screen.show_run(starter.distill(wanted, out, overrides or []))
 
 

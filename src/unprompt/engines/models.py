@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import hashlib
 import json
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 _DECIDING = (".safetensors", ".json", ".jinja", ".model", ".txt", ".tiktoken")
 """Files of a model's folder that decide its answers: weights, settings, chat template, tokenizer.
 """
+
+_READ: dict[tuple[Any, ...], Any] = {}
+_KEPT = 4
+"""Tokenizers that were read, and how many of them are kept."""
 
 
 def identity(model: Model, where: str) -> str:
@@ -134,9 +139,7 @@ def load_tokenizer(model: Model, where: str) -> PreTrainedTokenizerBase:
     """The tokenizer, without weights. Its chat template has the recipe's variables, and the
     recipe's date for today.
     """
-    from transformers import AutoTokenizer
-
-    tokenizer = _from_pretrained(AutoTokenizer, model, where)
+    tokenizer = _read_tokenizer(model, where)
     try:
         tokenizer.decode(tokenizer("a", verbose=False).input_ids)
     except BaseException as error:
@@ -167,6 +170,26 @@ def load_tokenizer(model: Model, where: str) -> PreTrainedTokenizerBase:
             tokenizer.apply_chat_template, strftime_now=model.date.strftime
         )
     return tokenizer
+
+
+def _read_tokenizer(model: Model, where: str) -> PreTrainedTokenizerBase:
+    """As its files have it. A run asks for the same one many times, and reading one of 129,280
+    tokens takes a second: of a folder it is read once while the files stay as they are, and copied.
+    """
+    from transformers import AutoTokenizer
+
+    folder = Path(folder_of(model, where))
+    if model.trust_remote_code or not folder.is_dir():
+        return _from_pretrained(AutoTokenizer, model, where)
+    found = [(path.name, path.stat()) for path in sorted(folder.iterdir())]
+    files = tuple((name, stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in found)
+    key = str(folder), model.revision, files
+    if key not in _READ:
+        read = _from_pretrained(AutoTokenizer, model, where)
+        while len(_READ) >= _KEPT:
+            _READ.pop(next(iter(_READ)))
+        _READ[key] = read
+    return copy.deepcopy(_READ[key])
 
 
 def ends_of(

