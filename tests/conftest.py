@@ -75,7 +75,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """In several processes (`pytest -n`) a file's tests stay in one, as do those of faults/, which
-    count together.
+    count together, and those of Ray, which share a cluster.
     """
     from xdist.scheduler import LoadScopeScheduling
 

@@ -2,7 +2,7 @@
 import, and nothing of ours.
 
 It reads a JSON list from stdin, of `{"script": path, "arguments": [...], "folder": where it runs,
-"source": ahead of all other places of modules}`, and prints a JSON list of how each ended:
+"sources": ahead of all other places of modules}`, and prints a JSON list of how each ended:
 `[exit code, what it said]`.
 """
 
@@ -36,7 +36,7 @@ def child(told: dict[str, Any], log: Path) -> None:
     code = 1
     try:
         os.chdir(told["folder"])
-        sys.path.insert(0, told["source"])
+        sys.path[:0] = told["sources"]
         sys.argv = [told["script"], *told["arguments"]]
         runpy.run_path(told["script"], run_name="__main__")
         code = 0

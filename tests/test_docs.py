@@ -10,11 +10,13 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 import forked
+import shallow
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"^```(\w+)(?: title=(\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -28,6 +30,8 @@ LESS = [
     *("--set", "batch_size=8"),
     *("--set", "contexts.main.inputs.from_prompt.count=3"),
     *("--set", "contexts.main.inputs.from_prompt.max_new_tokens=32"),
+    *("--set", "contexts.main.inputs.from_prompt.tries=40"),
+    *("--set", f"contexts.main.inputs.from_prompt.stop={list('aeou,.')}"),
     *("--set", "contexts.main.inputs.from_prompt.coverage=false"),
     # instructions are cases already, so that the writer lists none
     *("--set", f"contexts.main.inputs.from_prompt.kinds={dict.fromkeys(LISTED, 0)}"),
@@ -46,8 +50,12 @@ def blocks(page: str) -> list[tuple[str, str | None, str]]:
 
 
 def run_blocks(page: str, folder: Path) -> str:
-    """Write the titled blocks, run the others, in the page's order; returns what was printed."""
-    told = list[dict[str, object]]()
+    """Write the titled blocks, run the others, in the page's order; returns what was printed.
+    `distill` has only the first layers of its model.
+    """
+    (folder / "ahead").mkdir()
+    ahead = [str(shallow.package(folder / "ahead"))]
+    told = list[dict[str, Any]]()
     for number, (kind, title, text) in enumerate(blocks(page)):
         if title:
             (folder / title).write_text(text)
@@ -58,18 +66,23 @@ def run_blocks(page: str, folder: Path) -> str:
         elif kind == "bash":
             for line in text.splitlines():
                 command, *arguments = shlex.split(line)
-                arguments += LESS if arguments[0] == "distill" else []
-                script = Path(sys.executable).with_name(command)
-                told.append({"script": str(script), "arguments": arguments})
+                less = arguments[0] == "distill"
+                words = [*arguments, *LESS] if less else arguments
+                script = str(Path(sys.executable).with_name(command))
+                told.append({"script": script, "arguments": words, "sources": ahead * less})
     return said_by(told, folder)
 
 
-def said_by(told: list[dict[str, object]], folder: Path) -> str:
+def said_by(told: list[dict[str, Any]], folder: Path) -> str:
     """What scripts say, one run after the other; all end well."""
-    there = {"folder": str(folder), "source": str(ROOT / "src")}
+    ours = [str(ROOT / "src")]
+    told = [
+        each | {"folder": str(folder), "sources": [*each.get("sources", []), *ours]}
+        for each in told
+    ]
     done = subprocess.run(
         [sys.executable, forked.__file__],
-        input=json.dumps([each | there for each in told]),
+        input=json.dumps(told),
         capture_output=True,
         text=True,
         check=True,

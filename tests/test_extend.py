@@ -100,7 +100,7 @@ def used(decoder_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
             "script": additions.__file__,
             "arguments": [name, str(decoder_folder), str(folder)],
             "folder": str(folder),
-            "source": str(folder / "src"),
+            "sources": [str(folder / "src")],
         }
         for name, folder in folders.items()
     ]
