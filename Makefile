@@ -17,7 +17,8 @@ PIP := $(VENV)/$(PIP_INSTALL) $(BY_HASH)
 demo: $(READY)
 	$(VENV)/bin/unprompt demo
 
-# tests run on all cores at once, so each process has one thread; -rs says what was skipped
+# tests run on all cores at once, so each process has one thread; -rs says what was skipped. What
+# they need is installed by pip and by apt at once
 test:
 	+$(MAKE) --no-print-directory --jobs 2 $(READY) browser
 	$(VENV)/bin/ruff check .

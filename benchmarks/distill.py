@@ -1,7 +1,7 @@
 """From a prompt alone to a verdict: how long `unprompt distill PROMPT` takes at its defaults, in an
 empty folder, with nothing stored.
 
-    python benchmarks/distill.py [PROMPT ...]
+    python benchmarks/distill.py [PROMPT ...] [--set a.b=c ...]
 
 Prompts are the tutorial's and the support desk's (recipes/prompts) unless given.
 """
@@ -31,11 +31,12 @@ def tutorials(folder: Path) -> Path:
     return path
 
 
-def distilled(prompt: Path, folder: Path, more: list[str]) -> dict[str, object]:
-    """Run it; gives the report."""
+def distil(prompt: Path, folder: Path, overrides: list[str]) -> None:
+    """Run it, and print its row."""
     began = time.perf_counter()
     command = [sys.executable, "-m", "unprompt", "distill", str(prompt), "--out", str(folder)]
-    done = subprocess.run([*command, *more], stdout=subprocess.PIPE, text=True, check=True)
+    command += [word for each in overrides for word in ("--set", each)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     minutes = (time.perf_counter() - began) / 60
     report = json.loads((folder / "run" / "report.json").read_text("utf-8"))
     context = report["contexts"]["main"]
@@ -46,14 +47,14 @@ def distilled(prompt: Path, folder: Path, more: list[str]) -> dict[str, object]:
         f" {minutes:.1f} | {'; '.join(verdict)} |",
         flush=True,
     )
-    return report
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("prompts", nargs="*", type=Path)
-    options, more = parser.parse_known_args()
-    print(f"{os.cpu_count()} cores; arguments beside the prompt: {' '.join(more) or 'none'}\n")
+    parser.add_argument("--set", action="append", default=[], dest="overrides")
+    options = parser.parse_args()
+    print(f"{os.cpu_count()} cores; settings: {' '.join(options.overrides) or 'the defaults'}\n")
     print(
         "| prompt | its lines | inputs | lessons | minutes | verdict |\n|---|---|---|---|---|---|"
     )
@@ -61,7 +62,7 @@ def main() -> None:
         folder = Path(name)
         ours = [tutorials(folder), ROOT / "recipes" / "prompts" / "support" / "prompt.md"]
         for number, prompt in enumerate(options.prompts or ours):
-            distilled(prompt, folder / f"distilled-{number}", more)
+            distil(prompt, folder / f"distilled-{number}", options.overrides)
 
 
 if __name__ == "__main__":

@@ -251,3 +251,31 @@ def test_a_folder_is_told_by_what_decides_its_answers(
     before = models.identity(Model(name=str(tmp_path)), "model")
     (tmp_path / file).write_text("another")
     assert (models.identity(Model(name=str(tmp_path)), "model") != before) == decides
+
+
+def test_a_tokenizer_is_read_once_while_its_files_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who changes theirs changes nobody else's; a file that is another is read."""
+    tokenizer = byte_tokenizer()
+    tokenizer.save_pretrained(tmp_path)
+    decoder().config.save_pretrained(tmp_path)
+    read, reads = models._from_pretrained, list[str]()
+
+    def counted(kind: Any, *rest: Any, **more: Any) -> Any:
+        reads.append(kind.__name__)
+        return read(kind, *rest, **more)
+
+    monkeypatch.setattr(models, "_from_pretrained", counted)
+    model = Model(name=str(tmp_path))
+    first = models.load_tokenizer(model, "model")
+    first.add_tokens(["<mine>"])
+    first.chat_template = "mine"
+    second = models.load_tokenizer(model, "model")
+    assert reads == ["AutoTokenizer"]
+    assert "<mine>" not in second.get_vocab()
+    assert second.chat_template == tokenizer.chat_template
+    tokenizer.add_tokens(["<new>"])
+    tokenizer.save_pretrained(tmp_path)
+    assert "<new>" in models.load_tokenizer(model, "model").get_vocab()
+    assert reads == ["AutoTokenizer"] * 2

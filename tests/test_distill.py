@@ -166,7 +166,7 @@ def test_one_answer_in_eight_may_ramble(lengths: list[int | None], tokens: int, 
 def test_answers_that_find_no_end_are_learned_as_far_as_they_go(
     desk: Path, chat_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(measure._MOST, "cpu", 2)
+    monkeypatch.setattr(measure, "_MOST_ON_PROCESSORS", 2)
     wanted = Wanted(Path("prompt.md"), str(chat_folder), None, Path("in.jsonl"))
     said = starter.write(wanted, desk / "recipe.yaml")
     recipe = load(desk / "recipe.yaml")

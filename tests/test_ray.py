@@ -185,7 +185,9 @@ class Answers:
         return [answer(prompt) for prompt in prompts]
 
 
-def test_a_store_that_workers_do_not_share(cluster: None) -> None:
+def test_a_store_that_workers_do_not_share(cluster: None, tmp_path: Path) -> None:
+    shared = place(f"file://{tmp_path}/store", "store")
+    assert asked_of(Answers, shared) == ["i0", "i1", "i2"]
     with pytest.raises(UserError, match="on its own machine"):
         asked_of(Answers, place("memory://not-shared", "store"))
 

@@ -215,7 +215,7 @@ def _begun(
     if draws and goes_on:
         first, prompts = checked.prompts, rendered(recipe)
         recipe, draws = coverage.cover(weights, first, recipe, prompts, draws)
-    return recipe, check.check(recipe) if draws else checked, weights, draws
+    return recipe, check.check(recipe, estimate=goes_on) if draws else checked, weights, draws
 
 
 @stoppable()

@@ -28,9 +28,9 @@ _DECIDING = (".safetensors", ".json", ".jinja", ".model", ".txt", ".tiktoken")
 """Files of a model's folder that decide its answers: weights, settings, chat template, tokenizer.
 """
 
-_READ: dict[tuple[Any, ...], Any] = {}
+_TOKENIZERS: dict[tuple[Any, ...], Any] = {}
 _KEPT = 4
-"""Tokenizers that were read, and how many of them are kept."""
+"""Tokenizers that were read, by folder and files, and how many of them are kept."""
 
 
 def identity(model: Model, where: str) -> str:
@@ -173,8 +173,8 @@ def load_tokenizer(model: Model, where: str) -> PreTrainedTokenizerBase:
 
 
 def _read_tokenizer(model: Model, where: str) -> PreTrainedTokenizerBase:
-    """As its files have it. A run asks for the same one many times, and reading one of 129,280
-    tokens takes a second: of a folder it is read once while the files stay as they are, and copied.
+    """As its files have it. A run asks for the same one many times, and reading takes more than
+    copying: of a folder it is read once while the files stay as they are.
     """
     from transformers import AutoTokenizer
 
@@ -183,13 +183,13 @@ def _read_tokenizer(model: Model, where: str) -> PreTrainedTokenizerBase:
         return _from_pretrained(AutoTokenizer, model, where)
     found = [(path.name, path.stat()) for path in sorted(folder.iterdir())]
     files = tuple((name, stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in found)
-    key = str(folder), model.revision, files
-    if key not in _READ:
-        read = _from_pretrained(AutoTokenizer, model, where)
-        while len(_READ) >= _KEPT:
-            _READ.pop(next(iter(_READ)))
-        _READ[key] = read
-    return copy.deepcopy(_READ[key])
+    key = str(folder), files
+    if key not in _TOKENIZERS:
+        tokenizer = _from_pretrained(AutoTokenizer, model, where)
+        if len(_TOKENIZERS) == _KEPT:
+            _TOKENIZERS.pop(next(iter(_TOKENIZERS)))
+        _TOKENIZERS[key] = tokenizer
+    return copy.deepcopy(_TOKENIZERS[key])
 
 
 def ends_of(

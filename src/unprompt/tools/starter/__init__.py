@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import yaml
+
 from unprompt import pipeline
 from unprompt.messages import UserError, say
 from unprompt.recipe import Data, Model, Recipe, load
+from unprompt.recipe.reading import read_yaml
 from unprompt.recipe.reference import SCHEMA
 from unprompt.stages import inputs
 from unprompt.store.files import replacing
@@ -189,24 +191,32 @@ def distill(wanted: Wanted, out: Path | None, overrides: list[str]) -> pipeline.
 
 def _refuse_other(recipe: Path, wanted: Wanted) -> None:
     """A recipe that holds another prompt, model or data than those that are named."""
-    lines = [line.strip() for line in recipe.read_text("utf-8").splitlines()]
+    words, lines = read_yaml(recipe, "recipe"), recipe.read_text("utf-8").splitlines()
     fix = "give another folder with --out, or go on from that recipe with unprompt run"
     made_of = [line for line in lines if line.startswith(_MADE_OF)]
     named = [_made_of(wanted.prompt, recipe, by_path=by_path) for by_path in (True, False)]
     if made_of and made_of[0] not in named:
         what = f"it was made of another prompt than {wanted.prompt} is now"
         raise UserError(what, where=str(recipe), fix=fix)
-    told = {
-        "--model": wanted.model and f"model: {model_of(wanted.model, recipe)}",
-        "--teacher": wanted.teacher and _teacher(wanted.teacher, recipe),
-        "--inputs": wanted.inputs
-        and f"inputs: {quoted(os.path.relpath(wanted.inputs, recipe.parent))}",
-        "--count": wanted.count and f"count: {wanted.count}",
-        "--writer": wanted.writer and f"writer: {_writer(wanted.writer, recipe)}",
+    load(recipe)  # it may have been changed by hand since, into anything
+    source = words["contexts"].get("main", {}).get("inputs")
+    drawn = source.get("from_prompt") if isinstance(source, dict) else None
+    drawn = drawn if isinstance(drawn, dict) else {}
+    flags = {
+        "--model": (wanted.model and model_of(wanted.model, recipe), words["model"]),
+        "--teacher": (
+            wanted.teacher and _model_or_server(wanted.teacher, recipe),
+            words.get("teacher_model"),
+        ),
+        "--inputs": (wanted.inputs and _from_folder(wanted.inputs, recipe), source),
+        "--count": (wanted.count and str(wanted.count), drawn.get("count")),
+        "--writer": (
+            wanted.writer and _model_or_server(wanted.writer, recipe, "--writer"),
+            drawn.get("writer"),
+        ),
     }
-    for flag, part in told.items():
-        whole = part and re.compile(rf"(^|[ {{]){re.escape(part)}($|[ ,}}])")
-        if whole and not any(map(whole.search, lines)):
+    for flag, (said, there) in flags.items():
+        if said and yaml.safe_load(said) != there:
             what = f"the recipe is there already, and {flag} says something else"
             raise UserError(what, where=str(recipe), fix=fix)
 
@@ -228,7 +238,7 @@ def _made_of(prompt: Path, recipe: Path, *, by_path: bool) -> str:
 def _text(wanted: Wanted, made: Sides, out: Path, command: str, length: Length) -> str:
     teacher, labels = "", "labels: {kind: sampled, draws: 100}\n"
     if wanted.teacher:
-        teacher, labels = _teacher(wanted.teacher, out) + "\n", ""
+        teacher, labels = f"teacher_model: {_model_or_server(wanted.teacher, out)}\n", ""
     return _RECIPE.format(
         schema=SCHEMA.as_uri(),
         command=command,
@@ -250,21 +260,22 @@ def _behind_key(value: str) -> str:
     return value if value.startswith("\n") else f" {value}"
 
 
-def _teacher(named: str, out: Path) -> str:
-    return f"teacher_model: {_server(named) or model_of(named, out)}"
-
-
 def _inputs(wanted: Wanted, made: Sides, out: Path) -> str:
     if wanted.inputs:
-        return quoted(os.path.relpath(wanted.inputs, out.parent))
+        return _from_folder(wanted.inputs, out)
     field = "" if made.fields == ["text"] else f", field: {made.fields[0]}"
-    told = f", writer: {_writer(wanted.writer, out)}" if wanted.writer else ""
+    told = f", writer: {_model_or_server(wanted.writer, out, '--writer')}" if wanted.writer else ""
     count = wanted.count or DRAWN
     return f"{{from_prompt: {{count: {count}{field}{told}}}}}   # or a file of yours"
 
 
-def _writer(named: str, out: Path) -> str:
-    return _server(named, "--writer") or model_of(named, out)
+def _from_folder(file: Path, out: Path) -> str:
+    """A file as a recipe names it: as seen from the recipe's folder."""
+    return quoted(os.path.relpath(file, out.parent))
+
+
+def _model_or_server(named: str, out: Path, flag: str = "--teacher") -> str:
+    return _server(named, flag) or model_of(named, out)
 
 
 def model_of(named: str, out: Path) -> str:

@@ -20,11 +20,8 @@ _ANSWERS = 8
 """Answers that are looked at, of which the longest is left aside: a small model rambles now and
 then.
 """
-_MOST = {"cpu": 128}
-_MOST_ELSEWHERE = 512
-"""How long they may get, by what the teacher runs on: processors write slowly, and small models
-often find no end.
-"""
+_MOST, _MOST_ON_PROCESSORS = 512, 128
+"""How long they may get: processors write slowly, and small models often find no end."""
 
 
 class Length(NamedTuple):
@@ -74,8 +71,8 @@ def answer_length(recipe: Recipe, run: Path | None) -> Length:
     )
     prompts = rendered(known)
     side, window = prompts.teacher["main"], prompts.readers.teacher.window
-    runs_on = models.device(known.teacher_model or known.model).type
-    most = _MOST.get(runs_on, _MOST_ELSEWHERE)
+    device = models.device(known.teacher_model or known.model)
+    most = _MOST_ON_PROCESSORS if device.type == "cpu" else _MOST
     most = min(most, window - max(side.lengths)) if window else most
     sampling = known.sampling.model_copy(update={"max_new_tokens": most})
     say(f"measuring how long answers are, on {len(side.prompts)} inputs")
@@ -101,8 +98,10 @@ def fitting(lengths: Sequence[int | None], most: int) -> Length:
     if longest >= most:
         cut = sum(length is None for length in lengths)
         told = f"{cut} of {len(lengths)} answers are longer than {most} tokens"
-        return Length(most, f"{told}, and learned as far as that: raise it if they end", cut=True)
+        told += ", and learned as far as that: raise sampling.max_new_tokens if they should end"
+        return Length(most, told, cut=True)
     tokens = min(most, 16 * -(-longest * 5 // (4 * 16)))
     within = sum(length <= longest for length in known)
     told = f"{within} of {len(lengths)} answers have at most {longest} tokens"
-    return Length(tokens, f"{told}: {tokens} is a quarter more")
+    more = "is a quarter more" if tokens < most else "is the most that was looked at"
+    return Length(tokens, f"{told}: {tokens} {more}")
