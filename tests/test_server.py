@@ -8,6 +8,7 @@ import asyncio
 import gzip
 import json
 import resource
+import signal
 import sys
 import threading
 import time
@@ -23,7 +24,7 @@ import pytest
 from conftest import byte_tokenizer, tiny_recipe
 from endpoint import HELD, NAME, Asked, Sent, serving
 from unprompt import cli, pipeline
-from unprompt.engines.server import http
+from unprompt.engines.server import http, loop
 from unprompt.engines.server.engine import ServerEngine
 from unprompt.engines.server.http import Endpoint
 from unprompt.engines.server.ledger import Asked as Spent, Ledger
@@ -160,6 +161,22 @@ def test_a_slow_server_is_asked_again_and_then_given_up() -> None:
         timeout=0.5,
         retries=1,
     )
+
+
+def test_ctrl_c_is_heard_while_a_server_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal that comes just before the loop goes to sleep wakes nothing. So does one that
+    another thread takes, which here can be made to happen.
+    """
+    monkeypatch.setattr(loop, "_BEAT", 0.1)
+    other = threading.Thread(target=time.sleep, args=(3,), daemon=True)
+    other.start()
+    assert other.ident
+    stop = threading.Timer(0.5, signal.pthread_kill, (other.ident, signal.SIGINT))
+    stop.start()
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        loop.finished(asyncio.sleep(300))
+    assert time.monotonic() - begun < 100
 
 
 def test_waits_double_up_to_a_minute_and_differ() -> None:

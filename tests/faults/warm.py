@@ -3,7 +3,8 @@ of: a run starts in milliseconds, and can be killed.
 
 It reads a JSON line a command from stdin: `{"arguments": [...], "log": path, "asked": path, ...}`
 starts a run and answers its process id; `{"wait": id}` answers how it ended (a negative number: by
-which signal), `{"stopped": id}` by which signal it stopped.
+which signal), `{"stopped": id}` by which signal it stopped. A run that hangs writes into its log
+where it stands, and is killed (-6).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import faulthandler
 import gc
 import json
 import os
@@ -113,6 +115,7 @@ def run(told: dict[str, Any]) -> None:
     log = os.open(told["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for fd in (1, 2):
         os.dup2(log, fd)
+    faulthandler.enable(log)  # of SIGABRT, too
     os.environ |= told.get("environment", {})
     os.chdir(told.get("folder", "."))
     note_what_is_asked(Path(told["asked"]))
@@ -145,6 +148,22 @@ def run(told: dict[str, Any]) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+HANGS = 300.0
+"""Seconds, far over what any run takes."""
+
+
+def ended(run: int) -> int:
+    """Its exit code."""
+    late = time.monotonic() + HANGS
+    while time.monotonic() < late:
+        id_, status = os.waitpid(run, os.WNOHANG)
+        if id_:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.005)
+    os.kill(run, signal.SIGABRT)
+    return os.waitstatus_to_exitcode(os.waitpid(run, 0)[1])
 
 
 def wait_for_the_endpoint() -> None:
@@ -185,7 +204,7 @@ def main() -> None:
         if "stopped" in told:
             print(os.WSTOPSIG(os.waitpid(told["stopped"], os.WUNTRACED)[1]), flush=True)
         elif "wait" in told:
-            print(os.waitstatus_to_exitcode(os.waitpid(told["wait"], 0)[1]), flush=True)
+            print(ended(told["wait"]), flush=True)
         elif child := os.fork():
             print(child, flush=True)
         else:

@@ -10,18 +10,17 @@ server applies the temperature to them is its own business, and can't be seen fr
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
-import contextlib
 import functools
 import hashlib
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, Unpack
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 from unprompt.engines import Options, chats
 from unprompt.engines.labels import KINDS
 from unprompt.engines.server import CAN, http, refuse_labels, replies, written
 from unprompt.engines.server.http import Endpoint
 from unprompt.engines.server.ledger import Asked, Attempt, Ledger, Room
+from unprompt.engines.server.loop import finished
 from unprompt.engines.server.replies import Again
 from unprompt.engines.tokens import Reader, end_ids, keys, place, refuse_length
 from unprompt.messages import UserError, say
@@ -31,8 +30,6 @@ from unprompt.records import Completion, Messages, Prompt, SoftLabels, as_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-_Done = TypeVar("_Done")
 
 
 class _Request(NamedTuple):
@@ -100,7 +97,7 @@ class ServerEngine:
         requests = [self._request(prompt, sampling, labels, seed) for prompt in prompts]
         before, self._short, self._thoughts = self.ledger.total, 0, 0
         try:
-            answered = _finished(self._ask(requests, sampling, labels, options))
+            answered = finished(self._ask(requests, sampling, labels, options))
         finally:
             self.ledger.close()
         self._note_what_lacks(self.ledger.total - before)
@@ -372,21 +369,3 @@ def refuse_content(server: Server, content: str | Messages, where: str) -> None:
             where=where,
             fix="name server.tokenizer, or write api: chat",
         )
-
-
-def _finished(work: Coroutine[Any, Any, _Done]) -> _Done:
-    """Run to the end, in a thread of its own where a loop is at work already (a notebook)."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    loop = asyncio.new_event_loop()
-    task = loop.create_task(work)
-    with concurrent.futures.ThreadPoolExecutor(1) as pool, contextlib.closing(loop):
-        running = pool.submit(loop.run_until_complete, task)
-        try:
-            return running.result()
-        except BaseException:  # Ctrl-C is told here, not there
-            loop.call_soon_threadsafe(task.cancel)
-            concurrent.futures.wait([running])
-            raise
