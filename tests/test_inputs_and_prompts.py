@@ -613,8 +613,8 @@ def test_draws_show_random_seeds_and_stop_when_there_are_enough() -> None:
             drawn("a new text about topic " + 5 * chr(97 + int(p.example_id[-2:]))) for p in batch
         ]
 
-    found, counts = draw.draw(sample, seeds, [], answer, 4, 0, "inputs")
-    assert [len(found), counts["kept"], len(asked)] == [5, 5, 8]
+    found, counts = draw.draw(sample, seeds, [], answer, 0, "inputs")
+    assert [len(found), counts["kept"], len(asked)] == [5, 5, 5]
 
 
 def test_random_tokens_are_a_rule(decoder_folder: Path) -> None:

@@ -19,7 +19,7 @@ from unprompt.engines import models
 from unprompt.store.tables import read_lessons
 
 RECIPES = Path(__file__).parents[1] / "recipes"
-INPUTS, EXAMPLES, HELD_OUT = 20, 8, 3
+INPUTS, EXAMPLES, HELD_OUT = 12, 6, 2
 SMALL = [
     f"contexts.hotel.inputs={{file: quickstart/messages.jsonl, limit: {INPUTS}}}",
     f"contexts.hotel.examples={{file: quickstart/examples.jsonl, limit: {EXAMPLES}}}",

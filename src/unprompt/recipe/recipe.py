@@ -319,4 +319,12 @@ class Recipe(Section):
     def to_yaml(self) -> str:
         """The resolved recipe, every field written out; `load` reads it back."""
         words = self.model_dump(mode="json", by_alias=True)
-        return yaml.safe_dump(words, sort_keys=False, allow_unicode=True, width=110)
+        return as_yaml(words)
+
+
+def as_yaml(words: Any) -> str:
+    """Plain values as YAML, keys in their order; by libyaml where PyYAML has it, which is four
+    times as fast and writes the same.
+    """
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    return yaml.dump(words, Dumper=dumper, sort_keys=False, allow_unicode=True, width=110)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import yaml
-
+from unprompt.recipe.recipe import as_yaml
 from unprompt.report import templates
 from unprompt.report.schema import SECTIONS
 from unprompt.report.sections import Table, rounds
@@ -50,7 +49,7 @@ def _conclusion(report: Report) -> list[str]:
 
 def recipe(report: Report) -> str:
     """The resolved recipe, as YAML."""
-    return yaml.safe_dump(report["recipe"], sort_keys=False, allow_unicode=True, width=110)
+    return as_yaml(report["recipe"])
 
 
 def row(cells: Sequence[str]) -> str:

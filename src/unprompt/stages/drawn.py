@@ -140,7 +140,6 @@ def topped_up(
         def answer(asked: list[Prompt]) -> Sequence[Completion]:
             return asker.ask("draws for instructions", Sampling(**settings.settings), asked)
 
-        batch = min(recipe.batch_size or 32, wanted)
         more, counts = written.draw(
             few,
             brief,
@@ -148,7 +147,6 @@ def topped_up(
             held,
             answer,
             reader,
-            batch,
             recipe.seed,
             where,
             known,
@@ -188,7 +186,7 @@ def _sampled(weights: Weights, where: str, sample: Sample, held: Sequence[Exampl
         def answer(asked: list[Prompt]) -> Sequence[Completion]:
             return asker.ask("draws", Sampling(**sample.settings), asked)
 
-        return draw.draw(sample, seeds, held, answer, recipe.batch_size or 32, recipe.seed, where)
+        return draw.draw(sample, seeds, held, answer, recipe.seed, where)
 
     return _Source(decided, rows)
 
@@ -222,10 +220,7 @@ def _from_prompt(
             settings, brief, [(case, of) for (case, _), of in zip(listed, told, strict=True)]
         )
         say(f"{where}: {written.described(cases)}")
-        batch = recipe.batch_size or 32
-        return written.draw(
-            settings, brief, cases, copies, answer, reader, batch, recipe.seed, where
-        )
+        return written.draw(settings, brief, cases, copies, answer, reader, recipe.seed, where)
 
     return _Source(decided, rows)
 

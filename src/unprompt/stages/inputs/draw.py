@@ -62,7 +62,6 @@ def draw(
     seeds: Sequence[Example],
     held_out: Sequence[Example],
     answer: Callable[[list[Prompt]], Sequence[Completion]],
-    batch: int,
     seed: int,
     where: str,
 ) -> tuple[list[dict[str, Any]], dict[str, int]]:
@@ -70,7 +69,6 @@ def draw(
 
     Args:
         answer: Asks the model.
-        batch: Prompts asked at once.
 
     Returns:
         The rows, and how many draws came to what (`kept`, and each reason for throwing one away).
@@ -83,7 +81,7 @@ def draw(
     def asked(start: int, count: int) -> list[Prompt]:
         return ask(sample, seeds, start, count, seed, where)
 
-    sieve.fill(sample, asked, answer, batch, f"{where}.sample", "give more seeds")
+    sieve.fill(sample, asked, answer, f"{where}.sample", "give more seeds")
     rows = [{"id": f"draw-{n:06d}", sample.field: text} for n, text in enumerate(sieve.kept)]
     return rows, dict(sieve.counts)
 

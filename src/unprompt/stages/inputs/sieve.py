@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -25,6 +26,8 @@ _ANSWERS = regex.compile(
 """How an assistant begins, and no user does."""
 _COPIED = 16
 """Letters of the prompt that are no chance: a topic's name in it may be somebody's message."""
+_LEAST_KEPT = 0.25
+"""Share of draws that is expected to be kept, at least."""
 
 
 class Sieve:
@@ -75,16 +78,15 @@ class Sieve:
         settings: Sample | FromPrompt,
         ask: Callable[[int, int], list[Prompt]],
         answer: Callable[[list[Prompt]], Sequence[Completion]],
-        batch: int,
         where: str,
         more: str | None,
     ) -> None:
-        """Draw inputs until there are as many as wanted.
+        """Draw inputs until there are as many as wanted: all that are missing at once, by the share
+        that was kept so far.
 
         Args:
             ask: The first draw's number and how many -> their prompts.
             answer: Asks the model.
-            batch: Prompts asked at once.
             where: The source's key in the recipe, for messages.
             more: What gives more, for them; None: fewer will do.
 
@@ -93,7 +95,9 @@ class Sieve:
         """
         most, asked = settings.draws, 0
         while len(self.kept) < settings.count and asked < most:
-            count = min(batch, most - asked)
+            share = max(_LEAST_KEPT, len(self.kept) / asked) if asked else 1
+            missing = settings.count - len(self.kept)
+            count = min(math.ceil(missing / share), most - asked)
             for completion in answer(ask(asked, count)):
                 if len(self.kept) < settings.count:
                     self.add(completion)

@@ -320,7 +320,6 @@ def draw(
     held_out: Sequence[str],
     answer: Callable[[list[Prompt]], Sequence[Completion]],
     reader: Reader,
-    batch: int,
     seed: int,
     where: str,
     known: Sequence[str] = (),
@@ -334,7 +333,6 @@ def draw(
         held_out: Texts that no input may copy.
         answer: Asks the model.
         reader: Who is asked.
-        batch: Prompts asked at once.
 
     Returns:
         The rows (`id`, the text in its field, `kind`, `case`), and how many draws came to what.
@@ -359,7 +357,7 @@ def draw(
         return [cleaned(each, text) for each, text in zip(answer(prompts), begun, strict=True)]
 
     more = None if known else "name a bigger writer"
-    sieve.fill(settings, asked, told, batch, f"{where}.from_prompt", more)
+    sieve.fill(settings, asked, told, f"{where}.from_prompt", more)
     rows = [
         {
             "id": f"draw-{len(known) + n:06d}",
