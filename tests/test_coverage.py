@@ -12,7 +12,7 @@ import pytest
 
 import unprompt
 from test_written import Hand, wide
-from unprompt.recipe import Recipe
+from unprompt.recipe import FromPrompt, Recipe
 from unprompt.records import Example, Lesson, Prompt
 from unprompt.stages import check, coverage
 from unprompt.stages.evaluate import closeness
@@ -108,11 +108,11 @@ def test_what_none_exercises_is_topped_up(
     recipe = made(coverage={"examples": 3, "top_up": 2})
     run = unprompt.run(recipe, tmp_path / "run")
     entry = run.report["contexts"]["colours"]
-    assert entry["coverage"]["added"] == 2
-    assert entry["coverage"]["instructions"][1] == {"text": IDLE, "inputs": 5, "exercised": 1}
-    assert entry["inputs"] == 8
-    assert entry["drawn"]["contexts.colours.inputs"]["kept"] == 8
-    assert len({each.example_id for each in run.lessons()}) == 8
+    assert entry["coverage"]["added"] == 1, "of two wanted: a quarter of six at most"
+    assert entry["coverage"]["instructions"][1] == {"text": IDLE, "inputs": 4, "exercised": 1}
+    assert entry["inputs"] == 7
+    assert entry["drawn"]["contexts.colours.inputs"]["kept"] == 7
+    assert len({each.example_id for each in run.lessons()}) == 7
     told = " ".join(capsys.readouterr().err.split())
     assert "no input exercises 1 instructions; more are written for them" in told
     assert "inputs exercise 2 of 2 instructions" in told
@@ -156,7 +156,18 @@ def test_it_can_be_turned_off_and_is_counted(
     passes = [[each for each in plan.passes if each.what == "coverage"] for plan in plans]
     assert [[len(each.side.prompts) for each in found] for found in passes] == [[], [2, 2]]
     calls = [sum(ask.size.calls for ask in plan.of("draws")) for plan in plans]
-    assert calls[1] - calls[0] == 2 * 4 * 4, "two instructions, four inputs each, four tries"
+    assert calls[1] - calls[0] == 2 * 4, "two instructions, an input each, four tries"
+
+
+@pytest.mark.parametrize(
+    ("top_up", "instructions", "more"), [(4, 3, 12), (4, 20, 25), (4, 40, 40), (0, 3, 0)]
+)
+def test_many_idle_instructions_get_fewer_inputs_each(
+    top_up: int, instructions: int, more: int
+) -> None:
+    settings = FromPrompt.model_validate({"count": 100, "coverage": {"top_up": top_up}})
+    assert settings.topped_up(instructions) == more
+    assert settings.model_copy(update={"coverage": False}).topped_up(instructions) == 0
 
 
 def test_labels_that_tell_no_distribution_are_said(

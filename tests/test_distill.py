@@ -114,7 +114,7 @@ def test_the_inputs_field_stands_in_the_prompt(desk: Path, chat_folder: Path) ->
 def test_without_inputs_the_teacher_writes_them(desk: Path) -> None:
     starter.write(Wanted(Path("prompt.md")), desk / "recipe.yaml")
     words = yaml.safe_load((desk / "recipe.yaml").read_text())
-    assert words["contexts"]["main"]["inputs"] == {"from_prompt": {"count": 160}}
+    assert words["contexts"]["main"]["inputs"] == {"from_prompt": {"count": 100}}
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def inputs(
     say(*starter.write_inputs(wanted, out or Path(f"{prompt.stem}-inputs.jsonl")))
 
 
-_COUNT = "Inputs that the teacher writes, where you give none [default: 160]."
+_COUNT = "Inputs that the teacher writes, where you give none [default: 100; with a GPU 400]."
 _DIR = "Folder of the recipe and its run [default: distilled/<name of the prompt>]."
 
 

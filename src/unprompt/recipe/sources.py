@@ -94,7 +94,8 @@ class Coverage(Section):
     examples: Annotated[int, Field(ge=1)] = 8
     """Inputs that are looked at for each instruction, first those that were written for it."""
     top_up: Annotated[int, Field(ge=0)] = 4
-    """Inputs more for each instruction that none of them exercises; 0: none."""
+    """Inputs more for each instruction that none of them exercises; 0: none. Fewer where there are
+    many such instructions: in all at most a quarter of `count`, or one for each."""
 
 
 class FromPrompt(_Written):
@@ -134,6 +135,11 @@ class FromPrompt(_Written):
             if isinstance(self.coverage, Coverage)
             else (Coverage() if self.coverage else None)
         )
+
+    def topped_up(self, instructions: int) -> int:
+        """Inputs more, for so many instructions that none exercises."""
+        wanted = self.covered.top_up * instructions if self.covered else 0
+        return min(wanted, max(instructions, self.count // 4))
 
     def _wrong(self) -> Iterator[str]:
         for name, kind in self.kinds.items():

@@ -124,7 +124,7 @@ def topped_up(
     """
     recipe, files, name = weights.recipe, weights.files, where.split(".")[1]
     assert settings.covered
-    rows, wanted = files.read(drawn.file), settings.covered.top_up * len(rules)
+    rows, wanted = files.read(drawn.file), settings.topped_up(len(rules))
     few, brief = written.alone(settings, wanted), _brief(recipe, prompts, name, settings)
     cases = [
         case for case in written.cases(few, brief, []) if any(case.about.endswith(r) for r in rules)

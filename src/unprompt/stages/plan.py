@@ -58,7 +58,7 @@ def _draws(recipe: Recipe, prompts: Prompts) -> Iterator[Ask]:
         if listed := [asked for _, asked in written.lists(source, brief, where)]:
             yield _drawn(prompts, where, WRITER, listed, len(listed), written.LISTED)
         if where in recipe.covered and source.covered and not why_not_covered(recipe, name):
-            more = source.covered.top_up * len(brief.instructions)
+            more = source.topped_up(len(brief.instructions))
             calls += written.alone(source, more).draws
         longest = max(written.cases(source, brief, []), key=lambda case: len(case.about))
         reader = prompts.readers.of(WRITER)

