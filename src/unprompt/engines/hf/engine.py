@@ -260,9 +260,13 @@ class HFEngine:
         """The model in evaluation mode."""
         training = self.model.training
         self.model.eval()
+        head = self.model.get_output_embeddings()
+        hook = head and head.register_forward_pre_hook(_in_one_piece)
         try:
             yield
         finally:
+            if hook:
+                hook.remove()
             self.model.train(training)
 
     @contextlib.contextmanager
@@ -373,6 +377,13 @@ class HFEngine:
                     " slower, same answers"
                 )
         return bool(self._shares)
+
+
+def _in_one_piece(_: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """The last tokens of each row are a view with gaps, for which PyTorch multiplies row by row, and
+    in bfloat16 copies the vocabulary's weights for each.
+    """
+    return tuple(each.contiguous() for each in inputs)
 
 
 def _placed(
