@@ -1,6 +1,6 @@
 """Requests to the agent of this folder, and the calls that they want. All of it is made up here.
 
-One request in eight wants no call. The inputs share no request with the first 240 of `test`.
+One request in twelve wants no call. The inputs share no request with the first 240 of `test`.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def rows(part: str, count: int, seed: int = 0) -> Iterator[dict[str, Any]]:
 def _rows(part: str, count: int, seed: int, taken: set[str]) -> Iterator[dict[str, Any]]:
     draw, seen = random.Random(f"{part} {seed}"), set(taken)
     for number in range(count):
-        kind = KINDS[-1] if number % 8 == 7 else KINDS[draw.randrange(len(KINDS) - 1)]
+        kind = KINDS[-1] if number % 12 == 11 else KINDS[draw.randrange(len(KINDS) - 1)]
         new = (made for made in (kind(draw) for _ in range(_TRIES)) if made[0] not in seen)
         text, calls = next(new)
         seen.add(text)
