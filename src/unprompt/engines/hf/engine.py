@@ -380,8 +380,8 @@ class HFEngine:
 
 
 def _in_one_piece(_: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    """The last tokens of each row are a view with gaps, for which PyTorch multiplies row by row, and
-    in bfloat16 copies the vocabulary's weights for each.
+    """Each row's last tokens are a view with gaps, which PyTorch multiplies row by row, and in
+    bfloat16 it copies the vocabulary's weights for each.
     """
     return tuple(each.contiguous() for each in inputs)
 
