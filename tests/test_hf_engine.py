@@ -60,6 +60,29 @@ def test_a_shared_prefix_changes_nothing(tokenizer: Any, temperature: float) -> 
         same(a, d)
 
 
+@pytest.mark.parametrize("shares", [True, False])
+def test_the_head_gets_what_it_reads_in_one_piece(tokenizer: Any, shares: bool) -> None:
+    """Of a view with gaps PyTorch multiplies each row alone, and copies the vocabulary's weights
+    for it in bfloat16: 80 rows of a vocabulary of 152 thousand took 22 GB.
+    """
+    model, whole = decoder(), list[bool]()
+    engine = HFEngine(model, tokenizer)
+    engine.generate(asked(TEXTS[:1]), Sampling(max_new_tokens=1), None)  # tries the shared prefix
+    engine._shares = shares
+    real = model.lm_head.forward
+
+    def noting(hidden: torch.Tensor) -> torch.Tensor:
+        whole.append(hidden.is_contiguous())
+        return real(hidden)
+
+    model.lm_head.forward = noting
+    found = engine.generate(asked(TEXTS), Sampling(max_new_tokens=3, temperature=0), None)
+    engine.score(asked(TEXTS), [each.token_ids for each in found], EVERYTHING)
+    assert len(whole) >= 4
+    assert all(whole)
+    assert not model.lm_head._forward_pre_hooks, "it is taken off again"
+
+
 def test_greedy_tokens_are_those_of_transformers_generate(tokenizer: Any) -> None:
     model: Any = decoder()
     for prompt, mine in zip(

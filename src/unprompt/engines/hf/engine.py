@@ -19,7 +19,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from unprompt.engines import Options, drawing, models, tokens
-from unprompt.engines.hf import sequences
+from unprompt.engines.hf import head, sequences
 from unprompt.engines.hf.answers import Answer, Written, telling
 from unprompt.engines.hf.members import Members
 from unprompt.engines.hf.prefixes import Prefixes
@@ -260,13 +260,10 @@ class HFEngine:
         """The model in evaluation mode."""
         training = self.model.training
         self.model.eval()
-        head = self.model.get_output_embeddings()
-        hook = head and head.register_forward_pre_hook(_in_one_piece)
         try:
-            yield
+            with head.in_one_piece(self.model):
+                yield
         finally:
-            if hook:
-                hook.remove()
             self.model.train(training)
 
     @contextlib.contextmanager
@@ -377,13 +374,6 @@ class HFEngine:
                     " slower, same answers"
                 )
         return bool(self._shares)
-
-
-def _in_one_piece(_: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    """Each row's last tokens are a view with gaps, which PyTorch multiplies row by row, and in
-    bfloat16 it copies the vocabulary's weights for each.
-    """
-    return tuple(each.contiguous() for each in inputs)
 
 
 def _placed(

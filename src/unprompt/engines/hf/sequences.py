@@ -19,7 +19,7 @@ import torch
 from transformers import Cache, DynamicCache, EncoderDecoderCache
 from transformers.cache_utils import CacheLayerMixin
 
-from unprompt.engines.hf import shared_prefix
+from unprompt.engines.hf import head, shared_prefix
 
 _LAYERS = {"full_attention", "sliding_attention"}
 """Kinds of layers that `shared_prefix` knows."""
@@ -290,7 +290,8 @@ def slots_work(model: Any, length: int) -> str | None:
         model.set_attn_implementation(before)
         plain_2V = []
         for row, end in zip(ids_2S, ends, strict=True):
-            said = model(input_ids=row[None, :end], use_cache=False, logits_to_keep=1)
+            with head.in_one_piece(model):
+                said = model(input_ids=row[None, :end], use_cache=False, logits_to_keep=1)
             plain_2V.append(said.logits[0, -1].float())
         model.set_attn_implementation(shared_prefix.NAME)
         made = Slots(model, read_prefix(model, ids_2S[0, :shared].tolist(), whole=True))
