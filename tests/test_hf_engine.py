@@ -71,9 +71,9 @@ def test_the_head_gets_what_it_reads_in_one_piece(tokenizer: Any, shares: bool) 
     engine._shares = shares
     real = model.lm_head.forward
 
-    def noting(hidden: torch.Tensor) -> torch.Tensor:
-        whole.append(hidden.is_contiguous())
-        return real(hidden)
+    def noting(input: torch.Tensor) -> torch.Tensor:
+        whole.append(input.is_contiguous())
+        return real(input)
 
     model.lm_head.forward = noting
     found = engine.generate(asked(TEXTS), Sampling(max_new_tokens=3, temperature=0), None)

@@ -276,6 +276,11 @@ def slots_work(model: Any, length: int) -> str | None:
     Returns:
         None, or why not; the model then has its own attention.
     """
+    with head.in_one_piece(model):
+        return _slots_fail(model, length)
+
+
+def _slots_fail(model: Any, length: int) -> str | None:
     config = model.config.get_text_config()
     now, before = config._attn_implementation, "sdpa"
     if now not in (before, shared_prefix.NAME):
@@ -290,8 +295,7 @@ def slots_work(model: Any, length: int) -> str | None:
         model.set_attn_implementation(before)
         plain_2V = []
         for row, end in zip(ids_2S, ends, strict=True):
-            with head.in_one_piece(model):
-                said = model(input_ids=row[None, :end], use_cache=False, logits_to_keep=1)
+            said = model(input_ids=row[None, :end], use_cache=False, logits_to_keep=1)
             plain_2V.append(said.logits[0, -1].float())
         model.set_attn_implementation(shared_prefix.NAME)
         made = Slots(model, read_prefix(model, ids_2S[0, :shared].tolist(), whole=True))
