@@ -168,7 +168,8 @@ def test_ctrl_c_is_heard_while_a_server_is_silent(monkeypatch: pytest.MonkeyPatc
     another thread takes, which here can be made to happen.
     """
     monkeypatch.setattr(loop, "_BEAT", 0.1)
-    other = threading.Thread(target=time.sleep, args=(3,), daemon=True)
+    over = threading.Event()
+    other = threading.Thread(target=over.wait, daemon=True)
     other.start()
     assert other.ident
     stop = threading.Timer(0.5, signal.pthread_kill, (other.ident, signal.SIGINT))
@@ -176,6 +177,7 @@ def test_ctrl_c_is_heard_while_a_server_is_silent(monkeypatch: pytest.MonkeyPatc
     begun = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         loop.finished(asyncio.sleep(300))
+    over.set()
     assert time.monotonic() - begun < 100
 
 

@@ -91,7 +91,9 @@ class Started:
 
     def wait(self) -> int:
         """Its exit code; -9 if it was killed."""
-        return self._warm.tell({"wait": self.id})
+        code = self._warm.tell({"wait": self.id})
+        assert code != -signal.SIGABRT, f"it hung\n{self.said}"
+        return code
 
     def wait_until_it_stopped(self) -> None:
         """It stands still, as one of its moments told it to."""

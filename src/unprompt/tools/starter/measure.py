@@ -22,9 +22,8 @@ then.
 """
 _MOST, _MOST_ON_PROCESSORS = 512, 128
 """How long they may get: processors write slowly, and small models often find no end."""
-
-
 _WRITTEN, _WRITTEN_ON_PROCESSORS = 400, 100
+"""Inputs."""
 
 
 def inputs_written() -> int:
