@@ -126,6 +126,7 @@ def test_without_inputs_the_teacher_writes_them(desk: Path) -> None:
         ({"prompt": Path("one.json")}, "no list of messages"),
         ({"prompt": Path("open.json")}, "nothing in it says where the input stands"),
         ({"inputs": Path("in.jsonl"), "count": 9}, "leave it out beside --inputs"),
+        ({"inputs": Path("none.jsonl")}, "as seen from here"),
     ],
 )
 def test_what_is_refused(wanted: dict[str, Any], said: str, desk: Path) -> None:

@@ -98,6 +98,9 @@ def write(
     if wanted.inputs and wanted.count:
         what, fix = "it is for inputs that a model writes", "leave it out beside --inputs"
         raise UserError(what, where="--count", fix=fix)
+    if wanted.inputs and not wanted.inputs.expanduser().is_file():
+        fix = "give the path of a data file, as seen from here"
+        raise UserError("there is no such file", where=f"--inputs {wanted.inputs}", fix=fix)
     field = _field(wanted.inputs) if wanted.inputs else None
     chat = _reads_messages(wanted.model)
     made = sides(wanted.prompt, out, field, chat=chat)
